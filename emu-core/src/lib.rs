@@ -1,0 +1,3 @@
+//! The computer without an instruction set.
+
+pub mod float;
