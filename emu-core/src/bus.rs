@@ -1,0 +1,377 @@
+//! The bus: physical ranges (and x86 ports) to devices, and the wires between devices.
+
+use crate::device::{Access, Device, DeviceCx, DeviceId, Request, Signal};
+use crate::door::Door;
+use crate::ram::Ram;
+use crate::time::VirtualTime;
+
+/// The two address spaces that devices answer in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Physical memory addresses.
+    Memory,
+    /// x86 I/O ports.
+    Port,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    space: Space,
+    base: u64,
+    size: u64,
+    priority: i32,
+    device: DeviceId,
+    /// Offset within the device of the first byte of the mapping.
+    offset: u64,
+}
+
+/// Where a device's output line leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// To an input of another device.
+    Device {
+        /// The device, an interrupt controller mostly.
+        device: DeviceId,
+        /// Its input.
+        input: u32,
+    },
+    /// To a pin of a vCPU.
+    Vcpu {
+        /// Index of the vCPU.
+        vcpu: u32,
+        /// The architecture's number of the pin.
+        pin: u32,
+    },
+}
+
+/// A signal that has reached a vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VcpuSignal {
+    /// A pin has this level now.
+    Pin {
+        /// The architecture's number of the pin.
+        pin: u32,
+        /// The level.
+        level: bool,
+    },
+    /// A message from a device; see [`Signal::Vcpu`].
+    Message {
+        /// What it means is between the device and the architecture.
+        message: u32,
+        /// Likewise.
+        value: u64,
+    },
+}
+
+/// What a bus access is made with: the parts of the machine that are lent to devices.
+pub struct BusCx<'a> {
+    /// Virtual time of the access.
+    pub now: VirtualTime,
+    /// Guest RAM.
+    pub ram: &'a mut Ram,
+    /// The door to the outside.
+    pub door: &'a mut Door,
+}
+
+/// All devices, their place in the address spaces, and their wires.
+#[derive(Default)]
+pub struct Bus {
+    devices: Vec<Box<dyn Device>>,
+    map: Vec<Mapping>,
+    wires: Vec<(DeviceId, u32, Wire)>,
+    wakes: Vec<Option<VirtualTime>>,
+    /// The earliest of `wakes`.
+    earliest: Option<VirtualTime>,
+    signals: Vec<(DeviceId, Signal)>,
+    /// Signals that have reached vCPUs and that the machine has not delivered yet.
+    pub(crate) for_vcpus: Vec<(u32, VcpuSignal)>,
+    pub(crate) request: Option<Request>,
+}
+
+impl Bus {
+    /// Adds a device.
+    pub fn add(&mut self, device: Box<dyn Device>) -> DeviceId {
+        self.wakes.push(device.wakes_at());
+        self.devices.push(device);
+        self.earliest = self.wakes.iter().flatten().min().copied();
+        DeviceId((self.devices.len() - 1) as u16)
+    }
+
+    /// Maps `size` bytes at `base` to `device`, from its register `offset` on. Where mappings overlap the higher priority
+    /// answers, among equals the one mapped last.
+    pub fn map(&mut self, space: Space, base: u64, size: u64, device: DeviceId, offset: u64, priority: i32) {
+        let m = Mapping { space, base, size, priority, device, offset };
+        let at = self.map.partition_point(|o| o.priority > priority);
+        self.map.insert(at, m);
+    }
+
+    /// Maps memory at `base` to the device's registers, from 0 on.
+    pub fn map_memory(&mut self, base: u64, size: u64, device: DeviceId) {
+        self.map(Space::Memory, base, size, device, 0, 0);
+    }
+
+    /// Leads output `line` of `device` along a wire. A line may have several.
+    pub fn wire(&mut self, device: DeviceId, line: u32, wire: Wire) {
+        self.wires.push((device, line, wire));
+    }
+
+    /// Whether any device answers at this address.
+    pub fn answers(&self, space: Space, address: u64) -> bool {
+        self.find(space, address).is_some()
+    }
+
+    /// The device's name.
+    pub fn name(&self, device: DeviceId) -> &'static str {
+        self.devices[usize::from(device.0)].name()
+    }
+
+    /// The devices, in the order in which they were added.
+    pub fn devices(&self) -> impl Iterator<Item = &dyn Device> {
+        self.devices.iter().map(|d| &**d)
+    }
+
+    /// Likewise, to change them (snapshots, reset).
+    pub fn devices_mut(&mut self) -> impl Iterator<Item = &mut Box<dyn Device>> {
+        self.devices.iter_mut()
+    }
+
+    fn find(&self, space: Space, address: u64) -> Option<&Mapping> {
+        self.map.iter().find(|m| m.space == space && address >= m.base && address - m.base < m.size)
+    }
+
+    /// The mapping at `address`, and how many of `size` bytes it covers before it or a better one takes over.
+    fn piece(&self, space: Space, address: u64, size: u8) -> (Option<Mapping>, u8) {
+        let first = self.find(space, address).copied();
+        let key =
+            |m: Option<&Mapping>| m.map(|m| (m.device, address.wrapping_sub(m.base).wrapping_add(m.offset), m.base));
+        let whole = (1..size)
+            .find(|n| key(self.find(space, address.wrapping_add(u64::from(*n)))) != key(first.as_ref()))
+            .unwrap_or(size);
+        (first, whole)
+    }
+
+    /// Reads `size` bytes (1 to 8), little-endian. Bytes that no device answers for read as ones; `None` where none does.
+    pub fn read(&mut self, space: Space, address: u64, size: u8, cx: BusCx) -> Option<u64> {
+        let BusCx { now, ram, door } = cx;
+        let (mut value, mut done, mut any) = (0u64, 0u8, false);
+        while done < size {
+            let at = address.wrapping_add(u64::from(done));
+            let (mapping, n) = self.piece(space, at, size - done);
+            let ones = u64::MAX >> (64 - 8 * u32::from(n));
+            let part = match mapping {
+                None => ones,
+                Some(m) => {
+                    any = true;
+                    let access = Access { offset: at - m.base + m.offset, size: n };
+                    self.call(m.device, now, ram, door, |d, cx| d.read(access, cx)) & ones
+                }
+            };
+            value |= part << (8 * u32::from(done));
+            done += n;
+        }
+        self.settle(now, ram, door);
+        any.then_some(value)
+    }
+
+    /// Writes `size` bytes (1 to 8), little-endian. Bytes that no device answers for are lost; `None` where none does.
+    pub fn write(&mut self, space: Space, address: u64, size: u8, value: u64, cx: BusCx) -> Option<()> {
+        let BusCx { now, ram, door } = cx;
+        let (mut done, mut any) = (0u8, false);
+        while done < size {
+            let at = address.wrapping_add(u64::from(done));
+            let (mapping, n) = self.piece(space, at, size - done);
+            if let Some(m) = mapping {
+                any = true;
+                let access = Access { offset: at - m.base + m.offset, size: n };
+                let part = value >> (8 * u32::from(done)) & (u64::MAX >> (64 - 8 * u32::from(n)));
+                self.call(m.device, now, ram, door, |d, cx| d.write(access, part, cx));
+            }
+            done += n;
+        }
+        self.settle(now, ram, door);
+        any.then_some(())
+    }
+
+    /// Gives every device whose time has come its tick.
+    pub fn tick(&mut self, cx: BusCx) {
+        let BusCx { now, ram, door } = cx;
+        for i in 0..self.devices.len() {
+            if self.wakes[i].is_some_and(|t| t <= now) {
+                self.call(DeviceId(i as u16), now, ram, door, |d, cx| d.tick(cx));
+            }
+        }
+        self.settle(now, ram, door);
+    }
+
+    /// Gives every device a tick: input has arrived.
+    pub fn tick_all(&mut self, cx: BusCx) {
+        let BusCx { now, ram, door } = cx;
+        for i in 0..self.devices.len() {
+            self.call(DeviceId(i as u16), now, ram, door, |d, cx| d.tick(cx));
+        }
+        self.settle(now, ram, door);
+    }
+
+    /// When the next device wants its tick.
+    #[inline]
+    pub fn wakes_at(&self) -> Option<VirtualTime> {
+        self.earliest
+    }
+
+    /// Asks every device again when it wakes, after their state was replaced.
+    pub(crate) fn refresh_wakes(&mut self) {
+        self.wakes = self.devices.iter().map(|d| d.wakes_at()).collect();
+        self.earliest = self.wakes.iter().flatten().min().copied();
+    }
+
+    fn call<T>(
+        &mut self,
+        device: DeviceId,
+        now: VirtualTime,
+        ram: &mut Ram,
+        door: &mut Door,
+        f: impl FnOnce(&mut dyn Device, &mut DeviceCx) -> T,
+    ) -> T {
+        let i = usize::from(device.0);
+        let mut cx = DeviceCx { now, ram, door, signals: &mut self.signals, request: &mut self.request, device };
+        let result = f(&mut *self.devices[i], &mut cx);
+        let wakes = self.devices[i].wakes_at();
+        if wakes != self.wakes[i] {
+            self.wakes[i] = wakes;
+            self.earliest = self.wakes.iter().flatten().min().copied();
+        }
+        result
+    }
+
+    /// Carries signals along their wires until nothing moves. Message writes that form a ring (an MSI that raises
+    /// itself) end after a bound that no honest machine comes near.
+    fn settle(&mut self, now: VirtualTime, ram: &mut Ram, door: &mut Door) {
+        let mut bound = 10_000;
+        let mut next = 0;
+        while next < self.signals.len() && bound > 0 {
+            let (from, signal) = self.signals[next];
+            next += 1;
+            bound -= 1;
+            match signal {
+                Signal::Vcpu { vcpu, message, value } => {
+                    self.for_vcpus.push((vcpu, VcpuSignal::Message { message, value }))
+                }
+                Signal::Msi { address, data } => match self.find(Space::Memory, address).copied() {
+                    Some(m) => {
+                        let access = Access { offset: address - m.base + m.offset, size: 4 };
+                        self.call(m.device, now, ram, door, |d, cx| d.write(access, u64::from(data), cx));
+                    }
+                    None => drop(ram.store(address, 4, u64::from(data))), // an MSI to nowhere is lost
+                },
+                Signal::Line { line, level } => {
+                    for w in 0..self.wires.len() {
+                        let (device, l, wire) = self.wires[w];
+                        if device != from || l != line {
+                            continue;
+                        }
+                        match wire {
+                            Wire::Device { device, input } => {
+                                self.call(device, now, ram, door, |d, cx| d.input(input, level, cx))
+                            }
+                            Wire::Vcpu { vcpu, pin } => self.for_vcpus.push((vcpu, VcpuSignal::Pin { pin, level })),
+                        }
+                    }
+                }
+            }
+        }
+        self.signals.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Eight bytes of registers; writing register 0 sets line 0 to its low bit.
+    #[derive(Default)]
+    struct Bytes([u8; 8]);
+    impl Device for Bytes {
+        fn name(&self) -> &'static str {
+            "bytes"
+        }
+        fn read(&mut self, a: Access, _: &mut DeviceCx) -> u64 {
+            (0..a.size).map(|i| u64::from(self.0[(a.offset as usize + usize::from(i)) % 8]) << (8 * i)).sum()
+        }
+        fn write(&mut self, a: Access, value: u64, cx: &mut DeviceCx) {
+            for i in 0..a.size {
+                self.0[(a.offset as usize + usize::from(i)) % 8] = (value >> (8 * i)) as u8;
+            }
+            if a.offset == 0 {
+                cx.line(0, value & 1 != 0);
+            }
+        }
+        fn input(&mut self, line: u32, level: bool, _: &mut DeviceCx) {
+            self.0[7] = line as u8 * 16 + u8::from(level);
+        }
+        fn reset(&mut self) {
+            self.0 = [0; 8];
+        }
+        fn save(&self) -> Vec<u8> {
+            self.0.to_vec()
+        }
+        fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+            self.0 = bytes.try_into().map_err(|_| "8 bytes expected".to_string())?;
+            Ok(())
+        }
+    }
+
+    fn with_bus(f: impl FnOnce(&mut Bus, &mut dyn FnMut(&mut Bus, u64, u8, Option<u64>) -> Option<u64>)) {
+        let (mut ram, mut door) = (Ram::default(), Door::default());
+        let mut bus = Bus::default();
+        f(&mut bus, &mut |bus, at, size, value| {
+            let cx = BusCx { now: 0, ram: &mut ram, door: &mut door };
+            match value {
+                None => bus.read(Space::Memory, at, size, cx),
+                Some(v) => bus.write(Space::Memory, at, size, v, cx).map(|()| 0),
+            }
+        });
+    }
+
+    #[test]
+    fn an_access_is_cut_where_devices_meet() {
+        with_bus(|bus, io| {
+            let a = bus.add(Box::<Bytes>::default());
+            let b = bus.add(Box::<Bytes>::default());
+            bus.map_memory(0x100, 8, a);
+            bus.map_memory(0x108, 8, b);
+            assert_eq!(io(bus, 0x105, 8, Some(0x8877_6655_4433_2211)), Some(0));
+            assert_eq!(io(bus, 0x105, 8, None), Some(0x8877_6655_4433_2211));
+            assert_eq!(io(bus, 0x108, 4, None), Some(0x7766_5544));
+            assert_eq!(io(bus, 0x10c, 8, None), Some(0xffff_ffff_0000_0088), "beyond the last device: ones");
+            assert_eq!(io(bus, 0x200, 4, None), None);
+            assert_eq!(io(bus, 0xfe, 2, None), None);
+        });
+    }
+
+    #[test]
+    fn the_higher_priority_answers() {
+        with_bus(|bus, io| {
+            let a = bus.add(Box::<Bytes>::default());
+            let b = bus.add(Box::<Bytes>::default());
+            bus.map(Space::Memory, 0x100, 8, a, 0, 0);
+            bus.map(Space::Memory, 0x102, 2, b, 0, 1);
+            io(bus, 0x100, 8, Some(0x0807_0605_0403_0201));
+            assert_eq!(bus.devices().nth(1).unwrap().save(), [3, 4, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(bus.devices().next().unwrap().save(), [1, 2, 0, 0, 5, 6, 7, 8]);
+        });
+    }
+
+    #[test]
+    fn a_line_reaches_devices_and_vcpus() {
+        with_bus(|bus, io| {
+            let a = bus.add(Box::<Bytes>::default());
+            let b = bus.add(Box::<Bytes>::default());
+            bus.map_memory(0x100, 8, a);
+            bus.wire(a, 0, Wire::Device { device: b, input: 5 });
+            bus.wire(a, 0, Wire::Vcpu { vcpu: 3, pin: 9 });
+            io(bus, 0x100, 1, Some(1));
+            assert_eq!(bus.devices().nth(1).unwrap().save()[7], 0x51);
+            assert_eq!(bus.for_vcpus, [(3, VcpuSignal::Pin { pin: 9, level: true })]);
+        });
+    }
+}

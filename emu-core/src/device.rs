@@ -1,0 +1,142 @@
+//! Devices are chips: plain registers, level lines, a next wake-up (docs/design.md, decision 9).
+//!
+//! A device keeps no thread, no clock and no handle of the machine. Whatever it may touch is lent to it for the call, as
+//! a [`DeviceCx`].
+
+use crate::door::Door;
+use crate::ram::Ram;
+use crate::time::VirtualTime;
+
+/// One access to a device's registers. Never wider than 8 bytes; the bus has cut it at the device's edges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Offset in bytes from the start of the device's mapping.
+    pub offset: u64,
+    /// Size in bytes: 1 to 8 (3, 5, 6, 7 only where a misaligned access was cut).
+    pub size: u8,
+}
+
+/// A device's place on the bus, and its name in wires, traces and snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct DeviceId(pub u16);
+
+/// What a device tells the rest of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// An output line of the device has this level now. Where it leads is the platform's wiring.
+    Line {
+        /// The device's own number of its line.
+        line: u32,
+        /// The level.
+        level: bool,
+    },
+    /// A message-signalled interrupt: a write of 4 bytes to a physical address.
+    Msi {
+        /// Physical address written to.
+        address: u64,
+        /// Value written.
+        data: u32,
+    },
+    /// A message to a vCPU's own interrupt logic (an IMSIC file, a local APIC).
+    Vcpu {
+        /// Index of the vCPU.
+        vcpu: u32,
+        /// What it means is between the device and the architecture.
+        message: u32,
+        /// Likewise.
+        value: u64,
+    },
+}
+
+/// What a device asks of the machine as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Request {
+    /// Power off; 0 is success, everything else is the guest's failure code.
+    PowerOff {
+        /// The guest's own code.
+        code: u32,
+    },
+    /// Reset of the whole machine.
+    Reset,
+}
+
+/// What is lent to a device for one call.
+pub struct DeviceCx<'a> {
+    /// Virtual time of the access, in nanoseconds.
+    pub now: VirtualTime,
+    /// Guest RAM, for DMA. Physical addresses; a write that hits translated code kills it.
+    pub ram: &'a mut Ram,
+    /// The one door to the world outside.
+    pub door: &'a mut Door,
+    pub(crate) signals: &'a mut Vec<(DeviceId, Signal)>,
+    pub(crate) request: &'a mut Option<Request>,
+    pub(crate) device: DeviceId,
+}
+
+impl DeviceCx<'_> {
+    /// Sets the level of the device's output `line`. Setting it to the level that it has is allowed and costs little.
+    pub fn line(&mut self, line: u32, level: bool) {
+        self.signals.push((self.device, Signal::Line { line, level }));
+    }
+
+    /// Sends a message-signalled interrupt.
+    pub fn msi(&mut self, address: u64, data: u32) {
+        self.signals.push((self.device, Signal::Msi { address, data }));
+    }
+
+    /// Sends a message to a vCPU's interrupt logic.
+    pub fn vcpu(&mut self, vcpu: u32, message: u32, value: u64) {
+        self.signals.push((self.device, Signal::Vcpu { vcpu, message, value }));
+    }
+
+    /// Asks for power-off or reset. The first request stands.
+    pub fn request(&mut self, request: Request) {
+        self.request.get_or_insert(request);
+    }
+}
+
+/// A chip. State is plain data; see the module's text.
+pub trait Device: Send {
+    /// A short name for traces and errors, such as `"uart"`.
+    fn name(&self) -> &'static str;
+
+    /// Reads a register. A register that does not exist reads as the real chip's would (mostly 0).
+    fn read(&mut self, access: Access, cx: &mut DeviceCx) -> u64;
+
+    /// Writes a register; only the low `access.size` bytes of `value` count, the others are 0.
+    fn write(&mut self, access: Access, value: u64, cx: &mut DeviceCx);
+
+    /// An input wire of this device (an interrupt controller) has changed to `level`.
+    fn input(&mut self, _line: u32, _level: bool, _cx: &mut DeviceCx) {}
+
+    /// The time that [`Device::wakes_at`] named has come, or input may have arrived.
+    fn tick(&mut self, _cx: &mut DeviceCx) {}
+
+    /// When the device wants [`Device::tick`] next; asked again after every call of the others.
+    fn wakes_at(&self) -> Option<VirtualTime> {
+        None
+    }
+
+    /// Back to the state at power-on. Backing storage stays as it is.
+    fn reset(&mut self);
+
+    /// The whole state, as bytes (see [`device_state`](crate::device_state)).
+    fn save(&self) -> Vec<u8>;
+
+    /// Takes the state that [`Device::save`] gave; an error says what is wrong with it.
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), String>;
+}
+
+/// Implements [`Device::save`] and [`Device::restore`] for a device whose whole state is the named serde field.
+#[macro_export]
+macro_rules! device_state {
+    ($field:ident) => {
+        fn save(&self) -> Vec<u8> {
+            $crate::to_bytes(&self.$field)
+        }
+        fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+            self.$field = $crate::from_bytes(bytes)?;
+            Ok(())
+        }
+    };
+}

@@ -1,0 +1,1 @@
+//! Devices common to all machines.

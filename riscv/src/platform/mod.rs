@@ -1,0 +1,1 @@
+//! The `riscv64-virt` platform: interrupt controllers, memory map, device tree.
