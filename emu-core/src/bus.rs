@@ -218,6 +218,12 @@ impl Bus {
         self.earliest
     }
 
+    /// Whether there is anything for the run loop to see to: signals, requests, a wake-up earlier than the planned one.
+    pub(crate) fn has_news(&self, planned: Option<VirtualTime>) -> bool {
+        let sooner = self.earliest.is_some_and(|t| planned.is_none_or(|p| t < p));
+        sooner || self.request.is_some() || !self.for_vcpus.is_empty()
+    }
+
     /// Asks every device again when it wakes, after their state was replaced.
     pub(crate) fn refresh_wakes(&mut self) {
         self.wakes = self.devices.iter().map(|d| d.wakes_at()).collect();

@@ -2,12 +2,16 @@
 //! engine, the TLB, the run loop, the event stream and snapshots. See `docs/design.md`.
 
 pub mod bus;
+pub mod debug;
 pub mod device;
 pub mod devices;
 pub mod door;
+pub mod engine;
+pub mod event;
 pub mod float;
 pub mod ram;
 pub mod time;
+pub mod tlb;
 
 /// Serializes plain state.
 ///

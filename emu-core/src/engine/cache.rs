@@ -1,0 +1,180 @@
+//! Translated blocks, keyed by physical address, virtual address and mode (docs/design.md, decision 7).
+//!
+//! Nothing here is visible to the guest: a block dies when its bytes are written, and all die when the store is full.
+#![allow(unsafe_code)] // the engine is one of the three places of `unsafe`, see docs/design.md
+
+use rustc_hash::FxHashMap;
+
+use super::encode::{Lifted, Op, Slot, encode};
+use crate::ram::{PAGE_MASK, Ram};
+
+/// 2 Mi slots of 16 bytes: 32 MiB of streams, of which a host maps what is used.
+const SLOTS: usize = 2 << 20;
+/// No block is longer, in slots.
+const MAX_SLOTS: usize = 2048;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub pc: u64,
+    pub pa: u64,
+    pub mode: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    slot: u32,
+    start: u32,
+    pub insns: u8,
+    /// Physical page of the part beyond the first page, for the one instruction that crosses it.
+    pub beyond: Option<u64>,
+}
+
+/// All blocks of a machine, shared by its vCPUs.
+pub(crate) struct BlockCache {
+    slots: Vec<Slot>,
+    /// Ascending by `slot`.
+    blocks: Vec<Block>,
+    /// Virtual addresses of instructions, `insns + 1` for each block.
+    starts: Vec<u64>,
+    map: FxHashMap<Key, u32>,
+    pages: FxHashMap<u64, Vec<Key>>,
+    /// A block that is run once and never linked, in slots of its own.
+    scratch: Vec<Slot>,
+    scratch_starts: Vec<u64>,
+    /// Changes whenever a block dies.
+    pub epoch: u64,
+}
+
+impl Default for BlockCache {
+    fn default() -> Self {
+        BlockCache {
+            slots: Vec::with_capacity(SLOTS),
+            blocks: Vec::new(),
+            starts: Vec::new(),
+            map: FxHashMap::default(),
+            pages: FxHashMap::default(),
+            scratch: Vec::with_capacity(MAX_SLOTS),
+            scratch_starts: Vec::new(),
+            epoch: 1,
+        }
+    }
+}
+
+impl BlockCache {
+    /// The block of a key, if it is held.
+    pub fn find(&self, key: &Key) -> Option<&Block> {
+        self.map.get(key).map(|i| &self.blocks[*i as usize])
+    }
+
+    /// The stream of a block.
+    pub fn ops(&self, block: &Block) -> *const Op {
+        self.slots[block.slot as usize..].as_ptr().cast()
+    }
+
+    /// Holds a block. Its bytes are marked in `ram` as translated; returns the physical pages that TLBs must close.
+    pub fn insert(&mut self, key: Key, lifted: &Lifted, beyond: Option<u64>, ram: &mut Ram) -> (Block, Vec<u64>) {
+        if self.slots.len() + MAX_SLOTS > SLOTS {
+            self.clear(ram);
+        }
+        let block = Block {
+            slot: self.slots.len() as u32,
+            start: self.starts.len() as u32,
+            insns: lifted.len() as u8,
+            beyond,
+        };
+        encode(lifted, beyond.is_none(), &mut self.slots);
+        debug_assert!(self.slots.len() <= SLOTS);
+        self.starts.extend(&lifted.starts);
+        self.map.insert(key, self.blocks.len() as u32);
+        self.blocks.push(block.clone());
+
+        let len = lifted.starts[lifted.len()].wrapping_sub(key.pc);
+        let here = len.min((key.pa | PAGE_MASK) + 1 - key.pa);
+        let mut to_close = Vec::new();
+        let mut mark = |pages: &mut FxHashMap<u64, Vec<Key>>, pa: u64, len: u64| {
+            pages.entry(pa & !PAGE_MASK).or_default().push(key);
+            if ram.mark_code(pa, len) {
+                to_close.push(pa & !PAGE_MASK);
+            }
+        };
+        mark(&mut self.pages, key.pa, here);
+        if let Some(page) = beyond {
+            mark(&mut self.pages, page, len - here);
+        }
+        (block, to_close)
+    }
+
+    /// A block that is run once: the present contents of the scratch slots.
+    pub fn scratch(&mut self, lifted: &Lifted) -> *const Op {
+        self.scratch.clear();
+        encode(lifted, false, &mut self.scratch);
+        debug_assert!(self.scratch.len() <= MAX_SLOTS);
+        self.scratch_starts.clone_from(&lifted.starts);
+        self.scratch.as_ptr().cast()
+    }
+
+    /// The blocks of these physical pages die.
+    pub fn kill(&mut self, pages: Vec<u64>, ram: &mut Ram) {
+        self.epoch += 1;
+        for page in pages {
+            for key in self.pages.remove(&page).unwrap_or_default() {
+                self.map.remove(&key);
+                // A block that crosses into this page may be linked from others of its first page.
+                if key.pa & !PAGE_MASK != page {
+                    self.kill(vec![key.pa & !PAGE_MASK], ram);
+                }
+            }
+            ram.clear_code(page);
+        }
+    }
+
+    /// All blocks die.
+    pub fn clear(&mut self, ram: &mut Ram) {
+        self.epoch += 1;
+        for page in self.pages.keys() {
+            ram.clear_code(*page);
+        }
+        self.pages.clear();
+        self.map.clear();
+        self.blocks.clear();
+        self.slots.clear();
+        self.starts.clear();
+    }
+
+    /// The virtual addresses of the instructions of the block that `op` is in, ending with that of the first one behind.
+    pub fn starts_of(&self, op: *const Op) -> &[u64] {
+        if self.scratch.as_ptr_range().contains(&op.cast()) {
+            return &self.scratch_starts;
+        }
+        // SAFETY: not in the scratch slots, so `op` is in `slots`: no other streams exist.
+        let slot = unsafe { op.cast::<Slot>().offset_from(self.slots.as_ptr()) } as u32;
+        let block = &self.blocks[self.blocks.partition_point(|b| b.slot <= slot) - 1];
+        &self.starts[block.start as usize..][..usize::from(block.insns) + 1]
+    }
+}
+
+// SAFETY: the pointers in slots lead into the same cache.
+unsafe impl Send for BlockCache {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_takes_its_blocks_along() {
+        let mut ram = Ram::default();
+        ram.add(0, 0x4000).unwrap();
+        let mut cache = BlockCache::default();
+        let lifted = |pc: u64| Lifted { starts: vec![pc, pc + 4], uops: vec![] };
+        let key = |pa: u64| Key { pc: pa, pa, mode: 0 };
+        cache.insert(key(0x1000), &lifted(0x1000), None, &mut ram);
+        cache.insert(key(0x1ffe), &lifted(0x1ffe), Some(0x2000), &mut ram);
+        cache.insert(key(0x3000), &lifted(0x3000), None, &mut ram);
+        ram.store(0x2001, 1, 0).unwrap();
+        let killed = ram.take_killed();
+        assert_eq!(killed, [0x2000]);
+        cache.kill(killed, &mut ram);
+        assert!(cache.find(&key(0x1000)).is_none() && cache.find(&key(0x1ffe)).is_none());
+        assert!(cache.find(&key(0x3000)).is_some());
+    }
+}

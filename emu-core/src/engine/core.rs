@@ -1,0 +1,558 @@
+//! A vCPU as the engine sees it, and what an instruction set must provide.
+#![allow(unsafe_code)] // the engine is one of the three places of `unsafe`, see docs/design.md
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::cache::BlockCache;
+use super::encode::{Exit, Handler, Op};
+use super::lift::Lift;
+use crate::bus::{Bus, BusCx, Space as BusSpace, VcpuSignal};
+use crate::debug::Debug;
+use crate::door::Door;
+use crate::event::Events;
+use crate::ram::{PAGE_MASK, Ram};
+use crate::time::{Frequency, VirtualTime};
+use crate::tlb::{Fast, Mapping, Space, Tlb};
+
+/// The longest block, in instructions. A run has always this much budget in reserve while it is chaining blocks.
+pub(crate) const MAX_BLOCK: usize = 64;
+
+/// What stopped an instruction before it completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopKind {
+    /// An exception: the architecture takes its trap.
+    Exception,
+    /// The instruction has completed, and the vCPU waits for an interrupt.
+    Wait,
+    /// The instruction has completed, and the vCPU gives the rest of its quantum to others.
+    Yield,
+    /// A breakpoint or watchpoint of the debugger: nothing has happened.
+    Debug,
+    /// The architecture cannot go on (a double fault in machine mode, a triple fault, a VMX abort).
+    Shutdown,
+}
+
+/// What stopped an instruction, in 16 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// What it is.
+    pub kind: StopKind,
+    /// The architecture's number: cause, vector.
+    pub code: u32,
+    /// The architecture's value: faulting address, instruction bits.
+    pub value: u64,
+}
+
+impl Stop {
+    /// An exception.
+    pub const fn exception(code: u32, value: u64) -> Self {
+        Stop { kind: StopKind::Exception, code, value }
+    }
+
+    /// A stop with no more to say.
+    pub const fn of(kind: StopKind) -> Self {
+        Stop { kind, code: 0, value: 0 }
+    }
+}
+
+/// What an instruction's function returns.
+pub type Step<T = ()> = Result<T, Stop>;
+
+const _: () = assert!(size_of::<Step>() == 16);
+
+/// What an access wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// To load.
+    Read,
+    /// To store, or to load and store.
+    Write,
+    /// To fetch instructions.
+    Fetch,
+}
+
+/// An access that needs a translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Virtual address.
+    pub va: u64,
+    /// What it wants.
+    pub intent: Intent,
+    /// As whom: 0 is the vCPU as it is, other values are the architecture's own (a guest's memory, user rights ...).
+    pub as_whom: u8,
+}
+
+/// An instruction set with its privileged architecture: what a vCPU has besides its register file, and how it behaves.
+pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
+    /// Lifts the instruction at `pc`, whose first bytes are `bytes` (to the end of the page, and beyond it if asked for),
+    /// by calls on `lift`. Returns its length in bytes, or `None` if `bytes` ends within it.
+    fn lift(&self, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8>;
+
+    /// Whatever changes how code is lifted: part of a block's key.
+    fn mode(&self) -> u32;
+
+    /// Does what the [`Uop::Call`](super::uop::Uop::Call) to `function` with `operand` stands for.
+    fn call(h: &mut Hart<Self>, function: u16, operand: u32) -> Step;
+
+    /// The space that an access is made in.
+    fn space(h: &mut Hart<Self>, as_whom: u8, intent: Intent) -> Space;
+
+    /// Walks the page tables.
+    fn walk(h: &mut Hart<Self>, access: Access) -> Step<Mapping>;
+
+    /// What an access gets where nothing answers on the bus.
+    fn bus_error(h: &mut Hart<Self>, access: Access) -> Stop;
+
+    /// An access of `size` bytes is not naturally aligned: an error makes it fault.
+    fn misaligned(_h: &mut Hart<Self>, _access: Access, _size: u8) -> Step {
+        Ok(())
+    }
+
+    /// Takes the trap for an exception: sets `h.core.pc`.
+    fn trap(h: &mut Hart<Self>, stop: Stop) -> Step;
+
+    /// Takes a pending interrupt, if one is enabled: sets `h.core.pc`. Called where [`Core::check_interrupts`] was set.
+    fn interrupt(h: &mut Hart<Self>) -> Step;
+
+    /// A signal has reached the vCPU.
+    fn signal(h: &mut Hart<Self>, signal: VcpuSignal);
+
+    /// Virtual time has come to a point that [`Arch::wakes_at`] named.
+    fn tick(h: &mut Hart<Self>);
+
+    /// When the vCPU's own timers want [`Arch::tick`] next.
+    fn wakes_at(h: &Hart<Self>) -> Option<VirtualTime>;
+
+    /// Whether a vCPU that waits has a reason to go on.
+    fn is_awake(h: &Hart<Self>) -> bool;
+
+    /// The vCPU's quantum ends: others may write to memory now.
+    fn descheduled(&mut self);
+}
+
+/// Where indirect jumps and jumps to other pages look first.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub(crate) struct JumpEntry {
+    pub pc: u64,
+    pub key: u64,
+    pub ops: *const Op,
+}
+
+pub(crate) const JUMP_ENTRIES: usize = 4096;
+
+#[inline(always)]
+pub(crate) fn jump_slot(pc: u64, mix: u64) -> usize {
+    ((pc >> 1 ^ pc >> 13 ^ mix >> 5) as usize) & (JUMP_ENTRIES - 1)
+}
+
+/// The slow paths of micro-ops, monomorphic for one architecture. They return whether the instruction may go on.
+pub(crate) struct Hooks {
+    pub load: unsafe fn(*mut Core, u64, u8) -> bool,
+    pub store: unsafe fn(*mut Core, u64, u8) -> bool,
+    pub call: unsafe fn(*mut Core, u16, u32) -> bool,
+}
+
+/// What micro-ops work on: the register file, the TLB, counters.
+#[repr(C)]
+pub struct Core {
+    /// The guest's registers, then temporaries. First, so that a register number is an offset.
+    pub regs: [u64; 256],
+    pub(crate) space_id: u64,
+    pub(crate) mix: u64,
+    pub(crate) tlb: *const Fast,
+    pub(crate) jumps: *const JumpEntry,
+    /// What a jump-cache entry must carry to be valid.
+    pub(crate) fetch_key: u64,
+    pub(crate) hooks: &'static Hooks,
+    pub(crate) world: *mut World,
+    /// Where to go on; in a call, the address of its instruction.
+    pub pc: u64,
+    /// In a call that ends its block: where to go on afterwards. Set to the next instruction before the call.
+    pub next_pc: u64,
+    /// Set to look for interrupts before the next instruction.
+    pub check_interrupts: bool,
+    /// Set to leave after the present instruction: something has changed that only the run loop can see to.
+    pub leave: bool,
+    pub(crate) op: *const Op,
+    pub(crate) budget: i64,
+    pub(crate) last: u64,
+    pub(crate) value: u64,
+    pub(crate) stop: Stop,
+    pub(crate) unlinked: *mut Op,
+    pub(crate) linked: Handler,
+    /// The count of instructions at which the budget, with its reserve, is used up.
+    pub(crate) end: u64,
+    pub(crate) in_block: bool,
+    /// The vCPU's index.
+    pub index: u32,
+    /// Translations.
+    pub mmu: Tlb,
+    pub(crate) jump_cache: Box<[JumpEntry]>,
+    pub(crate) seen_fetch_epoch: u64,
+    pub(crate) seen_code_epoch: u64,
+    pub(crate) jump_epoch: u64,
+    pub(crate) space_epoch: u64,
+    pub(crate) fetch_space: Space,
+    pub(crate) mode: u32,
+    /// Set whenever something changes that [`Arch::space`] or [`Arch::mode`] depend on.
+    pub spaces_changed: bool,
+    /// Set, with [`Core::leave`], to come back to the machine: the vCPU's own timers have changed.
+    pub attention: bool,
+    /// Where the present run began, and what had been retired by this vCPU before.
+    pub(crate) start: u64,
+    pub(crate) retired: u64,
+}
+
+// SAFETY: the raw pointers lead into what the core owns, or into the world that is lent to it for one run.
+unsafe impl Send for Core {}
+
+unsafe fn never(_: *mut Core, _: *const Op, _: i64, _: u64) -> Exit {
+    unreachable!("only a linkable exit is patched")
+}
+
+impl Core {
+    fn new(index: u32, hooks: &'static Hooks) -> Self {
+        let mmu = Tlb::default();
+        let none = JumpEntry { pc: 0, key: 0, ops: std::ptr::null() };
+        let jump_cache = vec![none; JUMP_ENTRIES].into_boxed_slice();
+        Core {
+            regs: [0; 256],
+            space_id: 0,
+            mix: 0,
+            tlb: mmu.fast.as_ptr(),
+            jumps: jump_cache.as_ptr(),
+            fetch_key: 0,
+            hooks,
+            world: std::ptr::null_mut(),
+            pc: 0,
+            next_pc: 0,
+            check_interrupts: true,
+            leave: false,
+            op: std::ptr::null(),
+            budget: 0,
+            last: 0,
+            value: 0,
+            stop: Stop::of(StopKind::Shutdown),
+            unlinked: std::ptr::null_mut(),
+            linked: never,
+            end: 0,
+            in_block: false,
+            index,
+            mmu,
+            jump_cache,
+            seen_fetch_epoch: 0,
+            seen_code_epoch: 0,
+            jump_epoch: 0,
+            space_epoch: 0,
+            fetch_space: Space::NONE,
+            mode: 0,
+            spaces_changed: true,
+            attention: false,
+            start: 0,
+            retired: 0,
+        }
+    }
+
+    /// Instructions retired by the whole machine before the present one.
+    #[inline]
+    pub fn count(&self) -> u64 {
+        // SAFETY: within a block, `op` is the micro-op that runs.
+        let done_in_block = if self.in_block { unsafe { u64::from((*self.op).insn) } } else { 0 };
+        self.end.wrapping_sub((self.budget + MAX_BLOCK as i64) as u64).wrapping_add(done_in_block)
+    }
+
+    /// Instructions retired by this vCPU before the present one; traps count as one each.
+    #[inline]
+    pub fn retired(&self) -> u64 {
+        self.retired + (self.count() - self.start)
+    }
+
+    /// Comes back to the machine after the present instruction: the vCPU's own timers have changed.
+    #[inline]
+    pub fn call_for_attention(&mut self) {
+        self.leave = true;
+        self.attention = true;
+    }
+}
+
+/// Everything of the machine but the vCPUs: lent to a vCPU while it runs.
+pub struct World {
+    /// Guest RAM.
+    pub ram: Ram,
+    /// Devices and wires.
+    pub bus: Bus,
+    /// The door to the outside.
+    pub door: Door,
+    /// Virtual time.
+    pub frequency: Frequency,
+    /// The event stream and its statistics.
+    pub events: Events,
+    /// Breakpoints and watchpoints.
+    pub debug: Debug,
+    pub(crate) blocks: BlockCache,
+    /// Pages that hold translated code since lately: other vCPUs' TLBs must stop letting stores through to them.
+    pub(crate) to_close: Vec<u64>,
+    /// The earliest device wake-up that the present run was planned with.
+    pub(crate) planned_wake: Option<VirtualTime>,
+}
+
+impl World {
+    /// An empty machine room.
+    pub fn new(frequency: Frequency) -> Self {
+        World {
+            ram: Ram::default(),
+            bus: Bus::default(),
+            door: Door::default(),
+            frequency,
+            events: Events::default(),
+            debug: Debug::default(),
+            blocks: BlockCache::default(),
+            to_close: Vec::new(),
+            planned_wake: None,
+        }
+    }
+
+    pub(crate) fn bus_parts(&mut self, count: u64) -> (&mut Bus, BusCx<'_>) {
+        self.door.count = count;
+        let now = self.frequency.time_of(count);
+        (&mut self.bus, BusCx { now, ram: &mut self.ram, door: &mut self.door })
+    }
+}
+
+/// One vCPU: the engine's part and the architecture's.
+#[repr(C)]
+pub struct Vcpu<A> {
+    /// What micro-ops work on. First, so that a pointer to it is a pointer to the vCPU.
+    pub core: Core,
+    /// Everything else.
+    pub arch: A,
+}
+
+/// A vCPU at work: its two parts, and the machine around it.
+pub struct Hart<'a, A> {
+    /// What micro-ops work on.
+    pub core: &'a mut Core,
+    /// The architecture's state.
+    pub arch: &'a mut A,
+    /// The machine.
+    pub world: &'a mut World,
+}
+
+impl<A: Arch> Vcpu<A> {
+    /// A vCPU with all registers 0.
+    pub fn new(index: u32, arch: A) -> Self {
+        const { assert!(std::mem::offset_of!(Vcpu<A>, core) == 0) };
+        Vcpu { core: Core::new(index, &Shim::<A>::HOOKS), arch }
+    }
+
+    /// The vCPU, at work in `world`.
+    pub fn at<'a>(&'a mut self, world: &'a mut World) -> Hart<'a, A> {
+        Hart { core: &mut self.core, arch: &mut self.arch, world }
+    }
+}
+
+/// The one place where a core becomes its vCPU again.
+struct Shim<A>(std::marker::PhantomData<A>);
+
+impl<A: Arch> Shim<A> {
+    const HOOKS: Hooks = Hooks { load: Self::load, store: Self::store, call: Self::call };
+
+    /// # Safety
+    /// `core` is the first field of a `Vcpu<A>` (only [`Vcpu::new`] pairs a core with these hooks), its `world` is lent
+    /// for the present run, and no other reference to either is in use: micro-ops hold raw pointers only.
+    unsafe fn hart<'a>(core: *mut Core) -> Hart<'a, A> {
+        // SAFETY: by the caller.
+        unsafe {
+            let vcpu = &mut *core.cast::<Vcpu<A>>();
+            Hart { world: &mut *vcpu.core.world, core: &mut vcpu.core, arch: &mut vcpu.arch }
+        }
+    }
+
+    unsafe fn finish(h: Hart<A>, result: Step<u64>) -> bool {
+        if h.world.ram.has_killed() {
+            h.core.leave = true;
+        }
+        match result {
+            Ok(value) => h.core.value = value,
+            Err(stop) => h.core.stop = stop,
+        }
+        result.is_ok()
+    }
+
+    unsafe fn load(core: *mut Core, va: u64, size: u8) -> bool {
+        // SAFETY: as for `hart`.
+        unsafe {
+            let mut h = Self::hart(core);
+            let result = h.load(va, size, 0);
+            Self::finish(h, result)
+        }
+    }
+
+    unsafe fn store(core: *mut Core, va: u64, size: u8) -> bool {
+        // SAFETY: as for `hart`.
+        unsafe {
+            let mut h = Self::hart(core);
+            let result = h.store(va, size, h.core.value, 0);
+            Self::finish(h, result.map(|()| 0))
+        }
+    }
+
+    unsafe fn call(core: *mut Core, function: u16, operand: u32) -> bool {
+        // SAFETY: as for `hart`.
+        unsafe {
+            let mut h = Self::hart(core);
+            let result = A::call(&mut h, function, operand);
+            Self::finish(h, result.map(|()| 0))
+        }
+    }
+}
+
+/// Where an access leads, once everything that can fault has been asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Physical address of the first byte.
+    pub pa: u64,
+    /// Physical address of the first byte in the second page, where the access crosses one, and how many bytes lie before.
+    beyond: Option<(u64, u8)>,
+    access: Access,
+}
+
+impl<A: Arch> Hart<'_, A> {
+    /// Virtual time of the present instruction, in nanoseconds.
+    pub fn now(&self) -> VirtualTime {
+        self.world.frequency.time_of(self.core.count())
+    }
+
+    /// Translates an access of `size` bytes: everything that can fault in it but the bus.
+    #[inline]
+    pub fn resolve(&mut self, va: u64, size: u8, intent: Intent, as_whom: u8) -> Step<Place> {
+        let access = Access { va, intent, as_whom };
+        if va & (u64::from(size) - 1) != 0 {
+            A::misaligned(self, access, size)?;
+        }
+        let pa = self.translate(access)? | va & PAGE_MASK;
+        if self.world.debug.watches_page(va) && self.world.debug.accessed(va, size, intent, self.core.index) {
+            self.core.call_for_attention();
+        }
+        let last = va.wrapping_add(u64::from(size) - 1);
+        let mut beyond = None;
+        if (va ^ last) & !PAGE_MASK != 0 {
+            let page = last & !PAGE_MASK;
+            let next = self.translate(Access { va: page, ..access })?;
+            beyond = Some((next, (page.wrapping_sub(va)) as u8));
+        }
+        Ok(Place { pa, beyond, access })
+    }
+
+    /// The physical page of `access.va`, from the TLB or by a walk.
+    #[inline]
+    fn translate(&mut self, access: Access) -> Step<u64> {
+        let space = A::space(self, access.as_whom, access.intent);
+        let may_open = !self.world.debug.watches_page(access.va);
+        let allows = |m: &Mapping| match access.intent {
+            Intent::Read => m.read,
+            Intent::Write => m.write,
+            Intent::Fetch => true,
+        };
+        if let Some(m) = self.core.mmu.data(access.va, space)
+            && allows(m)
+        {
+            let pa = m.pa;
+            if may_open {
+                self.core.mmu.open(access.va, space, access.intent == Intent::Write, &mut self.world.ram);
+            }
+            return Ok(pa);
+        }
+        let map = A::walk(self, access)?;
+        debug_assert!(allows(&map));
+        if map.keep {
+            let space = A::space(self, access.as_whom, access.intent);
+            self.core.mmu.fill_data(access.va, space, map);
+            if may_open {
+                self.core.mmu.open(access.va, space, access.intent == Intent::Write, &mut self.world.ram);
+            }
+        }
+        Ok(map.pa)
+    }
+
+    /// Reads physical memory or a device's registers; `None` where nothing answers.
+    pub fn read_physical(&mut self, pa: u64, size: u8) -> Option<u64> {
+        if let Ok(value) = self.world.ram.load(pa, size) {
+            return Some(value);
+        }
+        let count = self.core.count();
+        let (bus, cx) = self.world.bus_parts(count);
+        let value = bus.read(BusSpace::Memory, pa, size, cx);
+        self.after_bus();
+        if let Some(value) = value {
+            self.world.events.device(count, self.core.index, false, pa, size, value);
+        }
+        value
+    }
+
+    /// Writes physical memory or a device's registers; `None` where nothing answers.
+    pub fn write_physical(&mut self, pa: u64, size: u8, value: u64) -> Option<()> {
+        if self.world.ram.store(pa, size, value).is_ok() {
+            if self.world.ram.has_killed() {
+                self.core.leave = true;
+            }
+            return Some(());
+        }
+        let count = self.core.count();
+        let (bus, cx) = self.world.bus_parts(count);
+        let done = bus.write(BusSpace::Memory, pa, size, value, cx);
+        self.after_bus();
+        if done.is_some() {
+            self.world.events.device(count, self.core.index, true, pa, size, value);
+        }
+        done
+    }
+
+    /// A device was called: whatever that has set off is for the run loop to see to.
+    fn after_bus(&mut self) {
+        if self.world.bus.has_news(self.world.planned_wake) || self.world.ram.has_killed() {
+            self.core.leave = true;
+        }
+    }
+
+    /// Loads from a resolved place, zero-extended.
+    pub fn load_at(&mut self, place: Place, size: u8) -> Step<u64> {
+        let value = match place.beyond {
+            None => self.read_physical(place.pa, size),
+            Some((pa, n)) => {
+                let low = self.read_physical(place.pa, n);
+                let high = self.read_physical(pa, size - n);
+                low.zip(high).map(|(low, high)| low | high << (8 * u32::from(n)))
+            }
+        };
+        value.ok_or_else(|| A::bus_error(self, place.access))
+    }
+
+    /// Stores the low `size` bytes of `value` to a resolved place.
+    pub fn store_at(&mut self, place: Place, size: u8, value: u64) -> Step {
+        let done = match place.beyond {
+            None => self.write_physical(place.pa, size, value),
+            Some((pa, n)) => {
+                let mask = u64::MAX >> (64 - 8 * u32::from(n));
+                let low = self.write_physical(place.pa, n, value & mask);
+                let high = self.write_physical(pa, size - n, value >> (8 * u32::from(n)));
+                low.and(high)
+            }
+        };
+        done.ok_or_else(|| A::bus_error(self, place.access))
+    }
+
+    /// Loads `size` bytes, zero-extended.
+    pub fn load(&mut self, va: u64, size: u8, as_whom: u8) -> Step<u64> {
+        let place = self.resolve(va, size, Intent::Read, as_whom)?;
+        self.load_at(place, size)
+    }
+
+    /// Stores the low `size` bytes of `value`.
+    pub fn store(&mut self, va: u64, size: u8, value: u64, as_whom: u8) -> Step {
+        let place = self.resolve(va, size, Intent::Write, as_whom)?;
+        let value = if size == 8 { value } else { value & ((1 << (8 * u32::from(size))) - 1) };
+        self.store_at(place, size, value)
+    }
+}

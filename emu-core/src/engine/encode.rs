@@ -1,0 +1,586 @@
+//! Micro-ops as the interpreter runs them: 16 bytes each, handler first.
+//!
+//! A handler ends in a call of the next one, which LLVM makes a jump at opt-level 2 and 3 (docs/design.md, "The engine").
+//! That holds while all handlers have one signature and nothing in them has a destructor or an address that escapes, so
+//! slow paths are calls through [`Hooks`](super::core::Hooks) that return plain flags. With the feature `loop-dispatch`,
+//! and on hosts where nobody has looked at the assembly, the same handlers return to a loop instead.
+//!
+//! The last result travels in a register argument, so most operations have variants that take an operand from there.
+#![allow(unsafe_code)] // the engine is one of the three places of `unsafe`, see docs/design.md
+
+use std::marker::PhantomData;
+
+use super::core::{Core, JumpEntry, jump_slot};
+use super::uop::{BinaryOp, Cond, Operand, SIGN, SINK, UnaryOp, Uop, Width, binary_ops, unary_ops};
+use super::uop::{clmul, or_combine, sext32};
+use crate::ram::PAGE_MASK;
+use crate::tlb::{DATA_ENTRIES, Fast};
+
+/// Whether handlers jump to each other, or return to a loop.
+pub(crate) const TAIL: bool =
+    cfg!(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(feature = "loop-dispatch")));
+
+/// Why a run of micro-ops ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Go on at `core.pc`.
+    Next,
+    /// Leave after the instruction of `core.op`, which has been retired.
+    Leave,
+    /// The instruction of `core.op` did not complete: `core.stop` says why.
+    Stop,
+    /// Only where handlers return to a loop: go on at `core.op`.
+    Continue,
+}
+
+/// # Safety
+/// `core` and the stream at `op` are valid, and nothing else refers to them while the handler runs.
+pub(crate) type Handler = unsafe fn(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit;
+
+/// One micro-op. Exits, wide constants and calls are followed by a second slot.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Op {
+    pub run: Handler,
+    pub imm: i32,
+    pub a: u8,
+    pub b: u8,
+    /// Destination; in exits, how many instructions the block has retired there.
+    pub d: u8,
+    /// Index of the guest instruction in the block.
+    pub insn: u8,
+}
+
+/// The second slot of an exit.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Link {
+    pub target: *const Op,
+    pub pc: u64,
+}
+
+/// The second slot of a call.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct CallSite {
+    pub pc: u64,
+    pub function: u16,
+    pub len: u8,
+}
+
+/// 16 bytes of a stream.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) union Slot {
+    pub op: Op,
+    pub link: Link,
+    pub call: CallSite,
+    pub value: u64,
+}
+
+const _: () = assert!(size_of::<Op>() == 16 && size_of::<Slot>() == 16);
+
+/// Runs a stream until it exits.
+///
+/// # Safety
+/// As for [`Handler`].
+pub(crate) unsafe fn run(core: *mut Core, op: *const Op, budget: i64) -> Exit {
+    // SAFETY: by the caller.
+    unsafe {
+        let mut exit = ((*op).run)(core, op, budget, 0);
+        if !TAIL {
+            while exit == Exit::Continue {
+                let op = (*core).op;
+                exit = ((*op).run)(core, op, (*core).budget, (*core).last);
+            }
+        }
+        exit
+    }
+}
+
+macro_rules! goto {
+    ($core:expr, $op:expr, $budget:expr, $last:expr) => {{
+        let op: *const Op = $op;
+        if TAIL {
+            ((*op).run)($core, op, $budget, $last)
+        } else {
+            (*$core).op = op;
+            (*$core).budget = $budget;
+            (*$core).last = $last;
+            Exit::Continue
+        }
+    }};
+}
+
+#[inline(always)]
+unsafe fn get(core: *mut Core, r: u8) -> u64 {
+    // SAFETY: the file has 256 registers and is the first field of `Core`.
+    unsafe { *core.cast::<u64>().add(r as usize) }
+}
+
+#[inline(always)]
+unsafe fn set(core: *mut Core, r: u8, value: u64) {
+    // SAFETY: as in `get`.
+    unsafe { *core.cast::<u64>().add(r as usize) = value }
+}
+
+#[inline(always)]
+unsafe fn first<const LAST: bool>(core: *mut Core, op: *const Op, last: u64) -> u64 {
+    // SAFETY: as for `Handler`.
+    unsafe { if LAST { last } else { get(core, (*op).a) } }
+}
+
+#[inline(always)]
+unsafe fn second<const LAST: bool>(core: *mut Core, op: *const Op, last: u64) -> u64 {
+    // SAFETY: as for `Handler`.
+    unsafe { if LAST { last } else { get(core, (*op).b) } }
+}
+
+trait Binary {
+    fn apply(x: u64, y: u64) -> u64;
+}
+trait Unary {
+    fn apply(x: u64) -> u64;
+}
+trait Access {
+    const WIDTH: Width;
+}
+trait Condition {
+    const COND: Cond;
+}
+
+macro_rules! binary_handlers {
+    ($(#[$m:meta] $name:ident $print:literal |$x:ident, $y:ident| $body:expr;)*) => {
+        $(struct $name;
+        impl Binary for $name {
+            #[inline(always)]
+            fn apply($x: u64, $y: u64) -> u64 { $body }
+        })*
+        fn binary_handler(op: BinaryOp, a_last: bool, b: Source) -> Handler {
+            match op {
+                $(BinaryOp::$name => match (a_last, b) {
+                    (false, Source::Reg) => reg_reg::<$name, false, false>,
+                    (true, Source::Reg) => reg_reg::<$name, true, false>,
+                    (false, Source::Last) => reg_reg::<$name, false, true>,
+                    (true, Source::Last) => reg_reg::<$name, true, true>,
+                    (false, Source::Imm) => reg_imm::<$name, false>,
+                    (true, Source::Imm) => reg_imm::<$name, true>,
+                },)*
+            }
+        }
+    };
+}
+macro_rules! unary_handlers {
+    ($(#[$m:meta] $name:ident $print:literal |$x:ident| $body:expr;)*) => {
+        $(struct $name;
+        impl Unary for $name {
+            #[inline(always)]
+            fn apply($x: u64) -> u64 { $body }
+        })*
+        fn unary_handler(op: UnaryOp, a_last: bool) -> Handler {
+            match (op, a_last) {
+                $((UnaryOp::$name, false) => reg::<$name, false>,
+                (UnaryOp::$name, true) => reg::<$name, true>,)*
+            }
+        }
+    };
+}
+
+/// Where the second operand of a handler comes from.
+#[derive(Clone, Copy)]
+enum Source {
+    Reg,
+    Last,
+    Imm,
+}
+
+mod names {
+    #![allow(clippy::wildcard_imports, reason = "the operations' names are types here, in a module of their own")]
+    use super::*;
+    binary_ops!(binary_handlers);
+    unary_ops!(unary_handlers);
+    pub(super) fn binary(op: BinaryOp, a_last: bool, b: Source) -> Handler {
+        binary_handler(op, a_last, b)
+    }
+    pub(super) fn unary(op: UnaryOp, a_last: bool) -> Handler {
+        unary_handler(op, a_last)
+    }
+}
+
+unsafe fn reg_reg<F: Binary, const A: bool, const B: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as for `Handler`; the stream goes on behind `op`.
+    unsafe {
+        let result = F::apply(first::<A>(core, op, last), second::<B>(core, op, last));
+        set(core, (*op).d, result);
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+unsafe fn reg_imm<F: Binary, const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as in `reg_reg`.
+    unsafe {
+        let result = F::apply(first::<A>(core, op, last), (*op).imm as i64 as u64);
+        set(core, (*op).d, result);
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+unsafe fn reg<F: Unary, const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as in `reg_reg`.
+    unsafe {
+        let result = F::apply(first::<A>(core, op, last));
+        set(core, (*op).d, result);
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+unsafe fn constant(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
+    // SAFETY: as in `reg_reg`.
+    unsafe {
+        let result = (*op).imm as i64 as u64;
+        set(core, (*op).d, result);
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+unsafe fn wide_constant(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
+    // SAFETY: as in `reg_reg`; a wide constant has a second slot.
+    unsafe {
+        let result = (*op.add(1).cast::<Slot>()).value;
+        set(core, (*op).d, result);
+        goto!(core, op.add(2), budget, result)
+    }
+}
+
+/// The entry that a data access to `va` probes.
+#[inline(always)]
+unsafe fn probe(core: *mut Core, va: u64) -> *const Fast {
+    const MASK: u64 = (DATA_ENTRIES as u64 - 1) << 5;
+    // SAFETY: `tlb` points to `DATA_ENTRIES` entries of 32 bytes.
+    unsafe { (*core).tlb.cast::<u8>().add(((va >> 7 ^ (*core).mix) & MASK) as usize).cast() }
+}
+
+/// The tag that lets an access of `size` bytes at `va` through: that of its last byte's page, so that an access across
+/// pages (whose entry is the first page's) never hits.
+#[inline(always)]
+unsafe fn wanted(core: *mut Core, va: u64, size: u8) -> u64 {
+    // SAFETY: as for `Handler`.
+    unsafe { va.wrapping_add(size as u64 - 1) & !PAGE_MASK | (*core).space_id }
+}
+
+unsafe fn load<W: Access, const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as in `reg_reg`; where the tag fits, the addend leads to the host's copy of that page.
+    unsafe {
+        let va = first::<A>(core, op, last).wrapping_add((*op).imm as i64 as u64);
+        let entry = probe(core, va);
+        if (*entry).read != wanted(core, va, W::WIDTH.bytes()) {
+            return load_slow::<W>(core, op, budget, va);
+        }
+        let host = va.wrapping_add((*entry).addend) as *const u8;
+        let value = match W::WIDTH.bytes() {
+            1 => u64::from(*host),
+            2 => u64::from(u16::from_le(host.cast::<u16>().read_unaligned())),
+            4 => u64::from(u32::from_le(host.cast::<u32>().read_unaligned())),
+            _ => u64::from_le(host.cast::<u64>().read_unaligned()),
+        };
+        let result = W::WIDTH.extend(value);
+        set(core, (*op).d, result);
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn load_slow<W: Access>(core: *mut Core, op: *const Op, budget: i64, va: u64) -> Exit {
+    // SAFETY: as in `reg_reg`.
+    unsafe {
+        (*core).budget = budget;
+        (*core).op = op;
+        if !((*core).hooks.load)(core, va, W::WIDTH.bytes()) {
+            return Exit::Stop;
+        }
+        let result = W::WIDTH.extend((*core).value);
+        set(core, (*op).d, result);
+        if (*core).leave {
+            return Exit::Leave;
+        }
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+unsafe fn store<W: Access, const A: bool, const B: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as in `load`.
+    unsafe {
+        let va = first::<A>(core, op, last).wrapping_add((*op).imm as i64 as u64);
+        let value = second::<B>(core, op, last);
+        let entry = probe(core, va);
+        if (*entry).write != wanted(core, va, W::WIDTH.bytes()) {
+            (*core).value = value;
+            return store_slow::<W>(core, op, budget, last, va);
+        }
+        let host = va.wrapping_add((*entry).addend) as *mut u8;
+        match W::WIDTH.bytes() {
+            1 => *host = value as u8,
+            2 => host.cast::<u16>().write_unaligned((value as u16).to_le()),
+            4 => host.cast::<u32>().write_unaligned((value as u32).to_le()),
+            _ => host.cast::<u64>().write_unaligned(value.to_le()),
+        }
+        goto!(core, op.add(1), budget, last)
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn store_slow<W: Access>(core: *mut Core, op: *const Op, budget: i64, last: u64, va: u64) -> Exit {
+    // SAFETY: as in `load`.
+    unsafe {
+        (*core).budget = budget;
+        (*core).op = op;
+        if !((*core).hooks.store)(core, va, W::WIDTH.bytes()) {
+            return Exit::Stop;
+        }
+        if (*core).leave {
+            return Exit::Leave;
+        }
+        goto!(core, op.add(1), budget, last)
+    }
+}
+
+/// How an exit leaves.
+const UNLINKED: u8 = 0;
+const LINKED: u8 = 1;
+const FAR: u8 = 2;
+
+/// Leaves along the link in the slot behind `op`.
+#[inline(always)]
+unsafe fn leave<const HOW: u8>(core: *mut Core, op: *const Op, budget: i64, linked: Handler) -> Exit {
+    // SAFETY: as in `reg_reg`; an exit has a second slot. A linked target is the start of a stream of the same page,
+    // which lives as long as this one.
+    unsafe {
+        let link = op.add(1).cast::<Link>();
+        let budget = budget - i64::from((*op).d);
+        match HOW {
+            LINKED => {
+                if budget >= 0 {
+                    return goto!(core, (*link).target, budget, 0);
+                }
+            }
+            FAR => return find_next(core, (*link).pc, budget),
+            _ => {
+                (*core).unlinked = op.cast_mut();
+                (*core).linked = linked;
+            }
+        }
+        next(core, (*link).pc, budget)
+    }
+}
+
+#[inline(always)]
+unsafe fn next(core: *mut Core, pc: u64, budget: i64) -> Exit {
+    // SAFETY: as for `Handler`.
+    unsafe {
+        (*core).pc = pc;
+        (*core).budget = budget;
+        Exit::Next
+    }
+}
+
+/// Goes on at `pc` if the jump cache knows it.
+#[inline(always)]
+unsafe fn find_next(core: *mut Core, pc: u64, budget: i64) -> Exit {
+    // SAFETY: as for `Handler`; `jumps` points to the whole jump cache, and an entry whose key is the present one leads
+    // to a live stream.
+    unsafe {
+        let entry: *const JumpEntry = (*core).jumps.add(jump_slot(pc, (*core).mix));
+        if (*entry).pc == pc && (*entry).key == (*core).fetch_key && budget >= 0 {
+            return goto!(core, (*entry).ops, budget, 0);
+        }
+        next(core, pc, budget)
+    }
+}
+
+unsafe fn branch<C: Condition, const A: bool, const B: bool, const HOW: u8>(
+    core: *mut Core,
+    op: *const Op,
+    budget: i64,
+    last: u64,
+) -> Exit {
+    // SAFETY: as in `leave`.
+    unsafe {
+        if C::COND.holds(first::<A>(core, op, last), second::<B>(core, op, last)) {
+            return leave::<HOW>(core, op, budget, branch::<C, A, B, LINKED>);
+        }
+        goto!(core, op.add(2), budget, last)
+    }
+}
+
+unsafe fn jump<const HOW: u8>(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
+    // SAFETY: as in `leave`.
+    unsafe { leave::<HOW>(core, op, budget, jump::<LINKED>) }
+}
+
+unsafe fn jump_reg<const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as in `find_next`.
+    unsafe { find_next(core, first::<A>(core, op, last), budget - i64::from((*op).d)) }
+}
+
+unsafe fn call<const ENDS: bool>(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
+    // SAFETY: as in `reg_reg`; a call has a second slot.
+    unsafe {
+        let site = op.add(1).cast::<CallSite>();
+        (*core).budget = budget;
+        (*core).op = op;
+        (*core).pc = (*site).pc;
+        (*core).next_pc = (*site).pc.wrapping_add(u64::from((*site).len));
+        if !((*core).hooks.call)(core, (*site).function, (*op).imm as u32) {
+            return Exit::Stop;
+        }
+        if ENDS {
+            return next(core, (*core).next_pc, budget - i64::from((*op).insn) - 1);
+        }
+        if (*core).leave {
+            return Exit::Leave;
+        }
+        goto!(core, op.add(2), budget, 0)
+    }
+}
+
+struct Of<T>(PhantomData<T>);
+
+macro_rules! widths {
+    ($($name:ident)*) => {
+        mod width {
+            $(pub(super) struct $name;
+            impl super::Access for $name { const WIDTH: super::Width = super::Width::$name; })*
+        }
+        fn load_handler(w: Width, a_last: bool) -> Handler {
+            match w { $(Width::$name => if a_last { load::<width::$name, true> } else { load::<width::$name, false> },)* }
+        }
+        fn store_handler(w: Width, a_last: bool, b_last: bool) -> Handler {
+            match w {
+                $(Width::$name => match (a_last, b_last) {
+                    (false, false) => store::<width::$name, false, false>,
+                    (true, false) => store::<width::$name, true, false>,
+                    (false, true) => store::<width::$name, false, true>,
+                    (true, true) => store::<width::$name, true, true>,
+                },)*
+            }
+        }
+    };
+}
+widths!(U8 U16 U32 U64 I8 I16 I32 Box32 Box16);
+
+macro_rules! conditions {
+    ($($name:ident)*) => {
+        mod cond {
+            $(pub(super) struct $name;
+            impl super::Condition for $name { const COND: super::Cond = super::Cond::$name; })*
+        }
+        fn branch_handler(c: Cond, a_last: bool, b_last: bool, far: bool) -> Handler {
+            match c { $(Cond::$name => Of::<cond::$name>::branch(a_last, b_last, far),)* }
+        }
+    };
+}
+impl<C: Condition> Of<C> {
+    fn branch(a_last: bool, b_last: bool, far: bool) -> Handler {
+        match (a_last, b_last, far) {
+            (false, false, false) => branch::<C, false, false, UNLINKED>,
+            (true, false, false) => branch::<C, true, false, UNLINKED>,
+            (false, true, false) => branch::<C, false, true, UNLINKED>,
+            (true, true, false) => branch::<C, true, true, UNLINKED>,
+            (false, false, true) => branch::<C, false, false, FAR>,
+            (true, false, true) => branch::<C, true, false, FAR>,
+            (false, true, true) => branch::<C, false, true, FAR>,
+            (true, true, true) => branch::<C, true, true, FAR>,
+        }
+    }
+}
+conditions!(Eq Ne Lt Ge Ltu Geu);
+
+/// A lifted block, ready to be encoded: micro-ops with the index of their instruction.
+#[derive(Clone, Debug, Default)]
+pub struct Lifted {
+    /// Virtual address of each instruction, then that of the first one behind the block.
+    pub starts: Vec<u64>,
+    /// Micro-ops, each with the index of its instruction.
+    pub uops: Vec<(u8, Uop)>,
+}
+
+impl Lifted {
+    /// Instructions in the block.
+    pub fn len(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Appends the stream of a block that starts at `starts[0]` to `out`. An exit to the block's own page can be linked, if
+/// `linkable`.
+pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) {
+    let page = block.starts[0] & !PAGE_MASK;
+    let mut last: Option<u8> = None;
+    for &(insn, uop) in &block.uops {
+        let is_last = |r: u8| last == Some(r);
+        let op = |run: Handler, imm: i32, a: u8, b: u8, d: u8| Slot { op: Op { run, imm, a, b, d, insn } };
+        let far = |target: u64| !linkable || target & !PAGE_MASK != page;
+        let link = |pc: u64| Slot { link: Link { target: std::ptr::null(), pc } };
+        let mut result = None;
+        match uop {
+            Uop::Const { d, value } => {
+                result = Some(d);
+                match i32::try_from(value as i64) {
+                    Ok(imm) => out.push(op(constant, imm, 0, 0, d)),
+                    Err(_) => out.extend([op(wide_constant, 0, 0, 0, d), Slot { value }]),
+                }
+            }
+            Uop::Unary { op: f, d, a } => {
+                result = Some(d);
+                out.push(op(names::unary(f, is_last(a)), 0, a, 0, d));
+            }
+            Uop::Binary { op: f, d, a, b } => {
+                result = Some(d);
+                out.push(match b {
+                    Operand::Imm(imm) => op(names::binary(f, is_last(a), Source::Imm), imm, a, 0, d),
+                    Operand::Reg(b) => {
+                        let source = if is_last(b) { Source::Last } else { Source::Reg };
+                        op(names::binary(f, is_last(a), source), 0, a, b, d)
+                    }
+                });
+            }
+            Uop::Load { width, d, a, offset } => {
+                result = Some(d);
+                out.push(op(load_handler(width, is_last(a)), offset, a, 0, d));
+            }
+            Uop::Store { width, a, b, offset } => {
+                out.push(op(store_handler(width, is_last(a), is_last(b)), offset, a, b, 0));
+            }
+            Uop::Branch { cond, a, b, target } => {
+                out.push(op(branch_handler(cond, is_last(a), is_last(b), far(target)), 0, a, b, insn + 1));
+                out.push(link(target));
+            }
+            Uop::Goto { target } => {
+                let run: Handler = if far(target) { jump::<FAR> } else { jump::<UNLINKED> };
+                out.extend([op(run, 0, 0, 0, block.len() as u8), link(target)]);
+            }
+            Uop::GotoReg { a } => {
+                let run: Handler = if is_last(a) { jump_reg::<true> } else { jump_reg::<false> };
+                out.push(op(run, 0, a, 0, insn + 1));
+            }
+            Uop::Call { function, operand, ends } => {
+                let run: Handler = if ends { call::<true> } else { call::<false> };
+                let pc = block.starts[insn as usize];
+                let len = (block.starts[insn as usize + 1] - pc) as u8;
+                out.extend([op(run, operand as i32, 0, 0, 0), Slot { call: CallSite { pc, function, len } }]);
+            }
+        }
+        last = match uop {
+            Uop::Store { .. } | Uop::Branch { .. } => last,
+            _ => result.filter(|d| *d != SINK),
+        };
+    }
+}

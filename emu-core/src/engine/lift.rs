@@ -1,0 +1,83 @@
+//! The hand that an instruction set writes micro-ops with.
+
+use super::encode::Lifted;
+use super::uop::{BinaryOp, Cond, Operand, UnaryOp, Uop, Width};
+
+/// Builds a block. Rules for whoever lifts:
+///
+/// - an instruction may fault only before its first write to a register that lives on;
+/// - a store is the last micro-op of its instruction;
+/// - what changes translation, rights, or how code is lifted is a call that ends the block.
+#[derive(Debug, Default)]
+pub struct Lift {
+    pub(crate) block: Lifted,
+    insn: u8,
+    ended: bool,
+}
+
+impl Lift {
+    pub(crate) fn begin(&mut self, index: usize) {
+        self.insn = index as u8;
+    }
+
+    pub(crate) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    fn push(&mut self, uop: Uop) {
+        self.block.uops.push((self.insn, uop));
+    }
+
+    /// `d = value`
+    pub fn constant(&mut self, d: u8, value: u64) {
+        self.push(Uop::Const { d, value });
+    }
+
+    /// `d = op(a)`
+    pub fn unary(&mut self, op: UnaryOp, d: u8, a: u8) {
+        self.push(Uop::Unary { op, d, a });
+    }
+
+    /// `d = op(a, b)`
+    pub fn binary(&mut self, op: BinaryOp, d: u8, a: u8, b: Operand) {
+        self.push(Uop::Binary { op, d, a, b });
+    }
+
+    /// `d = memory[a + offset]`
+    pub fn load(&mut self, width: Width, d: u8, a: u8, offset: i32) {
+        self.push(Uop::Load { width, d, a, offset });
+    }
+
+    /// `memory[a + offset] = b`
+    pub fn store(&mut self, width: Width, a: u8, b: u8, offset: i32) {
+        self.push(Uop::Store { width, a, b, offset });
+    }
+
+    /// Leaves for `target` if the condition holds, else goes on.
+    pub fn branch(&mut self, cond: Cond, a: u8, b: u8, target: u64) {
+        self.push(Uop::Branch { cond, a, b, target });
+    }
+
+    /// Leaves for `target`; ends the block.
+    pub fn goto(&mut self, target: u64) {
+        self.push(Uop::Goto { target });
+        self.ended = true;
+    }
+
+    /// Leaves for the address in `a`; ends the block.
+    pub fn goto_reg(&mut self, a: u8) {
+        self.push(Uop::GotoReg { a });
+        self.ended = true;
+    }
+
+    /// Calls architecture code and goes on behind it.
+    pub fn call(&mut self, function: u16, operand: u32) {
+        self.push(Uop::Call { function, operand, ends: false });
+    }
+
+    /// Calls architecture code and ends the block.
+    pub fn call_and_end(&mut self, function: u16, operand: u32) {
+        self.push(Uop::Call { function, operand, ends: true });
+        self.ended = true;
+    }
+}

@@ -1,0 +1,306 @@
+//! One vCPU runs for a number of instructions, exactly.
+#![allow(unsafe_code)] // the engine is one of the three places of `unsafe`, see docs/design.md
+
+use super::cache::Key;
+use super::core::{Access, Arch, Hart, Intent, JumpEntry, MAX_BLOCK, Step, Stop, StopKind, Vcpu, World, jump_slot};
+use super::encode::{Exit, Link, Op, run};
+use super::lift::Lift;
+use crate::ram::{PAGE_MASK, PAGE_SIZE};
+use crate::tlb::Mapping;
+
+/// Why a vCPU came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// It has retired as many instructions as it was given.
+    Budget,
+    /// It waits for an interrupt.
+    Wait,
+    /// It gives the rest of its quantum to others.
+    Yield,
+    /// Signals, timers or requests are to be seen to.
+    Attention,
+    /// A breakpoint or watchpoint: the instruction at the present address has not begun.
+    Debug,
+    /// The architecture cannot go on.
+    Shutdown(Stop),
+}
+
+/// A block that is about to run.
+struct Found {
+    ops: *const Op,
+    insns: u64,
+    /// It may be linked to, and stands in the jump cache.
+    lasting: bool,
+}
+
+impl<A: Arch> Vcpu<A> {
+    /// Runs from the machine's instruction count `start` for at most `limit` instructions. Returns how many were retired
+    /// (a trap counts as one, so that a guest that only traps gets on in time) and why it came back.
+    pub fn run(&mut self, world: &mut World, start: u64, limit: u64) -> (u64, RunEnd) {
+        let limit = limit.min(1 << 62);
+        let core = &mut self.core;
+        core.end = start + limit;
+        core.budget = limit as i64 - MAX_BLOCK as i64;
+        core.start = start;
+        core.leave = false;
+        core.unlinked = std::ptr::null_mut();
+        core.spaces_changed = true;
+        let end = loop {
+            if self.core.budget + MAX_BLOCK as i64 <= 0 {
+                break RunEnd::Budget;
+            }
+            if self.core.leave {
+                self.core.leave = false;
+                if world.ram.has_killed() {
+                    let killed = world.ram.take_killed();
+                    world.blocks.kill(killed, &mut world.ram);
+                }
+                self.core.unlinked = std::ptr::null_mut();
+                if self.core.attention || world.bus.has_news(world.planned_wake) {
+                    self.core.attention = false;
+                    break RunEnd::Attention;
+                }
+            }
+            if let Err(end) = self.step_blocks(world) {
+                break end;
+            }
+        };
+        let retired = self.core.count() - start;
+        self.core.retired += retired;
+        self.core.start = start + retired;
+        (retired, end)
+    }
+
+    /// Runs one chain of blocks, and sees to its end.
+    fn step_blocks(&mut self, world: &mut World) -> Result<(), RunEnd> {
+        if self.core.check_interrupts {
+            self.core.check_interrupts = false;
+            self.core.unlinked = std::ptr::null_mut();
+            A::interrupt(&mut self.at(world)).map_err(RunEnd::Shutdown)?;
+        }
+        self.refresh_spaces(world);
+        let found = match self.at(world).find_block() {
+            Ok(found) => found,
+            Err(stop) => return self.stopped(world, stop),
+        };
+        let core = &mut self.core;
+        if found.lasting {
+            if !core.unlinked.is_null() {
+                // SAFETY: the exit that asked is in a live stream: whatever kills blocks forgets `unlinked`.
+                unsafe {
+                    let link = core.unlinked.add(1).cast::<Link>();
+                    if (*link).pc == core.pc {
+                        (*link).target = found.ops;
+                        (*core.unlinked).run = core.linked;
+                    }
+                }
+            }
+            core.jump_cache[jump_slot(core.pc, core.mix)] = JumpEntry { pc: core.pc, key: core.fetch_key, ops: found.ops };
+        }
+        core.unlinked = std::ptr::null_mut();
+        // Every exit leaves for the run loop while less than the reserve is left, so a block that is known to fit runs
+        // alone.
+        debug_assert!(found.insns as i64 <= core.budget + MAX_BLOCK as i64);
+        core.world = world;
+        core.in_block = true;
+        let budget = core.budget;
+        let vcpu: *mut Vcpu<A> = self;
+        // SAFETY: the stream is live; `vcpu` and `world` are not touched but through the raw pointers until it exits.
+        let exit = unsafe { run(vcpu.cast(), found.ops, budget) };
+        self.core.in_block = false;
+        match exit {
+            Exit::Next => Ok(()),
+            Exit::Continue => unreachable!("the loop goes on by itself"),
+            Exit::Leave => {
+                let (_, next, index) = self.instruction(world);
+                self.core.pc = next;
+                self.core.budget -= index + 1;
+                self.core.leave = true;
+                Ok(())
+            }
+            Exit::Stop => {
+                let (pc, next, index) = self.instruction(world);
+                self.core.pc = pc;
+                self.core.budget -= index;
+                let stop = self.core.stop;
+                if matches!(stop.kind, StopKind::Wait | StopKind::Yield) {
+                    self.core.next_pc = next;
+                }
+                self.stopped(world, stop)
+            }
+        }
+    }
+
+    /// Address, next address and index in its block of the instruction of `core.op`.
+    fn instruction(&self, world: &World) -> (u64, u64, i64) {
+        let starts = world.blocks.starts_of(self.core.op);
+        // SAFETY: `op` is in a live stream.
+        let index = usize::from(unsafe { (*self.core.op).insn });
+        (starts[index], starts[index + 1], index as i64)
+    }
+
+    fn stopped(&mut self, world: &mut World, stop: Stop) -> Result<(), RunEnd> {
+        self.core.leave |= world.ram.has_killed();
+        match stop.kind {
+            StopKind::Exception => {
+                self.core.budget -= 1;
+                self.core.unlinked = std::ptr::null_mut();
+                A::trap(&mut self.at(world), stop).map_err(RunEnd::Shutdown)
+            }
+            StopKind::Wait | StopKind::Yield => {
+                self.core.budget -= 1;
+                self.core.pc = self.core.next_pc;
+                Err(if stop.kind == StopKind::Wait { RunEnd::Wait } else { RunEnd::Yield })
+            }
+            StopKind::Debug => Err(RunEnd::Debug),
+            StopKind::Shutdown => Err(RunEnd::Shutdown(stop)),
+        }
+    }
+
+    /// Brings up to date what is derived from the architecture's mode and from invalidations.
+    fn refresh_spaces(&mut self, world: &mut World) {
+        let core = &mut self.core;
+        if core.seen_fetch_epoch != core.mmu.fetch_epoch || core.seen_code_epoch != world.blocks.epoch {
+            core.seen_fetch_epoch = core.mmu.fetch_epoch;
+            core.seen_code_epoch = world.blocks.epoch;
+            core.jump_epoch += 1;
+            core.unlinked = std::ptr::null_mut();
+            core.spaces_changed = true;
+        }
+        if core.spaces_changed || core.space_epoch != core.mmu.space_epoch {
+            core.spaces_changed = false;
+            let mut h = self.at(world);
+            let data = A::space(&mut h, 0, Intent::Read);
+            let fetch = A::space(&mut h, 0, Intent::Fetch);
+            let mode = h.arch.mode();
+            debug_assert!(mode < 1 << 16);
+            // The second may have used up the numbers: then the first is void.
+            let data = if h.core.mmu.numbers_ran_out(data) { A::space(&mut h, 0, Intent::Read) } else { data };
+            let core = &mut self.core;
+            core.space_id = data.id();
+            core.mix = data.mix();
+            core.fetch_space = fetch;
+            core.mode = mode;
+            core.space_epoch = core.mmu.space_epoch;
+            core.seen_fetch_epoch = core.mmu.fetch_epoch;
+            core.fetch_key = core.jump_epoch << 28 | u64::from(mode) << 12 | fetch.id();
+        }
+    }
+}
+
+impl<A: Arch> Hart<'_, A> {
+    fn find_block(&mut self) -> Step<Found> {
+        let pc = self.core.pc;
+        let left = (self.core.budget + MAX_BLOCK as i64) as u64;
+        if left >= MAX_BLOCK as u64 {
+            let entry = &self.core.jump_cache[jump_slot(pc, self.core.mix)];
+            if entry.pc == pc && entry.key == self.core.fetch_key {
+                return Ok(Found { ops: entry.ops, insns: MAX_BLOCK as u64, lasting: true });
+            }
+        }
+        if self.world.debug.stops_at(pc) {
+            return Err(Stop::of(StopKind::Debug));
+        }
+        let (page, keep) = self.translate_fetch(pc)?;
+        let pa = page | pc & PAGE_MASK;
+        let key = Key { pc, pa, mode: self.core.mode };
+        if keep
+            && let Some(block) = self.world.blocks.find(&key)
+            && u64::from(block.insns) <= left
+        {
+            match block.beyond {
+                None => {
+                    let insns = block.insns.into();
+                    return Ok(Found { ops: self.world.blocks.ops(block), insns, lasting: true });
+                }
+                Some(beyond) => {
+                    let ops = self.world.blocks.ops(block);
+                    if self.translate_fetch((pc | PAGE_MASK).wrapping_add(1))? == (beyond, true) {
+                        return Ok(Found { ops, insns: 1, lasting: false });
+                    }
+                }
+            }
+        }
+        let (lifted, beyond) = self.lift(pc, pa, left.min(MAX_BLOCK as u64) as usize)?;
+        let insns = lifted.len() as u64;
+        // A block that was cut short for this run alone is not worth keeping.
+        let whole = left >= MAX_BLOCK as u64;
+        if !keep || !whole || beyond.is_some_and(|(_, keep)| !keep) {
+            return Ok(Found { ops: self.world.blocks.scratch(&lifted), insns, lasting: false });
+        }
+        let beyond = beyond.map(|(pa, _)| pa);
+        let (block, close) = self.world.blocks.insert(key, &lifted, beyond, &mut self.world.ram);
+        for pa in close {
+            self.world.to_close.push(pa);
+            self.core.mmu.close_stores_to(pa);
+        }
+        // An insertion may have cleared the cache.
+        if self.core.seen_code_epoch != self.world.blocks.epoch {
+            self.core.unlinked = std::ptr::null_mut();
+            return Ok(Found { ops: self.world.blocks.ops(&block), insns, lasting: false });
+        }
+        Ok(Found { ops: self.world.blocks.ops(&block), insns, lasting: beyond.is_none() })
+    }
+
+    /// The physical page that `pc` is fetched from, and whether its translation may be kept.
+    fn translate_fetch(&mut self, pc: u64) -> Step<(u64, bool)> {
+        let space = self.core.fetch_space;
+        if let Some(map) = self.core.mmu.fetch(pc, space) {
+            return Ok((map.pa, true));
+        }
+        let access = Access { va: pc, intent: Intent::Fetch, as_whom: 0 };
+        let map: Mapping = A::walk(self, access)?;
+        if !self.world.ram.contains(map.pa, PAGE_SIZE) {
+            return Err(A::bus_error(self, access));
+        }
+        if map.keep {
+            self.core.mmu.fill_fetch(pc, space, map);
+        }
+        Ok((map.pa, map.keep))
+    }
+
+    /// Lifts the block at `pc`, of at most `limit` instructions. An instruction across pages is a block by itself; then
+    /// the second page's address comes along.
+    fn lift(&mut self, pc: u64, pa: u64, limit: usize) -> Step<(super::Lifted, Option<(u64, bool)>)> {
+        let mut bytes = [0u8; PAGE_SIZE as usize + 16];
+        let here = (PAGE_SIZE - (pa & PAGE_MASK)) as usize;
+        self.world.ram.read(pa, &mut bytes[..here]).expect("a page that can be fetched from is RAM");
+        let mut lift = Lift::default();
+        lift.block.starts.push(pc);
+        let (mut at, mut beyond) = (0usize, None);
+        for index in 0..limit {
+            let next = pc.wrapping_add(at as u64);
+            if at == here || index > 0 && self.world.debug.stops_at(next) {
+                break;
+            }
+            lift.begin(index);
+            let uops = lift.block.uops.len();
+            let len = match self.arch.lift(next, &bytes[at..here], &mut lift) {
+                Some(len) => len,
+                None if index > 0 => {
+                    lift.block.uops.truncate(uops);
+                    break;
+                }
+                None => {
+                    let second = self.translate_fetch((pc | PAGE_MASK).wrapping_add(1))?;
+                    self.world.ram.read(second.0, &mut bytes[here..here + 16]).expect("likewise");
+                    beyond = Some(second);
+                    self.arch.lift(next, &bytes[at..here + 16], &mut lift).expect("no instruction is longer than 16 bytes")
+                }
+            };
+            at += usize::from(len);
+            lift.block.starts.push(next.wrapping_add(u64::from(len)));
+            if lift.ended() || beyond.is_some() || lift.block.uops.len() > 512 {
+                break;
+            }
+        }
+        if !lift.ended() {
+            let behind = *lift.block.starts.last().expect("a block has a start");
+            lift.goto(behind);
+        }
+        if self.world.events.wants_uops() {
+            self.world.events.uops(&lift.block);
+        }
+        Ok((lift.block, beyond))
+    }
+}
