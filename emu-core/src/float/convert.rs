@@ -67,7 +67,7 @@ fn round_to_int<S: Significand>(x: &Unpacked<S>, round: Round) -> (u128, bool) {
     let (int, half, rest) = if x.exp < -1 {
         (0, false, true)
     } else {
-        let below = 126 - x.exp as u32; // 63 ..= 127 bits below the point
+        let below = (126 - x.exp) as u32; // 63 ..= 127 bits below the point
         (
             sig >> below,
             sig >> (below - 1) & 1 != 0,
