@@ -1,4 +1,4 @@
-/* Writes float_berkeley.txt: digests of what Berkeley SoftFloat 3e returns for the operands that float_berkeley.rs
+/* Writes berkeley.txt: digests of what Berkeley SoftFloat 3e returns for the operands that operands.rs
  * generates in the same way. SoftFloat is not part of this repository. Its source is in the crate softfloat-sys 0.1.4
  * (directory berkeley-softfloat-3), among other places; that crate itself needs CMake to build, so it is no dependency.
  *
@@ -217,7 +217,7 @@ static bool is_inf_times_zero(const struct format *f, u128 a, u128 b)
     a &= mask; b &= mask;
     return (a == inf && !b) || (!a && b == inf);
 }
-/* Cases in which the manual and SoftFloat differ; see float_berkeley.rs. */
+/* Cases in which the manual and SoftFloat differ; see berkeley.rs. */
 static bool is_excluded(const struct format *f, enum op op, u128 a, u128 b, u128 c)
 {
     if (RULE == 1 && (op == TO_BF16 || f == &formats[BF16])) return is_nan(f, a);
