@@ -167,10 +167,10 @@ pub fn fcvtmod_w_d(a: u64, env: &mut Env) -> i32 {
     if x.kind != Kind::Finite {
         return 0;
     }
-    // The leading one is bit 62; below -1 or above 62 + 31 + 1 nothing is left of it in the low 32 bits.
+    // The lowest bit of a significand is bit 10; at an exponent of 62 + 22 it leaves the low 32 bits.
     let magnitude = match x.exp {
         0..=62 => x.sig >> (62 - x.exp),
-        63..=125 => x.sig << (x.exp - 62),
+        63..=83 => x.sig << (x.exp - 62),
         _ => 0,
     };
     let low = magnitude as i32;

@@ -5,8 +5,8 @@
 //! of it, and so does the C program.
 //!
 //! Three kinds of cases are left out, for there SoftFloat follows no manual:
-//! * SSE, `fma(inf, 0, NaN)`: SoftFloat raises INVALID and returns its default NaN. The SDM (vol. 1, "FMA Instruction
-//!   Operand Order and Arithmetic Behavior") has the NaN returned and, where it is quiet, no exception.
+//! * SSE, `fma(inf, 0, NaN)`: SoftFloat raises INVALID and returns its default NaN. The SDM (vol. 1,
+//!   "Fused-Multiply-ADD (FMA) Numeric Behavior") has the NaN returned and, where it is quiet, no exception.
 //! * Arm, `fma` of more than one NaN: SoftFloat prefers the factors to the addend. The Arm ARM (FPProcessNaNs3 as called by
 //!   FPMulAdd) prefers the addend.
 //! * SSE, a bf16 NaN converted from or to f32: SoftFloat shifts its payload by 56 bits where 57 are right (the fraction has

@@ -401,9 +401,8 @@ fn tiny_results() {
         with(riscv(), |e| mul::<F32>(SMALLEST_NORMAL | 1, half, e)),
         (SUBNORMAL, uf | nx)
     );
-    // 0x00ffffff * 0.5 = 0x007fffff.8 rounds up to the smallest normal number, but is tiny with unbounded exponent too, for it
-    // is exact then. 0x00800001 * 0x3f7fffff = 2^-126 * (1 + 2^-23) * (1 - 2^-24) is not below 2^-126.
-    // (1 - 2^-24) * 2^-126 is not exactly representable; (2^-126 + 2^-149) * (1 - 2^-24 - ...) is made by an fma below.
+    // 2^-126 * (1 - 2^-24): a tie, rounded to the smallest normal number. With an unbounded exponent it is a number of 24
+    // bits, and below 2^-126: tiny either way.
     assert_eq!(
         with(riscv(), |e| mul::<F32>(0x00ff_ffff, half, e)),
         (SMALLEST_NORMAL, uf | nx)
@@ -412,7 +411,8 @@ fn tiny_results() {
         with(arm(), |e| mul::<F32>(0x00ff_ffff, half, e)),
         (SMALLEST_NORMAL, uf | nx)
     );
-    // 2^-126 - 2^-177: below the smallest normal number, but rounded to 24 bits it is that number. Tiny before rounding only.
+    // 2^-126 - 2^-177: below the smallest normal number, but rounded to 24 bits it is that. Tiny before rounding only.
+    // The product is 2^-100 * -2^-77.
     let small = (127 - 100) << 23;
     let smaller = (127 - 77) << 23 | NEG;
     let f = |e: &mut Env| fused_mul_add::<F32>(small, smaller, SMALLEST_NORMAL, Fma::MulAdd, e);
