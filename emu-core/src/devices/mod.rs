@@ -1,1 +1,3 @@
 //! Devices common to all machines.
+
+pub mod uart16550;
