@@ -152,7 +152,8 @@ pub struct Bench {
     pub door: Door,
     /// What the device has asked of the machine.
     pub request: Option<Request>,
-    signals: Vec<(DeviceId, Signal)>,
+    /// What it has signalled.
+    pub signals: Vec<(DeviceId, Signal)>,
 }
 
 impl Bench {
