@@ -1,3 +1,5 @@
 //! Devices common to all machines.
 
+pub mod goldfish_rtc;
+pub mod syscon;
 pub mod uart16550;
