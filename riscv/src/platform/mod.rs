@@ -1,1 +1,4 @@
 //! The `riscv64-virt` platform: interrupt controllers, memory map, device tree.
+
+pub mod aclint;
+pub mod plic;
