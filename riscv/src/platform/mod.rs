@@ -1,4 +1,6 @@
 //! The `riscv64-virt` platform: interrupt controllers, memory map, device tree.
 
 pub mod aclint;
+pub mod aplic;
+pub mod imsic;
 pub mod plic;
