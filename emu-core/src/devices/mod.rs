@@ -3,3 +3,4 @@
 pub mod goldfish_rtc;
 pub mod syscon;
 pub mod uart16550;
+pub mod virtio;
