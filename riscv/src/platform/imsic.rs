@@ -58,7 +58,7 @@ impl ImsicFile {
             EIP0..=0xff if select % 2 == 1 => Err(NoRegister), // odd registers do not exist where XLEN is 64
             EIP0..EIE0 => Ok(self.eip.get(word(select - EIP0)).copied().unwrap_or(0)),
             EIE0..=0xff => Ok(self.eie.get(word(select - EIE0)).copied().unwrap_or(0)),
-            0x70..EIP0 => Ok(0), // reserved
+            0x71 | 0x73..EIP0 => Ok(0), // reserved
             _ => Err(NoRegister),
         }
     }
@@ -66,12 +66,12 @@ impl ImsicFile {
     /// Writes the register that `select` names. Identities that do not exist stay 0.
     pub fn write(&mut self, select: u64, value: u64) -> Result<(), NoRegister> {
         match select {
-            EIDELIVERY if value <= 1 => self.eidelivery = value == 1,
+            EIDELIVERY => self.eidelivery = if value <= 1 { value == 1 } else { self.eidelivery },
             EITHRESHOLD => self.eithreshold = value as u32 & self.identities,
             EIP0..=0xff if select % 2 == 1 => return Err(NoRegister),
             EIP0..EIE0 => set_word(&mut self.eip, word(select - EIP0), value),
             EIE0..=0xff => set_word(&mut self.eie, word(select - EIE0), value),
-            0x70..EIP0 => {} // reserved, or a value that eidelivery does not support
+            0x71 | 0x73..EIP0 => {} // reserved
             _ => return Err(NoRegister),
         }
         Ok(())

@@ -2,5 +2,7 @@
 
 pub mod aclint;
 pub mod aplic;
+pub mod board;
+pub mod device_tree;
 pub mod imsic;
 pub mod plic;

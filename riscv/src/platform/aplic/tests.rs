@@ -255,7 +255,7 @@ proptest! {
                     prop_assert!(s.mode != Mode::Inactive || !s.pending && !s.enabled && s.target == 0);
                     prop_assert!(!s.mode.is_level() || !s.pending || high);
                     prop_assert!(!s.mode.is_level() || msi || s.pending == high);
-                    prop_assert!(!msi || !a.0.domain(l).ie || !(s.pending && s.enabled));
+                    prop_assert!(!(msi && a.0.domain(l).ie && s.pending && s.enabled));
                 }
             }
         }
