@@ -140,3 +140,67 @@ macro_rules! device_state {
         }
     };
 }
+
+/// A single chip on the bench: what [`DeviceCx`] lends, without a machine around it. For tests of devices.
+#[derive(Default)]
+pub struct Bench {
+    /// Virtual time that the next call sees.
+    pub now: VirtualTime,
+    /// RAM that the next call sees.
+    pub ram: Ram,
+    /// The door that the next call sees.
+    pub door: Door,
+    /// What the device has asked of the machine.
+    pub request: Option<Request>,
+    /// What it has signalled.
+    pub signals: Vec<(DeviceId, Signal)>,
+}
+
+impl Bench {
+    /// What is lent to the device for one call.
+    pub fn cx(&mut self) -> DeviceCx<'_> {
+        DeviceCx {
+            now: self.now,
+            ram: &mut self.ram,
+            door: &mut self.door,
+            signals: &mut self.signals,
+            request: &mut self.request,
+            device: DeviceId(0),
+        }
+    }
+
+    /// Reads `size` bytes of the device's registers at `offset`.
+    pub fn read(&mut self, device: &mut dyn Device, offset: u64, size: u8) -> u64 {
+        device.read(Access { offset, size }, &mut self.cx())
+    }
+
+    /// Writes `size` bytes of the device's registers at `offset`.
+    pub fn write(&mut self, device: &mut dyn Device, offset: u64, size: u8, value: u64) {
+        device.write(Access { offset, size }, value, &mut self.cx());
+    }
+
+    /// Lets virtual time go on to `to`, with a tick whenever the device wakes.
+    pub fn run_to(&mut self, device: &mut dyn Device, to: VirtualTime) {
+        let mut bound = 100_000;
+        while let Some(at) = device.wakes_at().filter(|at| *at <= to) {
+            self.now = self.now.max(at);
+            device.tick(&mut self.cx());
+            bound -= 1;
+            assert!(bound > 0, "{} wakes for ever", device.name());
+        }
+        self.now = to;
+    }
+
+    /// The signals since the last call.
+    pub fn take_signals(&mut self) -> Vec<Signal> {
+        std::mem::take(&mut self.signals).into_iter().map(|(_, s)| s).collect()
+    }
+
+    /// The last level that output `line` was set to since signals were last taken.
+    pub fn last_level(&self, line: u32) -> Option<bool> {
+        self.signals.iter().rev().find_map(|(_, s)| match s {
+            Signal::Line { line: l, level } if *l == line => Some(*level),
+            _ => None,
+        })
+    }
+}

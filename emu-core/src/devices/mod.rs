@@ -1,1 +1,6 @@
 //! Devices common to all machines.
+
+pub mod goldfish_rtc;
+pub mod syscon;
+pub mod uart16550;
+pub mod virtio;

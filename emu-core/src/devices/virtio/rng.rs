@@ -1,0 +1,91 @@
+//! Entropy device (Virtio 1.2, "Entropy Device"). Its entropy is a function of the machine's seed: a guest must not see
+//! the host's.
+
+use serde::{Deserialize, Serialize};
+
+use super::Backend;
+use super::queue::{Broken, Queue};
+use crate::device::DeviceCx;
+
+/// The most bytes for one buffer; the specification lets a device give fewer than asked for.
+const MAX_BYTES: u64 = 4096;
+
+/// xoshiro256++ (Blackman and Vigna), seeded through SplitMix64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Generator([u64; 4]);
+
+impl Generator {
+    fn new(mut seed: u64) -> Self {
+        Generator(std::array::from_fn(|_| {
+            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ z >> 31
+        }))
+    }
+
+    fn next(&mut self) -> u64 {
+        let s = &mut self.0;
+        let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
+        let t = s[1] << 17;
+        s[2] ^= s[0];
+        s[3] ^= s[1];
+        s[1] ^= s[2];
+        s[0] ^= s[3];
+        s[2] ^= t;
+        s[3] = s[3].rotate_left(45);
+        result
+    }
+}
+
+/// The device.
+pub struct Rng {
+    generator: Generator,
+}
+
+impl Rng {
+    /// A source whose bytes follow from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Rng { generator: Generator::new(seed) }
+    }
+}
+
+impl Backend for Rng {
+    fn name(&self) -> &'static str {
+        "virtio-rng"
+    }
+
+    fn id(&self) -> u32 {
+        4
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queues(&self) -> &'static [u16] {
+        &[64]
+    }
+
+    fn read_config(&self, _: u64, _: &mut [u8]) {}
+
+    fn notify(&mut self, _: usize, queues: &mut [Queue], cx: &mut DeviceCx) -> Result<(), Broken> {
+        let q = &mut queues[0];
+        for _ in 0..q.available(cx.ram)? {
+            let Some(chain) = q.pop(cx.ram)? else { break };
+            let n = chain.writable.len().min(MAX_BYTES) as usize;
+            let mut bytes: Vec<u8> = Vec::with_capacity(n + 7);
+            while bytes.len() < n {
+                bytes.extend(self.generator.next().to_le_bytes());
+            }
+            chain.writable.write(cx.ram, 0, &bytes[..n])?;
+            q.push(cx.ram, chain.head, n as u32)?;
+        }
+        Ok(())
+    }
+
+    /// A reset does not start the sequence again: a machine that reboots gets other bytes, as on hardware.
+    fn reset(&mut self) {}
+
+    crate::device_state!(generator);
+}
