@@ -304,7 +304,7 @@ impl Apt {
             directory.join("sources.list"),
             format!(
                 "deb [signed-by={KEYRING}] {} {} main\n",
-                mirror()?,
+                mirror(directory)?,
                 archive.suite
             ),
         )?;
@@ -406,17 +406,36 @@ fn kernel_dependencies(answer: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The mirror of Debian's main archive that the host's apt uses.
-fn mirror() -> Result<String, Error> {
-    let targets = run(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(CREATED_BY) $(COMPONENT) $(LABEL) $(REPO_URI)",
+///
+/// apt names the targets of those sources only of which it has the Release file. A host that never ran `apt-get update`
+/// has none: then its sources are read into `private`, and the host is left as it is.
+fn mirror(private: &Path) -> Result<String, Error> {
+    let targets = |lists: &[String]| {
+        run(Command::new("apt-get").args(lists).args([
+            "indextargets",
+            "--format",
+            "$(CREATED_BY) $(COMPONENT) $(LABEL) $(REPO_URI)",
+        ]))
+    };
+    if let Some(mirror) = mirror_among(&targets(&[])?) {
+        return Ok(mirror);
+    }
+    let lists = private.join("host-lists");
+    fs::create_dir_all(lists.join("partial"))?;
+    let lists = [
+        "-o".to_owned(),
+        format!("Dir::State::lists={}", lists.display()),
+    ];
+    run(Command::new("apt-get").args(&lists).args([
+        "-o",
+        "APT::Sandbox::User=root",
+        "update",
+        "--quiet",
     ]))?;
-    mirror_among(&targets).ok_or(Error::NoMirror)
+    mirror_among(&targets(&lists)?).ok_or(Error::NoMirror)
 }
 
-/// The label `Debian` comes from the archive's Release file; before the host's first `apt-get update` there is none,
-/// and apt leaves the variable as it is.
+/// The label `Debian` is the archive's own word for itself; a mirror that has rewritten it is known by its path.
 fn mirror_among(targets: &str) -> Option<String> {
     let candidates = || {
         targets.lines().filter_map(|line| {

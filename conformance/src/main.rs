@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use undervisor_conformance::debian::Suite;
+use undervisor_conformance::debian::{Archive, Suite};
 use undervisor_conformance::{cache, prepare};
 
 /// Real inputs of the machines: kernels, firmware, guests.
@@ -16,6 +16,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Packages of Debian, unpacked in the cache; prints their versions and where each one stands
+    Fetch {
+        /// Debian's suite: trixie or sid
+        #[arg(long, default_value = "trixie")]
+        suite: Suite,
+        /// Debian's name of the architecture
+        #[arg(long, default_value = "riscv64")]
+        architecture: String,
+        /// The packages; `linux-image-<architecture>` brings the kernel that it depends on
+        #[arg(required = true)]
+        packages: Vec<String>,
+    },
     /// Kernel, initial RAM file system and firmware of a riscv64 machine
     PrepareRiscv64 {
         /// Debian's suite: trixie or sid
@@ -38,6 +50,23 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        Command::Fetch {
+            suite,
+            architecture,
+            packages,
+        } => {
+            let archive = Archive::new(suite, &architecture);
+            let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+            archive.fetch(&packages)?;
+            for package in packages {
+                let unpacked = archive.unpacked(package)?;
+                println!(
+                    "{}\n    {}",
+                    unpacked.root.display(),
+                    unpacked.packages.join("\n    ")
+                );
+            }
+        }
         Command::PrepareRiscv64 {
             suite,
             out,

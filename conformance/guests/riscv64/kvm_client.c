@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -59,12 +60,15 @@ enum mmio {
 	ECHO = 0x40, RAISE = 0x48, LOWER = 0x50, FORMS = 0x80,
 };
 
-enum phase { HELLO, FORM, ECHOES, SBI, TOUCH, SATP, FAULT, TIMER, EXTERNAL, FLOATING, SHUTDOWN };
+enum phase { HELLO, FORM, ECHOES, SBI, TOUCH, SATP, FAULT, TIMER, EXTERNAL, FLOATING, TWO_HARTS, SHUTDOWN };
 
 extern const unsigned char guest_start[], guest_end[];
 
 static int vm, vcpu, stats;
 static struct kvm_run *run;
+static int second; /* another vcpu, which runs in the phase smp only */
+static struct kvm_run *second_run;
+static bool second_done;
 static unsigned char *ram;
 static bool ticks, aia;
 static int aia_mode = -1; /* what KVM takes for best */
@@ -83,7 +87,7 @@ static unsigned line_len;
 static struct { const char *name; long count; } counts[] = {
 	{ "hello", 1 }, { "forms", 1 }, { "mmio", 100000 }, { "sbi", 100000 }, { "sbiuser", 1000 }, { "fp", 1 },
 	{ "pages", 2000 }, { "unmap", 1 }, { "dirty", 1 }, { "paging", 1 }, { "timer", 20 }, { "wfi", 20 },
-	{ "line", 1000 }, { "msi", 1000 }, { "msiself", 1000 },
+	{ "line", 1000 }, { "msi", 1000 }, { "msiself", 1000 }, { "smp", 500 },
 };
 static const char *const positional[] = { "mmio", "sbi", "pages", "timer" };
 
@@ -171,7 +175,7 @@ static void aia_attribute(int device, unsigned group, uint64_t attribute, uint64
 	call(device, KVM_SET_DEVICE_ATTR, &attr, what);
 }
 
-/* An APLIC without sources and the IMSIC of one hart. */
+/* An APLIC without sources and the IMSICs of two harts. */
 static void create_aia(void)
 {
 	struct kvm_create_device create = { .type = RISCV_AIA_DEVICE };
@@ -181,10 +185,11 @@ static void create_aia(void)
 		aia_attribute(device, AIA_GRP_CONFIG, AIA_CONFIG_MODE, aia_mode, 4, "AIA mode");
 	aia_attribute(device, AIA_GRP_CONFIG, AIA_CONFIG_IDS, 63, 4, "AIA identities");
 	aia_attribute(device, AIA_GRP_CONFIG, AIA_CONFIG_SRCS, 0, 4, "AIA sources");
-	aia_attribute(device, AIA_GRP_CONFIG, AIA_CONFIG_HART_BITS, 0, 4, "AIA hart bits");
+	aia_attribute(device, AIA_GRP_CONFIG, AIA_CONFIG_HART_BITS, 1, 4, "AIA hart bits");
 	aia_attribute(device, AIA_GRP_CONFIG, AIA_CONFIG_GUEST_BITS, 0, 4, "AIA guest bits");
 	aia_attribute(device, AIA_GRP_ADDR, AIA_ADDR_APLIC, APLIC, 8, "APLIC address");
 	aia_attribute(device, AIA_GRP_ADDR, AIA_ADDR_IMSIC, IMSIC, 8, "IMSIC address");
+	aia_attribute(device, AIA_GRP_ADDR, AIA_ADDR_IMSIC + 1, IMSIC + PAGE, 8, "IMSIC address of hart 1");
 	aia_attribute(device, AIA_GRP_CTRL, AIA_CTRL_INIT, 0, 8, "AIA init");
 }
 
@@ -535,6 +540,46 @@ static void phase_external(const char *name, long n, unsigned flags)
 	end(name, n, results[0] == 0 && results[1] == n / 16 * series(1, 16) + series(1, n % 16));
 }
 
+static void on_user_signal(int signal)
+{
+	(void)signal;
+}
+
+/* The second vcpu: waits in the kernel until the first one starts it, and never needs user space. */
+static void *run_second(void *unused)
+{
+	sigset_t alarms;
+
+	(void)unused;
+	sigemptyset(&alarms);
+	sigaddset(&alarms, SIGALRM);
+	pthread_sigmask(SIG_BLOCK, &alarms, NULL);
+	while (ioctl(second, KVM_RUN, 0) < 0 && errno == EINTR && !__atomic_load_n(&second_done, __ATOMIC_SEQ_CST))
+		;
+	if (!second_done) {
+		printf("KVM-CLIENT: hart 1: exit reason %u FAIL\n", second_run->exit_reason);
+		exit(1);
+	}
+	return NULL;
+}
+
+static void phase_smp(long n)
+{
+	uint64_t *mailbox = window(0);
+	pthread_t thread;
+
+	mailbox[0] = mailbox[1] = 0;
+	begin();
+	if (pthread_create(&thread, NULL, run_second, NULL))
+		die("pthread_create");
+	order(TWO_HARTS, n, WINDOW, 0, 0);
+	__atomic_store_n(&second_done, true, __ATOMIC_SEQ_CST);
+	second_run->immediate_exit = 1;
+	pthread_kill(thread, SIGUSR1);
+	pthread_join(thread, NULL);
+	end("smp", n, results[0] == 0 && results[1] == (uint64_t)n);
+}
+
 static void parse(char *words)
 {
 	static unsigned position;
@@ -573,6 +618,7 @@ int main(int argc, char **argv)
 		parse(argv[i]);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm }, NULL);
+	sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = on_user_signal }, NULL);
 
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (kvm < 0)
@@ -581,9 +627,12 @@ int main(int argc, char **argv)
 	vm = call(kvm, KVM_CREATE_VM, NULL, "KVM_CREATE_VM");
 	vcpu = call(vm, KVM_CREATE_VCPU, NULL, "KVM_CREATE_VCPU");
 	stats = ioctl(vcpu, KVM_GET_STATS_FD, NULL);
-	run = mmap(NULL, call(kvm, KVM_GET_VCPU_MMAP_SIZE, NULL, "KVM_GET_VCPU_MMAP_SIZE"), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
-	if (run == MAP_FAILED)
-		die("mmap of the vcpu");
+	second = call(vm, KVM_CREATE_VCPU, (void *)1, "KVM_CREATE_VCPU 1");
+	int run_size = call(kvm, KVM_GET_VCPU_MMAP_SIZE, NULL, "KVM_GET_VCPU_MMAP_SIZE");
+	run = mmap(NULL, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
+	second_run = mmap(NULL, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, second, 0);
+	if (run == MAP_FAILED || second_run == MAP_FAILED)
+		die("mmap of a vcpu");
 
 	uint64_t isa = get_reg(KVM_REG_RISCV_CONFIG | 0);
 	bool sstc = get_reg(KVM_REG_RISCV_ISA_EXT | ISA_EXT_SSTC), ssaia = get_reg(KVM_REG_RISCV_ISA_EXT | ISA_EXT_SSAIA);
@@ -637,6 +686,8 @@ int main(int argc, char **argv)
 		phase_external("msi", *count_of("msi"), 1);
 	if (aia && *count_of("msiself"))
 		phase_external("msiself", *count_of("msiself"), 1 | 4);
+	if (*count_of("smp"))
+		phase_smp(*count_of("smp"));
 
 	command = SHUTDOWN;
 	bool off = !run_guest() && run->system_event.type == KVM_SYSTEM_EVENT_SHUTDOWN;

@@ -31,6 +31,7 @@
 
         .equ    SSTATUS_SIE, 1 << 1
         .equ    SSTATUS_FS,  3 << 13
+        .equ    SOFTWARE, 1
         .equ    TIMER,    5
         .equ    EXTERNAL, 9
 
@@ -75,6 +76,7 @@ phases: .word   hello - phases
         .word   timer - phases
         .word   external - phases
         .word   floating - phases
+        .word   two_harts - phases
         .word   shutdown - phases
 
 # An exception skips its instruction; an interrupt masks itself in sie, and the phase enables it again.
@@ -350,6 +352,99 @@ floating:
         fadd.d  fa0, fs0, fs11
         fmv.x.d a0, fa0
         ret
+
+        .macro  sbi extension, function
+        li      a7, \extension
+        li      a6, \function
+        ecall
+        .endm
+        .equ    HSM, 0x48534d
+        .equ    IPI, 0x735049
+        .equ    RFENCE, 0x52464e43
+
+        # Waits for an IPI by WFI, and takes it away.
+        .macro  wait_for_ipi
+        csrsi   sie, 1 << SOFTWARE
+1:      wfi
+        csrsi   sstatus, SSTATUS_SIE
+        nop
+        csrci   sstatus, SSTATUS_SIE
+        beq     t5, s10, 1b
+        csrci   sip, 1 << SOFTWARE
+        .endm
+
+# Ping-pong by IPIs with hart 1, which is started and stopped here; each time, both harts are told to forget translations.
+# a0: how often, a1: a mailbox of two doublewords (ping, pong) => a0: 0, or what went wrong, a1: the last pong
+        .equ    READY, 0x5245414459
+two_harts:
+        mv      s2, a0
+        mv      s1, a1
+        li      s3, 0
+        li      a0, 1                   # hart
+        lla     a1, second_hart
+        mv      a2, s1
+        sbi     HSM, 0                  # hart_start
+        bnez    a0, 9f
+        li      t0, READY
+3:      ld      t1, 8(s1)
+        bne     t1, t0, 3b
+4:      beq     s3, s2, 6f
+        addi    s3, s3, 1
+        sd      s3, 0(s1)
+        fence   rw, rw
+        li      a0, 3                   # harts 0 and 1
+        li      a1, 0
+        li      a2, 0
+        li      a3, -1                  # all addresses
+        sbi     RFENCE, 1               # remote_sfence_vma
+        bnez    a0, 9f
+        mv      t5, s10
+        li      a0, 2
+        li      a1, 0
+        sbi     IPI, 0                  # send_ipi
+        bnez    a0, 9f
+        wait_for_ipi
+        li      a0, -1
+        ld      t1, 8(s1)
+        bne     t1, s3, 9f
+        j       4b
+6:      li      t0, -1
+        sd      t0, 0(s1)
+        fence   rw, rw
+        li      a0, 2
+        li      a1, 0
+        sbi     IPI, 0
+        bnez    a0, 9f
+7:      li      a0, 1
+        sbi     HSM, 2                  # hart_get_status
+        bnez    a0, 9f
+        li      t0, 1                   # stopped
+        bne     a1, t0, 7b
+        mv      a1, s3
+9:      ret
+
+# a0: hart, a1: the mailbox
+second_hart:
+        mv      s1, a1
+        li      s10, 0
+        lla     t0, trap
+        csrw    stvec, t0
+        csrci   sstatus, SSTATUS_SIE
+        li      t0, READY
+        sd      t0, 8(s1)
+5:      mv      t5, s10
+        wait_for_ipi
+        fence   rw, rw
+        ld      t0, 0(s1)
+        li      t1, -1
+        beq     t0, t1, 6f
+        sd      t0, 8(s1)
+        fence   rw, rw
+        li      a0, 1
+        li      a1, 0
+        sbi     IPI, 0
+        j       5b
+6:      sbi     HSM, 1                  # hart_stop
 
 shutdown:
         li      a7, 0x53525354          # "SRST"
