@@ -151,7 +151,7 @@ trait Condition {
 }
 
 macro_rules! binary_handlers {
-    ($(#[$m:meta] $name:ident $print:literal |$x:ident, $y:ident| $body:expr;)*) => {
+    ($($(#[$m:meta])* $name:ident $print:literal |$x:ident, $y:ident| $body:expr;)*) => {
         $(struct $name;
         impl Binary for $name {
             #[inline(always)]
@@ -172,7 +172,7 @@ macro_rules! binary_handlers {
     };
 }
 macro_rules! unary_handlers {
-    ($(#[$m:meta] $name:ident $print:literal |$x:ident| $body:expr;)*) => {
+    ($($(#[$m:meta])* $name:ident $print:literal |$x:ident| $body:expr;)*) => {
         $(struct $name;
         impl Unary for $name {
             #[inline(always)]

@@ -194,14 +194,11 @@ pub(crate) fn or_combine(x: u64) -> u64 {
     (some >> 7) * 255
 }
 
-macro_rules! op_enum {
-    ($(#[$m:meta] $name:ident $print:literal |$($v:ident),+| $body:expr;)*) => {
-        op_enum!(@ [$($(#[$m])* $name $print [$($v),+] $body;)*]);
-    };
-    (@ [$(#[$m:meta] $name:ident $print:literal [$x:ident, $y:ident] $body:expr;)*]) => {
+macro_rules! binary_enum {
+    ($($(#[$m:meta])* $name:ident $print:literal |$x:ident, $y:ident| $body:expr;)*) => {
         /// An operation of two values.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum BinaryOp { $(#[$m] $name,)* }
+        pub enum BinaryOp { $($(#[$m])* $name,)* }
         impl BinaryOp {
             /// All of them.
             pub const ALL: &[BinaryOp] = &[$(BinaryOp::$name),*];
@@ -212,10 +209,12 @@ macro_rules! op_enum {
             fn print(self) -> &'static str { match self { $(BinaryOp::$name => $print,)* } }
         }
     };
-    (@ [$(#[$m:meta] $name:ident $print:literal [$x:ident] $body:expr;)*]) => {
+}
+macro_rules! unary_enum {
+    ($($(#[$m:meta])* $name:ident $print:literal |$x:ident| $body:expr;)*) => {
         /// An operation of one value.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum UnaryOp { $(#[$m] $name,)* }
+        pub enum UnaryOp { $($(#[$m])* $name,)* }
         impl UnaryOp {
             /// All of them.
             pub const ALL: &[UnaryOp] = &[$(UnaryOp::$name),*];
@@ -225,8 +224,8 @@ macro_rules! op_enum {
         }
     };
 }
-binary_ops!(op_enum);
-unary_ops!(op_enum);
+binary_ops!(binary_enum);
+unary_ops!(unary_enum);
 
 /// What a load makes of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

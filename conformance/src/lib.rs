@@ -1,0 +1,12 @@
+//! Real inputs for the machines, and the public suites: Debian's kernels and firmware, the guests that we build
+//! ourselves, and (later) what ran and how it ended.
+//!
+//! Nothing here is visible to a guest except through the files that it produces, and nothing here is installed on the
+//! host except the cross compilers of [`debian::require_host_packages`].
+
+pub mod cache;
+pub mod debian;
+pub mod guests;
+pub mod initramfs;
+pub mod modules;
+pub mod prepare;

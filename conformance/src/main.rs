@@ -1,0 +1,96 @@
+//! Prepares the real inputs of the machines from the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use undervisor_conformance::debian::{Archive, Suite};
+use undervisor_conformance::{cache, prepare};
+
+/// Real inputs of the machines: kernels, firmware, guests.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Packages of Debian, unpacked in the cache; prints their versions and where each one stands
+    Fetch {
+        /// Debian's suite: trixie or sid
+        #[arg(long, default_value = "trixie")]
+        suite: Suite,
+        /// Debian's name of the architecture
+        #[arg(long, default_value = "riscv64")]
+        architecture: String,
+        /// The packages; `linux-image-<architecture>` brings the kernel that it depends on
+        #[arg(required = true)]
+        packages: Vec<String>,
+    },
+    /// Kernel, initial RAM file system and firmware of a riscv64 machine
+    PrepareRiscv64 {
+        /// Debian's suite: trixie or sid
+        #[arg(long, default_value = "trixie")]
+        suite: Suite,
+        /// Where the files go [default: boot/<suite>-riscv64 in the cache]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Modules that the guest loads, with what they need
+        #[arg(long, value_delimiter = ',', default_values = prepare::RISCV64_MODULES)]
+        modules: Vec<String>,
+        /// Compress the initial RAM file system
+        #[arg(long)]
+        gzip: bool,
+        /// Fetch the newest packages, whatever the cache has
+        #[arg(long)]
+        refresh: bool,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Fetch {
+            suite,
+            architecture,
+            packages,
+        } => {
+            let archive = Archive::new(suite, &architecture);
+            let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+            archive.fetch(&packages)?;
+            for package in packages {
+                let unpacked = archive.unpacked(package)?;
+                println!(
+                    "{}\n    {}",
+                    unpacked.root.display(),
+                    unpacked.packages.join("\n    ")
+                );
+            }
+        }
+        Command::PrepareRiscv64 {
+            suite,
+            out,
+            modules,
+            gzip,
+            refresh,
+        } => {
+            let out = out.unwrap_or_else(|| cache::root().join(format!("boot/{suite}-riscv64")));
+            let made = prepare::riscv64(
+                suite,
+                &out,
+                &prepare::Options {
+                    modules,
+                    gzip,
+                    refresh,
+                },
+            )?;
+            println!(
+                "{} {} {}",
+                made.release,
+                made.image.display(),
+                made.initrd.display()
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! Boot files: a kernel of Debian, an initial RAM file system around it, and firmware.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::debian::{self, Archive, Suite};
+use crate::guests::{RISCV64_INIT, RISCV64_KVM_CLIENT};
+use crate::initramfs::Initramfs;
+use crate::modules::{self, Modules};
+
+/// The modules that the riscv64 guest loads unless it is told otherwise.
+pub const RISCV64_MODULES: &[&str] = &[
+    "kvm",
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_rng",
+];
+
+/// The commands of busybox that have a name in `/bin`.
+const COMMANDS: &[&str] = &[
+    "ash",
+    "awk",
+    "base64",
+    "basename",
+    "cat",
+    "chmod",
+    "clear",
+    "cmp",
+    "cp",
+    "cttyhack",
+    "cut",
+    "date",
+    "dd",
+    "devmem",
+    "df",
+    "dirname",
+    "dmesg",
+    "du",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "find",
+    "free",
+    "grep",
+    "halt",
+    "head",
+    "hexdump",
+    "hostname",
+    "id",
+    "ifconfig",
+    "insmod",
+    "ip",
+    "kill",
+    "ln",
+    "ls",
+    "lsmod",
+    "md5sum",
+    "mkdir",
+    "mknod",
+    "mount",
+    "mv",
+    "nc",
+    "nproc",
+    "od",
+    "ping",
+    "poweroff",
+    "printf",
+    "ps",
+    "pwd",
+    "reboot",
+    "rm",
+    "rmdir",
+    "rmmod",
+    "route",
+    "sed",
+    "seq",
+    "setsid",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "sync",
+    "sysctl",
+    "tail",
+    "taskset",
+    "tee",
+    "test",
+    "time",
+    "timeout",
+    "top",
+    "touch",
+    "tr",
+    "true",
+    "udhcpc",
+    "umount",
+    "uname",
+    "uniq",
+    "uptime",
+    "vi",
+    "wc",
+    "wget",
+    "which",
+    "xargs",
+    "xxd",
+    "yes",
+];
+
+/// Why the boot files cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A package.
+    #[error(transparent)]
+    Debian(#[from] debian::Error),
+    /// A kernel module.
+    #[error(transparent)]
+    Modules(#[from] modules::Error),
+    /// The file system.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What goes into the boot files of [`riscv64`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Modules for the guest to load, with what they need.
+    pub modules: Vec<String>,
+    /// Whether the initial RAM file system is compressed, which saves space and costs the guest time.
+    pub gzip: bool,
+    /// Whether the cache is emptied first, so that the newest packages are fetched.
+    pub refresh: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let modules = RISCV64_MODULES
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect();
+        Options {
+            modules,
+            gzip: false,
+            refresh: false,
+        }
+    }
+}
+
+/// The files to start a riscv64 machine from.
+#[derive(Clone, Debug)]
+pub struct Riscv64 {
+    /// The kernel, uncompressed.
+    pub image: PathBuf,
+    /// The initial RAM file system.
+    pub initrd: PathBuf,
+    /// OpenSBI that is told the next stage's address in a2.
+    pub fw_dynamic: PathBuf,
+    /// OpenSBI that jumps to a fixed address.
+    pub fw_jump: PathBuf,
+    /// `uname -r`.
+    pub release: String,
+}
+
+/// Makes `Image`, `initrd.cpio` (`initrd.cpio.gz`), `fw_{dynamic,jump}.{bin,elf}` and `packages.txt` in `out`.
+pub fn riscv64(suite: Suite, out: &Path, options: &Options) -> Result<Riscv64, Error> {
+    let archive = Archive::new(suite, "riscv64");
+    if options.refresh {
+        archive.forget()?;
+    }
+    archive.fetch(&["linux-image-riscv64", "opensbi", "busybox-static"])?;
+    let kernel = archive.kernel()?;
+    let opensbi = archive.unpacked("opensbi")?;
+    let busybox = archive.unpacked("busybox-static")?;
+
+    let names: Vec<&str> = options.modules.iter().map(String::as_str).collect();
+    let modules = Modules::open(&kernel.modules)?.in_load_order(&names)?;
+    let mut fs = Initramfs::new();
+    fs.character_device("/dev/console", 5, 1)
+        .character_device("/dev/null", 1, 3);
+    fs.directory("/proc")
+        .directory("/sys")
+        .directory("/tmp")
+        .directory("/mnt")
+        .directory("/etc");
+    fs.file(
+        "/bin/busybox",
+        0o755,
+        read(&busybox.file("usr/bin/busybox")?)?,
+    );
+    for command in COMMANDS {
+        fs.symlink(&format!("/bin/{command}"), "busybox");
+    }
+    fs.file("/bin/kvm_client", 0o755, RISCV64_KVM_CLIENT.bytes()?);
+    fs.file("/init", 0o755, RISCV64_INIT);
+    let mut order = String::new();
+    for module in modules {
+        order += &format!("{}.ko\n", module.name);
+        fs.file(
+            &format!("/lib/modules/{}.ko", module.name),
+            0o644,
+            module.elf,
+        );
+    }
+    fs.file("/modules.order", 0o644, order);
+
+    fs::create_dir_all(out).map_err(|source| Error::Io {
+        path: out.into(),
+        source,
+    })?;
+    let mut cpio = fs.to_cpio();
+    let mut initrd = out.join("initrd.cpio");
+    if options.gzip {
+        initrd = out.join("initrd.cpio.gz");
+        cpio = gzip(&cpio);
+    }
+    write(&initrd, &cpio)?;
+    let image = out.join("Image");
+    write(&image, &uncompressed(&kernel.image)?)?;
+    for name in [
+        "fw_dynamic.bin",
+        "fw_dynamic.elf",
+        "fw_jump.bin",
+        "fw_jump.elf",
+    ] {
+        let firmware =
+            opensbi.file(&format!("usr/lib/riscv64-linux-gnu/opensbi/generic/{name}"))?;
+        write(&out.join(name), &read(&firmware)?)?;
+    }
+    let packages = [&kernel.tree, &opensbi, &busybox]
+        .map(|tree| tree.packages.join("\n"))
+        .join("\n");
+    write(
+        &out.join("packages.txt"),
+        format!("{packages}\n").as_bytes(),
+    )?;
+    Ok(Riscv64 {
+        image,
+        initrd,
+        fw_dynamic: out.join("fw_dynamic.bin"),
+        fw_jump: out.join("fw_jump.bin"),
+        release: kernel.release,
+    })
+}
+
+/// Some architectures' images are gzip files.
+fn uncompressed(image: &Path) -> Result<Vec<u8>, Error> {
+    let data = read(image)?;
+    if !data.starts_with(&[0x1f, 0x8b]) {
+        return Ok(data);
+    }
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(data.as_slice())
+        .read_to_end(&mut plain)
+        .map_err(|source| Error::Io {
+            path: image.into(),
+            source,
+        })?;
+    Ok(plain)
+}
+
+/// The same bytes at any time: the header has no time stamp.
+fn gzip(data: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder
+        .write_all(data)
+        .and_then(|()| encoder.finish())
+        .expect("writing to memory does not fail")
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Io {
+        path: path.into(),
+        source,
+    })
+}
+
+fn write(path: &Path, data: &[u8]) -> Result<(), Error> {
+    fs::write(path, data).map_err(|source| Error::Io {
+        path: path.into(),
+        source,
+    })
+}
