@@ -411,7 +411,8 @@ mod tests {
                         let pa = (n as u64) << 12;
                         if flag { tlb.fill_data(va, space, map(pa, 12)) } else { tlb.fill_fetch(va, space, map(pa, 12)) }
                         model.insert((key, va), pa);
-                        prop_assert!(if flag { tlb.data(va, space) } else { tlb.fetch(va, space) }.is_some());
+                        let held = if flag { tlb.data(va, space) } else { tlb.fetch(va, space) };
+                        prop_assert!(held.is_some());
                     }
                     3 => {
                         tlb.drop_page(va, |k| k.0 == key);

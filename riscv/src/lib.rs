@@ -1,3 +1,7 @@
-//! RISC-V: RV64GC with H, AIA and the S-mode extensions that KVM uses, and the virt platform.
+//! RV64 with the H extension: instructions, privileged architecture, and the `virt` platform. See `docs/design.md`.
 
+pub mod cpu;
+pub mod hart;
+pub mod isa;
 pub mod platform;
+pub mod privileged;

@@ -36,11 +36,14 @@ pub(crate) struct BlockCache {
     blocks: Vec<Block>,
     /// Virtual addresses of instructions, `insns + 1` for each block.
     starts: Vec<u64>,
+    /// Likewise what was noted of them; the last of each block is 0.
+    notes: Vec<u32>,
     map: FxHashMap<Key, u32>,
     pages: FxHashMap<u64, Vec<Key>>,
     /// A block that is run once and never linked, in slots of its own.
     scratch: Vec<Slot>,
     scratch_starts: Vec<u64>,
+    scratch_notes: Vec<u32>,
     /// Changes whenever a block dies.
     pub epoch: u64,
 }
@@ -51,10 +54,12 @@ impl Default for BlockCache {
             slots: Vec::with_capacity(SLOTS),
             blocks: Vec::new(),
             starts: Vec::new(),
+            notes: Vec::new(),
             map: FxHashMap::default(),
             pages: FxHashMap::default(),
             scratch: Vec::with_capacity(MAX_SLOTS),
             scratch_starts: Vec::new(),
+            scratch_notes: Vec::new(),
             epoch: 1,
         }
     }
@@ -85,6 +90,8 @@ impl BlockCache {
         encode(lifted, beyond.is_none(), &mut self.slots);
         debug_assert!(self.slots.len() <= SLOTS);
         self.starts.extend(&lifted.starts);
+        self.notes.extend(&lifted.notes);
+        self.notes.resize(self.starts.len(), 0);
         self.map.insert(key, self.blocks.len() as u32);
         self.blocks.push(block.clone());
 
@@ -110,6 +117,7 @@ impl BlockCache {
         encode(lifted, false, &mut self.scratch);
         debug_assert!(self.scratch.len() <= MAX_SLOTS);
         self.scratch_starts.clone_from(&lifted.starts);
+        self.scratch_notes.clone_from(&lifted.notes);
         self.scratch.as_ptr().cast()
     }
 
@@ -139,17 +147,20 @@ impl BlockCache {
         self.blocks.clear();
         self.slots.clear();
         self.starts.clear();
+        self.notes.clear();
     }
 
-    /// The virtual addresses of the instructions of the block that `op` is in, ending with that of the first one behind.
-    pub fn starts_of(&self, op: *const Op) -> &[u64] {
+    /// The virtual addresses of the instructions of the block that `op` is in, ending with that of the first one behind,
+    /// and what was noted of them.
+    pub fn instructions_of(&self, op: *const Op) -> (&[u64], &[u32]) {
         if self.scratch.as_ptr_range().contains(&op.cast()) {
-            return &self.scratch_starts;
+            return (&self.scratch_starts, &self.scratch_notes);
         }
         // SAFETY: not in the scratch slots, so `op` is in `slots`: no other streams exist.
         let slot = unsafe { op.cast::<Slot>().offset_from(self.slots.as_ptr()) } as u32;
         let block = &self.blocks[self.blocks.partition_point(|b| b.slot <= slot) - 1];
-        &self.starts[block.start as usize..][..usize::from(block.insns) + 1]
+        let (start, insns) = (block.start as usize, usize::from(block.insns));
+        (&self.starts[start..][..insns + 1], &self.notes[start..][..insns])
     }
 }
 
@@ -165,7 +176,7 @@ mod tests {
         let mut ram = Ram::default();
         ram.add(0, 0x4000).unwrap();
         let mut cache = BlockCache::default();
-        let lifted = |pc: u64| Lifted { starts: vec![pc, pc + 4], uops: vec![] };
+        let lifted = |pc: u64| Lifted { starts: vec![pc, pc + 4], notes: vec![0], uops: vec![] };
         let key = |pa: u64| Key { pc: pa, pa, mode: 0 };
         cache.insert(key(0x1000), &lifted(0x1000), None, &mut ram);
         cache.insert(key(0x1ffe), &lifted(0x1ffe), Some(0x2000), &mut ram);

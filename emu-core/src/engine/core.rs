@@ -170,6 +170,8 @@ pub struct Core {
     pub pc: u64,
     /// In a call that ends its block: where to go on afterwards. Set to the next instruction before the call.
     pub next_pc: u64,
+    /// What was noted of the instruction that has just been stopped.
+    pub note: u32,
     /// Set to look for interrupts before the next instruction.
     pub check_interrupts: bool,
     /// Set to leave after the present instruction: something has changed that only the run loop can see to.
@@ -227,6 +229,7 @@ impl Core {
             world: std::ptr::null_mut(),
             pc: 0,
             next_pc: 0,
+            note: 0,
             check_interrupts: true,
             leave: false,
             op: std::ptr::null(),

@@ -503,6 +503,8 @@ conditions!(Eq Ne Lt Ge Ltu Geu);
 pub struct Lifted {
     /// Virtual address of each instruction, then that of the first one behind the block.
     pub starts: Vec<u64>,
+    /// What the instruction set noted of each instruction.
+    pub notes: Vec<u32>,
     /// Micro-ops, each with the index of its instruction.
     pub uops: Vec<(u8, Uop)>,
 }

@@ -18,10 +18,17 @@ pub struct Lift {
 impl Lift {
     pub(crate) fn begin(&mut self, index: usize) {
         self.insn = index as u8;
+        self.block.notes.truncate(index);
+        self.block.notes.push(0);
     }
 
     pub(crate) fn ended(&self) -> bool {
         self.ended
+    }
+
+    /// Notes something of the instruction, such as its bits: [`Core::note`](super::Core::note) when it has been stopped.
+    pub fn note(&mut self, note: u32) {
+        *self.block.notes.last_mut().expect("an instruction has begun") = note;
     }
 
     fn push(&mut self, uop: Uop) {

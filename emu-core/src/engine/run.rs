@@ -33,6 +33,14 @@ struct Found {
     lasting: bool,
 }
 
+/// An instruction within its block.
+struct Present {
+    pc: u64,
+    next: u64,
+    index: i64,
+    note: u32,
+}
+
 impl<A: Arch> Vcpu<A> {
     /// Runs from the machine's instruction count `start` for at most `limit` instructions. Returns how many were retired
     /// (a trap counts as one, so that a guest that only traps gets on in time) and why it came back.
@@ -112,14 +120,15 @@ impl<A: Arch> Vcpu<A> {
             Exit::Next => Ok(()),
             Exit::Continue => unreachable!("the loop goes on by itself"),
             Exit::Leave => {
-                let (_, next, index) = self.instruction(world);
+                let Present { next, index, .. } = self.instruction(world);
                 self.core.pc = next;
                 self.core.budget -= index + 1;
                 self.core.leave = true;
                 Ok(())
             }
             Exit::Stop => {
-                let (pc, next, index) = self.instruction(world);
+                let Present { pc, next, index, note } = self.instruction(world);
+                self.core.note = note;
                 self.core.pc = pc;
                 self.core.budget -= index;
                 let stop = self.core.stop;
@@ -131,12 +140,12 @@ impl<A: Arch> Vcpu<A> {
         }
     }
 
-    /// Address, next address and index in its block of the instruction of `core.op`.
-    fn instruction(&self, world: &World) -> (u64, u64, i64) {
-        let starts = world.blocks.starts_of(self.core.op);
+    /// The instruction of `core.op`.
+    fn instruction(&self, world: &World) -> Present {
+        let (starts, notes) = world.blocks.instructions_of(self.core.op);
         // SAFETY: `op` is in a live stream.
         let index = usize::from(unsafe { (*self.core.op).insn });
-        (starts[index], starts[index + 1], index as i64)
+        Present { pc: starts[index], next: starts[index + 1], index: index as i64, note: notes[index] }
     }
 
     fn stopped(&mut self, world: &mut World, stop: Stop) -> Result<(), RunEnd> {
