@@ -8,20 +8,15 @@ pub fn root() -> PathBuf {
     if let Some(cache) = env::var_os("UNDERVISOR_CACHE") {
         return cache.into();
     }
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     target.join("debian")
 }
 
 /// Makes `path` (a directory) whole or not at all: `fill` works in a directory beside it, which is then renamed.
 ///
 /// When another process was faster, its result stays.
-pub fn directory<E: From<io::Error>>(
-    path: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), E>,
-) -> Result<(), E> {
+pub fn directory<E: From<io::Error>>(path: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     if path.is_dir() {
         return Ok(());
     }
@@ -32,11 +27,7 @@ pub fn directory<E: From<io::Error>>(
     }
     fs::remove_dir_all(&scratch)?;
     filled?;
-    if path.is_dir() {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("cannot create {}", path.display())).into())
-    }
+    if path.is_dir() { Ok(()) } else { Err(io::Error::other(format!("cannot create {}", path.display())).into()) }
 }
 
 /// An empty directory of this process only, beside `path`.

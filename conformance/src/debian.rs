@@ -130,11 +130,7 @@ impl Archive {
     /// The archive in another cache.
     pub fn in_cache(cache: &Path, suite: Suite, architecture: &str) -> Archive {
         let directory = cache.join(format!("{suite}-{architecture}"));
-        Archive {
-            suite,
-            architecture: architecture.into(),
-            directory,
-        }
+        Archive { suite, architecture: architecture.into(), directory }
     }
 
     /// The suite.
@@ -160,21 +156,14 @@ impl Archive {
     /// A package whose name begins with `linux-` brings the `linux-` packages that it depends on: the metapackage
     /// `linux-image-riscv64` leads to the kernel of the day, in one package or in several.
     pub fn fetch(&self, packages: &[&str]) -> Result<(), Error> {
-        let missing: Vec<&str> = packages
-            .iter()
-            .copied()
-            .filter(|package| !self.listing(package).is_file())
-            .collect();
+        let missing: Vec<&str> = packages.iter().copied().filter(|package| !self.listing(package).is_file()).collect();
         if missing.is_empty() {
             return Ok(());
         }
         fs::create_dir_all(&self.directory)?;
         let private = cache::scratch_beside(&self.directory.join("apt"))?;
-        let done = Apt::open(self, &private).and_then(|apt| {
-            missing
-                .iter()
-                .try_for_each(|package| self.add(&apt, package))
-        });
+        let done =
+            Apt::open(self, &private).and_then(|apt| missing.iter().try_for_each(|package| self.add(&apt, package)));
         fs::remove_dir_all(&private)?;
         done
     }
@@ -182,14 +171,8 @@ impl Archive {
     /// One package from the cache, fetched first where it is not there.
     pub fn unpacked(&self, package: &str) -> Result<Unpacked, Error> {
         self.fetch(&[package])?;
-        let packages = fs::read_to_string(self.listing(package))?
-            .lines()
-            .map(str::to_owned)
-            .collect();
-        Ok(Unpacked {
-            root: self.directory.join(package),
-            packages,
-        })
+        let packages = fs::read_to_string(self.listing(package))?.lines().map(str::to_owned).collect();
+        Ok(Unpacked { root: self.directory.join(package), packages })
     }
 
     /// The kernel that `linux-image-<architecture>` stands for today.
@@ -211,13 +194,9 @@ impl Archive {
         let files = apt.download(&apt.closure(package)?)?;
         let root = self.directory.join(package);
         cache::directory(&root, |scratch| {
-            files.iter().try_for_each(|file| {
-                run(Command::new("dpkg-deb")
-                    .arg("--extract")
-                    .arg(file)
-                    .arg(scratch))
-                .map(drop)
-            })
+            files
+                .iter()
+                .try_for_each(|file| run(Command::new("dpkg-deb").arg("--extract").arg(file).arg(scratch)).map(drop))
         })?;
         let mut listing = String::new();
         for file in &files {
@@ -235,24 +214,14 @@ impl Unpacked {
     /// A file of the tree, by its path in the package.
     pub fn file(&self, path: &str) -> Result<PathBuf, Error> {
         let file = self.root.join(path);
-        if file.is_file() {
-            Ok(file)
-        } else {
-            Err(Error::Missing {
-                what: path.into(),
-                root: self.root.clone(),
-            })
-        }
+        if file.is_file() { Ok(file) } else { Err(Error::Missing { what: path.into(), root: self.root.clone() }) }
     }
 }
 
 impl Kernel {
     /// Finds the image (`/boot/vmlinux-*`, `/boot/vmlinuz-*`, or `vmlinuz` beside the modules) and the modules.
     fn find(tree: Unpacked) -> Result<Kernel, Error> {
-        let missing = |what: &str| Error::Missing {
-            what: what.into(),
-            root: tree.root.clone(),
-        };
+        let missing = |what: &str| Error::Missing { what: what.into(), root: tree.root.clone() };
         let modules = ["usr/lib/modules", "lib/modules"]
             .iter()
             .find_map(|directory| first(&tree.root.join(directory), ""))
@@ -260,17 +229,8 @@ impl Kernel {
         let image = first(&tree.root.join("boot"), "vmlinu")
             .or_else(|| first(&modules, "vmlinu"))
             .ok_or_else(|| missing("kernel image"))?;
-        let release = modules
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        Ok(Kernel {
-            release,
-            image,
-            modules,
-            tree,
-        })
+        let release = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Kernel { release, image, modules, tree })
     }
 }
 
@@ -279,10 +239,7 @@ fn first(directory: &Path, prefix: &str) -> Option<PathBuf> {
     let mut entries: Vec<PathBuf> = fs::read_dir(directory)
         .ok()?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
-        })
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
         .collect();
     entries.sort();
     entries.into_iter().next()
@@ -302,11 +259,7 @@ impl Apt {
         fs::write(directory.join("status"), "")?;
         fs::write(
             directory.join("sources.list"),
-            format!(
-                "deb [signed-by={KEYRING}] {} {} main\n",
-                mirror(directory)?,
-                archive.suite
-            ),
+            format!("deb [signed-by={KEYRING}] {} {} main\n", mirror(directory)?, archive.suite),
         )?;
         let path = |name: &str| directory.join(name).display().to_string();
         let options = [
@@ -322,32 +275,16 @@ impl Apt {
             ("APT::Sandbox::User", "root".into()),
             ("Acquire::Languages", "none".into()),
             ("Acquire::Retries", "3".into()),
-            (
-                "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled",
-                "false".into(),
-            ),
+            ("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false".into()),
         ];
-        let options = options
-            .iter()
-            .flat_map(|(name, value)| ["-o".into(), format!("{name}={value}")])
-            .collect();
-        let apt = Apt {
-            directory: directory.into(),
-            options,
-        };
+        let options = options.iter().flat_map(|(name, value)| ["-o".into(), format!("{name}={value}")]).collect();
+        let apt = Apt { directory: directory.into(), options };
         apt.run("apt-get", ["update", "--quiet"])?;
         Ok(apt)
     }
 
-    fn run<I: AsRef<OsStr>>(
-        &self,
-        program: &str,
-        arguments: impl IntoIterator<Item = I>,
-    ) -> Result<String, Error> {
-        run(Command::new(program)
-            .args(&self.options)
-            .args(arguments)
-            .current_dir(self.directory.join("downloads")))
+    fn run<I: AsRef<OsStr>>(&self, program: &str, arguments: impl IntoIterator<Item = I>) -> Result<String, Error> {
+        run(Command::new(program).args(&self.options).args(arguments).current_dir(self.directory.join("downloads")))
     }
 
     /// `package`, and if it is one of the kernel's all others of the kernel that it depends on.
@@ -372,10 +309,8 @@ impl Apt {
         for package in packages {
             self.run("apt-get", ["download", "--quiet", package])?;
             let downloads = self.directory.join("downloads");
-            let file = first(&downloads, &format!("{package}_")).ok_or_else(|| Error::Missing {
-                what: package.clone(),
-                root: downloads,
-            })?;
+            let file = first(&downloads, &format!("{package}_"))
+                .ok_or_else(|| Error::Missing { what: package.clone(), root: downloads })?;
             files.push(file);
         }
         Ok(files)
@@ -389,19 +324,11 @@ impl Apt {
 fn kernel_dependencies(answer: &str) -> impl Iterator<Item = &str> {
     answer
         .lines()
-        .filter_map(|line| {
-            line.strip_prefix("  Depends: ")
-                .or_else(|| line.strip_prefix("  PreDepends: "))
-        })
+        .filter_map(|line| line.strip_prefix("  Depends: ").or_else(|| line.strip_prefix("  PreDepends: ")))
         .filter(|name| {
-            [
-                "linux-image-",
-                "linux-binary-",
-                "linux-modules-",
-                "linux-base-",
-            ]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+            ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
         })
 }
 
@@ -422,16 +349,8 @@ fn mirror(private: &Path) -> Result<String, Error> {
     }
     let lists = private.join("host-lists");
     fs::create_dir_all(lists.join("partial"))?;
-    let lists = [
-        "-o".to_owned(),
-        format!("Dir::State::lists={}", lists.display()),
-    ];
-    run(Command::new("apt-get").args(&lists).args([
-        "-o",
-        "APT::Sandbox::User=root",
-        "update",
-        "--quiet",
-    ]))?;
+    let lists = ["-o".to_owned(), format!("Dir::State::lists={}", lists.display())];
+    run(Command::new("apt-get").args(&lists).args(["-o", "APT::Sandbox::User=root", "update", "--quiet"]))?;
     mirror_among(&targets(&lists)?).ok_or(Error::NoMirror)
 }
 
@@ -451,11 +370,7 @@ fn mirror_among(targets: &str) -> Option<String> {
 
 /// The packages that the host must have, such as a cross compiler: installs the missing ones where we are root.
 pub fn require_host_packages(packages: &[&str]) -> Result<(), Error> {
-    let missing: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|package| !is_installed(package))
-        .collect();
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -465,14 +380,7 @@ pub fn require_host_packages(packages: &[&str]) -> Result<(), Error> {
     let install = || {
         run(Command::new("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
-            .args([
-                "install",
-                "--yes",
-                "--quiet",
-                "--no-install-recommends",
-                "-o",
-                "DPkg::Lock::Timeout=600",
-            ])
+            .args(["install", "--yes", "--quiet", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=600"])
             .args(&missing))
     };
     if install().is_err() {
@@ -491,10 +399,7 @@ fn is_installed(package: &str) -> bool {
 pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
     let program = || {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
-        words
-            .map(OsStr::to_string_lossy)
-            .collect::<Vec<_>>()
-            .join(" ")
+        words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
     };
     let program = program();
     let name = || program.split(' ').next().unwrap_or_default().to_owned();
@@ -502,10 +407,7 @@ pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| Error::Run {
-            program: name(),
-            source,
-        })?;
+        .map_err(|source| Error::Run { program: name(), source })?;
     if !output.status.success() {
         return Err(Error::Failed {
             program,
@@ -526,32 +428,16 @@ mod tests {
         assert_eq!(kernel_dependencies(one).count(), 0);
         let split = "linux-image-7.2.1-riscv64\n |Depends: dracut\n  Depends: linux-base-7.2.1-riscv64\n  Depends: linux-binary-7.2.1-riscv64\n  Depends: linux-modules-7.2.1-riscv64\n";
         let names: Vec<&str> = kernel_dependencies(split).collect();
-        assert_eq!(
-            names,
-            [
-                "linux-base-7.2.1-riscv64",
-                "linux-binary-7.2.1-riscv64",
-                "linux-modules-7.2.1-riscv64"
-            ]
-        );
+        assert_eq!(names, ["linux-base-7.2.1-riscv64", "linux-binary-7.2.1-riscv64", "linux-modules-7.2.1-riscv64"]);
     }
 
     #[test]
     fn the_mirror_is_the_one_of_the_main_archive() {
         let with_labels = "Packages main Debian-Security http://mirror.invalid/debian-security/\nComponents-amd64 main Debian http://mirror.invalid/a/\nPackages main Debian http://mirror.invalid/main/\nPackages main artifacts https://other.invalid/debian/\n";
-        assert_eq!(
-            mirror_among(with_labels).as_deref(),
-            Some("http://mirror.invalid/main/")
-        );
+        assert_eq!(mirror_among(with_labels).as_deref(), Some("http://mirror.invalid/main/"));
         let without = "Packages main $(LABEL) http://mirror.invalid/debian-security/\nPackages main $(LABEL) http://mirror.invalid/debian/\n";
-        assert_eq!(
-            mirror_among(without).as_deref(),
-            Some("http://mirror.invalid/debian/")
-        );
-        assert_eq!(
-            mirror_among("Packages contrib Debian http://mirror.invalid/debian/\n"),
-            None
-        );
+        assert_eq!(mirror_among(without).as_deref(), Some("http://mirror.invalid/debian/"));
+        assert_eq!(mirror_among("Packages contrib Debian http://mirror.invalid/debian/\n"), None);
     }
 
     #[test]
@@ -561,29 +447,17 @@ mod tests {
         let root = cache.path().join("sid-riscv64/linux-image-riscv64");
         fs::create_dir_all(root.join("usr/lib/modules/7.2.1-riscv64")).unwrap();
         fs::write(root.join("usr/lib/modules/7.2.1-riscv64/vmlinuz"), "image").unwrap();
-        fs::write(
-            archive.listing("linux-image-riscv64"),
-            "linux-binary-7.2.1-riscv64 7.2.1-1 riscv64\n",
-        )
-        .unwrap();
+        fs::write(archive.listing("linux-image-riscv64"), "linux-binary-7.2.1-riscv64 7.2.1-1 riscv64\n").unwrap();
         let kernel = archive.kernel().unwrap();
         assert_eq!(kernel.release, "7.2.1-riscv64");
         assert_eq!(fs::read_to_string(kernel.image).unwrap(), "image");
-        assert_eq!(
-            kernel.tree.packages,
-            ["linux-binary-7.2.1-riscv64 7.2.1-1 riscv64"]
-        );
+        assert_eq!(kernel.tree.packages, ["linux-binary-7.2.1-riscv64 7.2.1-1 riscv64"]);
     }
 
     #[test]
     fn suites_have_names() {
         assert_eq!("sid".parse::<Suite>().unwrap(), Suite::Sid);
-        assert_eq!(
-            Suite::Trixie.to_string().parse::<Suite>().unwrap(),
-            Suite::Trixie
-        );
-        assert!(
-            matches!("buzz".parse::<Suite>(), Err(Error::UnknownSuite(name)) if name == "buzz")
-        );
+        assert_eq!(Suite::Trixie.to_string().parse::<Suite>().unwrap(), Suite::Trixie);
+        assert!(matches!("buzz".parse::<Suite>(), Err(Error::UnknownSuite(name)) if name == "buzz"));
     }
 }

@@ -30,10 +30,7 @@ pub const RISCV64_KVM_CLIENT: Program = Program {
     packages: &["gcc-riscv64-linux-gnu", "libc6-dev-riscv64-cross"],
     compiler: "riscv64-linux-gnu-gcc",
     sources: &[
-        (
-            "kvm_client.c",
-            include_str!("../guests/riscv64/kvm_client.c"),
-        ),
+        ("kvm_client.c", include_str!("../guests/riscv64/kvm_client.c")),
         ("kvm_guest.S", include_str!("../guests/riscv64/kvm_guest.S")),
     ],
 };
@@ -56,11 +53,7 @@ impl Program {
             }
             let sources = self.sources.iter().map(|(name, _)| name);
             debian::run(
-                Command::new(self.compiler)
-                    .args(FLAGS)
-                    .args(["-o", self.name])
-                    .args(sources)
-                    .current_dir(scratch),
+                Command::new(self.compiler).args(FLAGS).args(["-o", self.name]).args(sources).current_dir(scratch),
             )?;
             Ok(())
         })?;
@@ -70,9 +63,7 @@ impl Program {
     /// The built program's bytes.
     pub fn bytes(&self) -> Result<Vec<u8>, debian::Error> {
         let path = self.build()?;
-        fs::read(&path).map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: {error}", path.display())).into()
-        })
+        fs::read(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())).into())
     }
 
     fn hash(&self) -> String {
@@ -92,10 +83,7 @@ mod tests {
 
     #[test]
     fn another_source_is_another_directory() {
-        let other = Program {
-            sources: &[("kvm_client.c", "")],
-            ..RISCV64_KVM_CLIENT
-        };
+        let other = Program { sources: &[("kvm_client.c", "")], ..RISCV64_KVM_CLIENT };
         assert_ne!(other.hash(), RISCV64_KVM_CLIENT.hash());
         assert_eq!(RISCV64_KVM_CLIENT.hash(), RISCV64_KVM_CLIENT.hash());
     }

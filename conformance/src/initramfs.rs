@@ -36,12 +36,7 @@ impl Initramfs {
     }
 
     /// A file; `permissions` is a mode such as `0o755`.
-    pub fn file(
-        &mut self,
-        path: &str,
-        permissions: u32,
-        data: impl Into<Vec<u8>>,
-    ) -> &mut Initramfs {
+    pub fn file(&mut self, path: &str, permissions: u32, data: impl Into<Vec<u8>>) -> &mut Initramfs {
         self.add(path, FILE | permissions, (0, 0), data.into())
     }
 
@@ -63,15 +58,10 @@ impl Initramfs {
     fn add(&mut self, path: &str, mode: u32, device: (u32, u32), data: Vec<u8>) -> &mut Initramfs {
         let path = path.trim_matches('/');
         for (end, _) in path.match_indices('/') {
-            let above = Entry {
-                mode: DIRECTORY | 0o755,
-                device: (0, 0),
-                data: Vec::new(),
-            };
+            let above = Entry { mode: DIRECTORY | 0o755, device: (0, 0), data: Vec::new() };
             self.entries.entry(path[..end].into()).or_insert(above);
         }
-        self.entries
-            .insert(path.into(), Entry { mode, device, data });
+        self.entries.insert(path.into(), Entry { mode, device, data });
         self
     }
 
@@ -81,11 +71,7 @@ impl Initramfs {
         for (index, (path, entry)) in self.entries.iter().enumerate() {
             write_entry(&mut cpio, index as u32 + 1, path, entry);
         }
-        let trailer = Entry {
-            mode: 0,
-            device: (0, 0),
-            data: Vec::new(),
-        };
+        let trailer = Entry { mode: 0, device: (0, 0), data: Vec::new() };
         write_entry(&mut cpio, 0, "TRAILER!!!", &trailer);
         cpio
     }
@@ -93,11 +79,7 @@ impl Initramfs {
 
 /// One header of 13 fields of 8 hexadecimal digits, the name, the data; each padded to 4 bytes.
 fn write_entry(cpio: &mut Vec<u8>, inode: u32, path: &str, entry: &Entry) {
-    let links = if entry.mode & DIRECTORY == DIRECTORY {
-        2
-    } else {
-        1
-    };
+    let links = if entry.mode & DIRECTORY == DIRECTORY { 2 } else { 1 };
     let fields = [
         inode,
         entry.mode,
@@ -150,12 +132,7 @@ mod tests {
                 assert_eq!(cpio.len(), data);
                 return entries;
             }
-            entries.push((
-                name.into(),
-                field(1),
-                (field(9), field(10)),
-                cpio[data..data + size].to_vec(),
-            ));
+            entries.push((name.into(), field(1), (field(9), field(10)), cpio[data..data + size].to_vec()));
             cpio = &cpio[(data + size).next_multiple_of(4)..];
         }
     }

@@ -50,46 +50,19 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Fetch {
-            suite,
-            architecture,
-            packages,
-        } => {
+        Command::Fetch { suite, architecture, packages } => {
             let archive = Archive::new(suite, &architecture);
             let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
             archive.fetch(&packages)?;
             for package in packages {
                 let unpacked = archive.unpacked(package)?;
-                println!(
-                    "{}\n    {}",
-                    unpacked.root.display(),
-                    unpacked.packages.join("\n    ")
-                );
+                println!("{}\n    {}", unpacked.root.display(), unpacked.packages.join("\n    "));
             }
         }
-        Command::PrepareRiscv64 {
-            suite,
-            out,
-            modules,
-            gzip,
-            refresh,
-        } => {
+        Command::PrepareRiscv64 { suite, out, modules, gzip, refresh } => {
             let out = out.unwrap_or_else(|| cache::root().join(format!("boot/{suite}-riscv64")));
-            let made = prepare::riscv64(
-                suite,
-                &out,
-                &prepare::Options {
-                    modules,
-                    gzip,
-                    refresh,
-                },
-            )?;
-            println!(
-                "{} {} {}",
-                made.release,
-                made.image.display(),
-                made.initrd.display()
-            );
+            let made = prepare::riscv64(suite, &out, &prepare::Options { modules, gzip, refresh })?;
+            println!("{} {} {}", made.release, made.image.display(), made.initrd.display());
         }
     }
     Ok(())

@@ -75,15 +75,8 @@ impl Modules {
         }
         let list = directory.join("modules.builtin");
         let list = fs::read_to_string(&list).map_err(|source| Error::Io { path: list, source })?;
-        let builtin = list
-            .lines()
-            .filter_map(|line| Some((name_of(Path::new(line))?, line.to_owned())))
-            .collect();
-        Ok(Modules {
-            directory: directory.into(),
-            loadable,
-            builtin,
-        })
+        let builtin = list.lines().filter_map(|line| Some((name_of(Path::new(line))?, line.to_owned()))).collect();
+        Ok(Modules { directory: directory.into(), loadable, builtin })
     }
 
     /// Whether the kernel has the module in itself.
@@ -100,12 +93,7 @@ impl Modules {
         Ok(order)
     }
 
-    fn add(
-        &self,
-        name: &str,
-        above: &mut Vec<String>,
-        order: &mut Vec<Module>,
-    ) -> Result<(), Error> {
+    fn add(&self, name: &str, above: &mut Vec<String>, order: &mut Vec<Module>) -> Result<(), Error> {
         if order.iter().any(|module| module.name == name) {
             return Ok(());
         }
@@ -116,38 +104,23 @@ impl Modules {
             if self.is_builtin(name) {
                 return Ok(());
             }
-            return Err(Error::Missing {
-                name: name.into(),
-                directory: self.directory.clone(),
-            });
+            return Err(Error::Missing { name: name.into(), directory: self.directory.clone() });
         };
         let elf = decompressed(path)?;
-        let bad = |reason| Error::Bad {
-            path: path.clone(),
-            reason,
-        };
+        let bad = |reason| Error::Bad { path: path.clone(), reason };
         above.push(name.into());
         for dependency in depends(modinfo(&elf).map_err(bad)?) {
             self.add(&dependency, above, order)?;
         }
         above.pop();
-        order.push(Module {
-            name: name.into(),
-            elf,
-        });
+        order.push(Module { name: name.into(), elf });
         Ok(())
     }
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let error = |source| Error::Io {
-        path: directory.into(),
-        source,
-    };
-    fs::read_dir(directory)
-        .map_err(error)?
-        .map(|entry| Ok(entry.map_err(error)?.path()))
-        .collect()
+    let error = |source| Error::Io { path: directory.into(), source };
+    fs::read_dir(directory).map_err(error)?.map(|entry| Ok(entry.map_err(error)?.path())).collect()
 }
 
 /// A module's name, if the path is one of a module: `a-b.ko.xz` is `a_b`.
@@ -163,19 +136,12 @@ fn normal(name: &str) -> String {
 }
 
 fn decompressed(path: &Path) -> Result<Vec<u8>, Error> {
-    let error = |source| Error::Io {
-        path: path.into(),
-        source,
-    };
+    let error = |source| Error::Io { path: path.into(), source };
     let data = fs::read(path).map_err(error)?;
     let mut elf = Vec::new();
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("xz") => lzma_rust2::XzReader::new(data.as_slice(), true)
-            .read_to_end(&mut elf)
-            .map_err(error)?,
-        Some("gz") => flate2::read::MultiGzDecoder::new(data.as_slice())
-            .read_to_end(&mut elf)
-            .map_err(error)?,
+        Some("xz") => lzma_rust2::XzReader::new(data.as_slice(), true).read_to_end(&mut elf).map_err(error)?,
+        Some("gz") => flate2::read::MultiGzDecoder::new(data.as_slice()).read_to_end(&mut elf).map_err(error)?,
         _ => return Ok(data),
     };
     Ok(elf)
@@ -184,9 +150,7 @@ fn decompressed(path: &Path) -> Result<Vec<u8>, Error> {
 /// The section `.modinfo`: strings `key=value`, each ended by a NUL.
 fn modinfo(elf: &[u8]) -> Result<&[u8], String> {
     let file = object::File::parse(elf).map_err(|error| error.to_string())?;
-    let section = file
-        .section_by_name(".modinfo")
-        .ok_or("no section .modinfo")?;
+    let section = file.section_by_name(".modinfo").ok_or("no section .modinfo")?;
     section.data().map_err(|error| error.to_string())
 }
 
@@ -220,10 +184,7 @@ mod tests {
         elf.extend(modinfo.as_bytes());
         elf.extend(names);
         elf.resize(headers_at + 64, 0);
-        for (name, kind, at, size) in [
-            (1u32, 1u32, data_at, modinfo.len()),
-            (10, 3, names_at, names.len()),
-        ] {
+        for (name, kind, at, size) in [(1u32, 1u32, data_at, modinfo.len()), (10, 3, names_at, names.len())] {
             elf.extend(name.to_le_bytes());
             elf.extend(kind.to_le_bytes());
             elf.extend([0; 16]);
@@ -246,9 +207,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             let data = elf(modinfo);
             if path.extension().unwrap() == "xz" {
-                let mut xz =
-                    lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(1))
-                        .unwrap();
+                let mut xz = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::with_preset(1)).unwrap();
                 xz.write_all(&data).unwrap();
                 fs::write(path, xz.finish().unwrap()).unwrap();
             } else {
@@ -270,45 +229,23 @@ mod tests {
     #[test]
     fn modules_come_after_what_they_need() {
         let (_directory, modules) = tree(&[
-            (
-                "drivers/net/virtio_net.ko.xz",
-                "license=GPL\0depends=net_failover,virtio\0",
-            ),
+            ("drivers/net/virtio_net.ko.xz", "license=GPL\0depends=net_failover,virtio\0"),
             ("drivers/net/net_failover.ko.xz", "depends=failover\0"),
             ("net/core/failover.ko", "depends=\0"),
             ("drivers/char/virtio-rng.ko", "depends=\0"),
         ]);
-        let order = modules
-            .in_load_order(&[
-                "virtio-net",
-                "failover",
-                "virtio",
-                "virtio_rng",
-                "crc_t10dif",
-            ])
-            .unwrap();
+        let order = modules.in_load_order(&["virtio-net", "failover", "virtio", "virtio_rng", "crc_t10dif"]).unwrap();
         let names: Vec<&str> = order.iter().map(|module| module.name.as_str()).collect();
-        assert_eq!(
-            names,
-            ["failover", "net_failover", "virtio_net", "virtio_rng"]
-        );
-        assert_eq!(
-            order[2].elf,
-            elf("license=GPL\0depends=net_failover,virtio\0")
-        );
+        assert_eq!(names, ["failover", "net_failover", "virtio_net", "virtio_rng"]);
+        assert_eq!(order[2].elf, elf("license=GPL\0depends=net_failover,virtio\0"));
         assert!(modules.is_builtin("crc-t10dif") && !modules.is_builtin("virtio_net"));
     }
 
     #[test]
     fn what_cannot_be_loaded_is_named() {
-        let (_directory, modules) = tree(&[
-            ("a.ko", "depends=b\0"),
-            ("b.ko", "depends=a\0"),
-            ("c.ko", "depends=nowhere\0"),
-        ]);
+        let (_directory, modules) =
+            tree(&[("a.ko", "depends=b\0"), ("b.ko", "depends=a\0"), ("c.ko", "depends=nowhere\0")]);
         assert!(matches!(modules.in_load_order(&["a"]), Err(Error::Cycle(name)) if name == "a"));
-        assert!(
-            matches!(modules.in_load_order(&["c"]), Err(Error::Missing { name, .. }) if name == "nowhere")
-        );
+        assert!(matches!(modules.in_load_order(&["c"]), Err(Error::Missing { name, .. }) if name == "nowhere"));
     }
 }

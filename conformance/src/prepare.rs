@@ -10,13 +10,7 @@ use crate::initramfs::Initramfs;
 use crate::modules::{self, Modules};
 
 /// The modules that the riscv64 guest loads unless it is told otherwise.
-pub const RISCV64_MODULES: &[&str] = &[
-    "kvm",
-    "virtio_mmio",
-    "virtio_blk",
-    "virtio_net",
-    "virtio_rng",
-];
+pub const RISCV64_MODULES: &[&str] = &["kvm", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng"];
 
 /// The commands of busybox that have a name in `/bin`.
 const COMMANDS: &[&str] = &[
@@ -142,15 +136,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        let modules = RISCV64_MODULES
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect();
-        Options {
-            modules,
-            gzip: false,
-            refresh: false,
-        }
+        let modules = RISCV64_MODULES.iter().map(|name| (*name).to_owned()).collect();
+        Options { modules, gzip: false, refresh: false }
     }
 }
 
@@ -183,18 +170,9 @@ pub fn riscv64(suite: Suite, out: &Path, options: &Options) -> Result<Riscv64, E
     let names: Vec<&str> = options.modules.iter().map(String::as_str).collect();
     let modules = Modules::open(&kernel.modules)?.in_load_order(&names)?;
     let mut fs = Initramfs::new();
-    fs.character_device("/dev/console", 5, 1)
-        .character_device("/dev/null", 1, 3);
-    fs.directory("/proc")
-        .directory("/sys")
-        .directory("/tmp")
-        .directory("/mnt")
-        .directory("/etc");
-    fs.file(
-        "/bin/busybox",
-        0o755,
-        read(&busybox.file("usr/bin/busybox")?)?,
-    );
+    fs.character_device("/dev/console", 5, 1).character_device("/dev/null", 1, 3);
+    fs.directory("/proc").directory("/sys").directory("/tmp").directory("/mnt").directory("/etc");
+    fs.file("/bin/busybox", 0o755, read(&busybox.file("usr/bin/busybox")?)?);
     for command in COMMANDS {
         fs.symlink(&format!("/bin/{command}"), "busybox");
     }
@@ -203,18 +181,11 @@ pub fn riscv64(suite: Suite, out: &Path, options: &Options) -> Result<Riscv64, E
     let mut order = String::new();
     for module in modules {
         order += &format!("{}.ko\n", module.name);
-        fs.file(
-            &format!("/lib/modules/{}.ko", module.name),
-            0o644,
-            module.elf,
-        );
+        fs.file(&format!("/lib/modules/{}.ko", module.name), 0o644, module.elf);
     }
     fs.file("/modules.order", 0o644, order);
 
-    fs::create_dir_all(out).map_err(|source| Error::Io {
-        path: out.into(),
-        source,
-    })?;
+    fs::create_dir_all(out).map_err(|source| Error::Io { path: out.into(), source })?;
     let mut cpio = fs.to_cpio();
     let mut initrd = out.join("initrd.cpio");
     if options.gzip {
@@ -224,23 +195,12 @@ pub fn riscv64(suite: Suite, out: &Path, options: &Options) -> Result<Riscv64, E
     write(&initrd, &cpio)?;
     let image = out.join("Image");
     write(&image, &uncompressed(&kernel.image)?)?;
-    for name in [
-        "fw_dynamic.bin",
-        "fw_dynamic.elf",
-        "fw_jump.bin",
-        "fw_jump.elf",
-    ] {
-        let firmware =
-            opensbi.file(&format!("usr/lib/riscv64-linux-gnu/opensbi/generic/{name}"))?;
+    for name in ["fw_dynamic.bin", "fw_dynamic.elf", "fw_jump.bin", "fw_jump.elf"] {
+        let firmware = opensbi.file(&format!("usr/lib/riscv64-linux-gnu/opensbi/generic/{name}"))?;
         write(&out.join(name), &read(&firmware)?)?;
     }
-    let packages = [&kernel.tree, &opensbi, &busybox]
-        .map(|tree| tree.packages.join("\n"))
-        .join("\n");
-    write(
-        &out.join("packages.txt"),
-        format!("{packages}\n").as_bytes(),
-    )?;
+    let packages = [&kernel.tree, &opensbi, &busybox].map(|tree| tree.packages.join("\n")).join("\n");
+    write(&out.join("packages.txt"), format!("{packages}\n").as_bytes())?;
     Ok(Riscv64 {
         image,
         initrd,
@@ -259,32 +219,20 @@ fn uncompressed(image: &Path) -> Result<Vec<u8>, Error> {
     let mut plain = Vec::new();
     flate2::read::GzDecoder::new(data.as_slice())
         .read_to_end(&mut plain)
-        .map_err(|source| Error::Io {
-            path: image.into(),
-            source,
-        })?;
+        .map_err(|source| Error::Io { path: image.into(), source })?;
     Ok(plain)
 }
 
 /// The same bytes at any time: the header has no time stamp.
 fn gzip(data: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder
-        .write_all(data)
-        .and_then(|()| encoder.finish())
-        .expect("writing to memory does not fail")
+    encoder.write_all(data).and_then(|()| encoder.finish()).expect("writing to memory does not fail")
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|source| Error::Io {
-        path: path.into(),
-        source,
-    })
+    fs::read(path).map_err(|source| Error::Io { path: path.into(), source })
 }
 
 fn write(path: &Path, data: &[u8]) -> Result<(), Error> {
-    fs::write(path, data).map_err(|source| Error::Io {
-        path: path.into(),
-        source,
-    })
+    fs::write(path, data).map_err(|source| Error::Io { path: path.into(), source })
 }

@@ -54,7 +54,9 @@ impl Debug {
     pub(crate) fn accessed(&mut self, va: u64, size: u8, intent: Intent, vcpu: u32) -> bool {
         let write = intent == Intent::Write;
         let hit = self.watches.iter().find(|w| {
-            va < w.va.saturating_add(w.len) && w.va < va.saturating_add(size.into()) && if write { w.on_write } else { w.on_read }
+            va < w.va.saturating_add(w.len)
+                && w.va < va.saturating_add(size.into())
+                && if write { w.on_write } else { w.on_read }
         });
         if let Some(watch) = hit {
             self.hit = Some(WatchHit { watch: *watch, write, vcpu });

@@ -9,7 +9,9 @@ pub mod door;
 pub mod engine;
 pub mod event;
 pub mod float;
+pub mod machine;
 pub mod ram;
+pub mod snapshot;
 pub mod time;
 pub mod tlb;
 

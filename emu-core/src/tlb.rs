@@ -326,8 +326,7 @@ impl Tlb {
         };
         let mut keys: Vec<_> = self.ids.iter().map(|(k, id)| (*k, *id)).collect();
         keys.sort_by_key(|(_, id)| *id);
-        let mut large: Vec<_> =
-            self.large.iter().filter(|(id, ..)| self.live(u64::from(*id))).copied().collect();
+        let mut large: Vec<_> = self.large.iter().filter(|(id, ..)| self.live(u64::from(*id))).copied().collect();
         large.sort_unstable();
         let turn = self.turn.iter().enumerate().filter(|(_, t)| **t != 0).map(|(i, t)| (i as u32, *t)).collect();
         TlbState { keys, next: self.keys.len() as u16, data: held(&self.data), fetch: held(&self.fetch), turn, large }
@@ -345,10 +344,12 @@ impl Tlb {
             self.ids.insert(*key, *id);
         }
         for (i, tag, map) in &state.data {
-            *self.data.get_mut(*i as usize).ok_or("TLB: an entry's number is out of range")? = Entry { tag: *tag, map: *map };
+            *self.data.get_mut(*i as usize).ok_or("TLB: an entry's number is out of range")? =
+                Entry { tag: *tag, map: *map };
         }
         for (i, tag, map) in &state.fetch {
-            *self.fetch.get_mut(*i as usize).ok_or("TLB: an entry's number is out of range")? = Entry { tag: *tag, map: *map };
+            *self.fetch.get_mut(*i as usize).ok_or("TLB: an entry's number is out of range")? =
+                Entry { tag: *tag, map: *map };
         }
         for (i, turn) in &state.turn {
             *self.turn.get_mut(*i as usize).ok_or("TLB: a set's number is out of range")? = turn % FETCH_WAYS as u8;

@@ -82,6 +82,10 @@ impl HartExt for Hart<'_, Riscv> {
 }
 
 impl Arch for Riscv {
+    const REGISTERS: usize = 64;
+    fn level(&self) -> u8 {
+        1
+    }
     fn lift(&self, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8> {
         isa::lift(self, pc, bytes, lift)
     }

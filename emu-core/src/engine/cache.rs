@@ -81,12 +81,8 @@ impl BlockCache {
         if self.slots.len() + MAX_SLOTS > SLOTS {
             self.clear(ram);
         }
-        let block = Block {
-            slot: self.slots.len() as u32,
-            start: self.starts.len() as u32,
-            insns: lifted.len() as u8,
-            beyond,
-        };
+        let block =
+            Block { slot: self.slots.len() as u32, start: self.starts.len() as u32, insns: lifted.len() as u8, beyond };
         encode(lifted, beyond.is_none(), &mut self.slots);
         debug_assert!(self.slots.len() <= SLOTS);
         self.starts.extend(&lifted.starts);

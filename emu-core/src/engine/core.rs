@@ -84,12 +84,18 @@ pub struct Access {
 
 /// An instruction set with its privileged architecture: what a vCPU has besides its register file, and how it behaves.
 pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
+    /// How many registers of the file are the guest's; those behind are temporaries.
+    const REGISTERS: usize;
+
     /// Lifts the instruction at `pc`, whose first bytes are `bytes` (to the end of the page, and beyond it if asked for),
     /// by calls on `lift`. Returns its length in bytes, or `None` if `bytes` ends within it.
     fn lift(&self, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8>;
 
     /// Whatever changes how code is lifted: part of a block's key.
     fn mode(&self) -> u32;
+
+    /// The level at work: 1 for whoever runs on the machine itself, 2 for its guest.
+    fn level(&self) -> u8;
 
     /// Does what the [`Uop::Call`](super::uop::Uop::Call) to `function` with `operand` stands for.
     fn call(h: &mut Hart<Self>, function: u16, operand: u32) -> Step;
@@ -204,6 +210,8 @@ pub struct Core {
     /// Where the present run began, and what had been retired by this vCPU before.
     pub(crate) start: u64,
     pub(crate) retired: u64,
+    /// What had been retired when the level last changed.
+    pub(crate) level_mark: u64,
 }
 
 // SAFETY: the raw pointers lead into what the core owns, or into the world that is lent to it for one run.
@@ -254,6 +262,7 @@ impl Core {
             attention: false,
             start: 0,
             retired: 0,
+            level_mark: 0,
         }
     }
 
@@ -269,6 +278,22 @@ impl Core {
     #[inline]
     pub fn retired(&self) -> u64 {
         self.retired + (self.count() - self.start)
+    }
+
+    /// Between runs: the machine's count is `count`.
+    pub(crate) fn stand_at(&mut self, count: u64) {
+        self.start = count;
+        self.end = count;
+        self.budget = -(MAX_BLOCK as i64);
+    }
+
+    pub(crate) fn retired_at_rest(&self) -> u64 {
+        self.retired
+    }
+
+    pub(crate) fn set_retired(&mut self, retired: u64) {
+        self.retired = retired;
+        self.level_mark = retired;
     }
 
     /// Comes back to the machine after the present instruction: the vCPU's own timers have changed.
@@ -422,6 +447,14 @@ pub struct Place {
 }
 
 impl<A: Arch> Hart<'_, A> {
+    /// Counts the instructions since the last call for `level`. Called before the level changes.
+    pub fn count_level(&mut self, level: u8) {
+        let retired = self.core.retired();
+        let done = retired - self.core.level_mark;
+        self.core.level_mark = retired;
+        self.world.events.stats.instructions[usize::from(level).min(crate::event::LEVELS - 1)] += done;
+    }
+
     /// Virtual time of the present instruction, in nanoseconds.
     pub fn now(&self) -> VirtualTime {
         self.world.frequency.time_of(self.core.count())

@@ -208,7 +208,12 @@ mod names {
     }
 }
 
-unsafe fn reg_reg<F: Binary, const A: bool, const B: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+unsafe fn reg_reg<F: Binary, const A: bool, const B: bool>(
+    core: *mut Core,
+    op: *const Op,
+    budget: i64,
+    last: u64,
+) -> Exit {
     // SAFETY: as for `Handler`; the stream goes on behind `op`.
     unsafe {
         let result = F::apply(first::<A>(core, op, last), second::<B>(core, op, last));
@@ -309,7 +314,12 @@ unsafe fn load_slow<W: Access>(core: *mut Core, op: *const Op, budget: i64, va: 
     }
 }
 
-unsafe fn store<W: Access, const A: bool, const B: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+unsafe fn store<W: Access, const A: bool, const B: bool>(
+    core: *mut Core,
+    op: *const Op,
+    budget: i64,
+    last: u64,
+) -> Exit {
     // SAFETY: as in `load`.
     unsafe {
         let va = first::<A>(core, op, last).wrapping_add((*op).imm as i64 as u64);

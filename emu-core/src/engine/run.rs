@@ -103,7 +103,8 @@ impl<A: Arch> Vcpu<A> {
                     }
                 }
             }
-            core.jump_cache[jump_slot(core.pc, core.mix)] = JumpEntry { pc: core.pc, key: core.fetch_key, ops: found.ops };
+            core.jump_cache[jump_slot(core.pc, core.mix)] =
+                JumpEntry { pc: core.pc, key: core.fetch_key, ops: found.ops };
         }
         core.unlinked = std::ptr::null_mut();
         // Every exit leaves for the run loop while less than the reserve is left, so a block that is known to fit runs
@@ -294,7 +295,9 @@ impl<A: Arch> Hart<'_, A> {
                     let second = self.translate_fetch((pc | PAGE_MASK).wrapping_add(1))?;
                     self.world.ram.read(second.0, &mut bytes[here..here + 16]).expect("likewise");
                     beyond = Some(second);
-                    self.arch.lift(next, &bytes[at..here + 16], &mut lift).expect("no instruction is longer than 16 bytes")
+                    self.arch
+                        .lift(next, &bytes[at..here + 16], &mut lift)
+                        .expect("no instruction is longer than 16 bytes")
                 }
             };
             at += usize::from(len);

@@ -1,8 +1,6 @@
 //! Addition, subtraction, multiplication, division, square root, remainder.
 
-use super::round::{
-    Kind, invalid, note_denormal, propagate, round_pack, round_pack_controlled, unpack,
-};
+use super::round::{Kind, invalid, note_denormal, propagate, round_pack, round_pack_controlled, unpack};
 use super::{Env, Flags, Format, Round, Significand};
 
 /// `a + b`.
@@ -37,22 +35,14 @@ fn add_or_sub<F: Format>(a: F::Bits, b: F::Bits, subtract: bool, env: &mut Env) 
         (Kind::Infinite, _) => return F::infinity(x.sign),
         (_, Kind::Infinite) => return F::infinity(y.sign),
         (Kind::Zero, Kind::Zero) => {
-            return F::zero(if x.sign == y.sign {
-                x.sign
-            } else {
-                sign_of_cancelled(env.round)
-            });
+            return F::zero(if x.sign == y.sign { x.sign } else { sign_of_cancelled(env.round) });
         }
         (Kind::Zero, _) => return round_pack_controlled::<F>(env, y.sign, y.exp, y.sig),
         (_, Kind::Zero) => return round_pack_controlled::<F>(env, x.sign, x.exp, x.sig),
         _ => {}
     }
 
-    let (large, small) = if (x.exp, x.sig) >= (y.exp, y.sig) {
-        (x, y)
-    } else {
-        (y, x)
-    };
+    let (large, small) = if (x.exp, x.sig) >= (y.exp, y.sig) { (x, y) } else { (y, x) };
     let aligned = small.sig.shift_right_sticky((large.exp - small.exp) as u32);
     if x.sign == y.sign {
         let sum = large.sig + aligned;
@@ -69,12 +59,7 @@ fn add_or_sub<F: Format>(a: F::Bits, b: F::Bits, subtract: bool, env: &mut Env) 
         return F::zero(sign_of_cancelled(env.round));
     }
     let shift = difference.leading_zeros() - 1;
-    round_pack_controlled::<F>(
-        env,
-        large.sign,
-        large.exp - shift as i32,
-        difference << shift,
-    )
+    round_pack_controlled::<F>(env, large.sign, large.exp - shift as i32, difference << shift)
 }
 
 /// `a * b`.

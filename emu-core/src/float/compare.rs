@@ -10,29 +10,16 @@ fn order<S: Significand>(x: &Unpacked<S>, y: &Unpacked<S>) -> Ordering {
         return Ordering::Equal;
     }
     if x.sign != y.sign {
-        return if x.sign {
-            Ordering::Less
-        } else {
-            Ordering::Greater
-        };
+        return if x.sign { Ordering::Less } else { Ordering::Greater };
     }
     let magnitudes = x.kind.cmp(&y.kind).then_with(|| match x.kind {
         Kind::Finite => (x.exp, x.sig).cmp(&(y.exp, y.sig)),
         _ => Ordering::Equal,
     });
-    if x.sign {
-        magnitudes.reverse()
-    } else {
-        magnitudes
-    }
+    if x.sign { magnitudes.reverse() } else { magnitudes }
 }
 
-fn compare_operands<F: Format>(
-    a: F::Bits,
-    b: F::Bits,
-    signaling: bool,
-    env: &mut Env,
-) -> Option<Ordering> {
+fn compare_operands<F: Format>(a: F::Bits, b: F::Bits, signaling: bool, env: &mut Env) -> Option<Ordering> {
     let (x, y) = (unpack::<F>(env, a), unpack::<F>(env, b));
     if x.is_nan() || y.is_nan() {
         if signaling || x.is_signaling() || y.is_signaling() {
@@ -109,22 +96,13 @@ pub fn max<F: Format>(a: F::Bits, b: F::Bits, flavour: MinMax, env: &mut Env) ->
 }
 
 /// The first operand where it compares as `wanted` with the second, else the second.
-fn choose<F: Format>(
-    a: F::Bits,
-    b: F::Bits,
-    flavour: MinMax,
-    wanted: Ordering,
-    env: &mut Env,
-) -> F::Bits {
+fn choose<F: Format>(a: F::Bits, b: F::Bits, flavour: MinMax, wanted: Ordering, env: &mut Env) -> F::Bits {
     let (x, y) = (unpack::<F>(env, a), unpack::<F>(env, b));
     // An operand that was flushed to zero is returned as that zero.
     let (a, b) = if env.denormals == Denormals::Use {
         (a, b)
     } else {
-        (
-            if x.is_zero() { F::zero(x.sign) } else { a },
-            if y.is_zero() { F::zero(y.sign) } else { b },
-        )
+        (if x.is_zero() { F::zero(x.sign) } else { a }, if y.is_zero() { F::zero(y.sign) } else { b })
     };
     let any_signaling = x.is_signaling() || y.is_signaling();
     match flavour {

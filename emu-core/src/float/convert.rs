@@ -1,8 +1,6 @@
 //! Conversion between formats, from and to integers, and to integral values.
 
-use super::round::{
-    Kind, Unpacked, note_denormal, propagate, round_off, round_pack, rounds_up, unpack,
-};
+use super::round::{Kind, Unpacked, note_denormal, propagate, round_off, round_pack, rounds_up, unpack};
 use super::{Env, F64, Flags, Format, IntRule, Round, Significand};
 
 /// Converts from one format to another. A NaN keeps its sign and the high bits of its payload, where the environment's
@@ -13,16 +11,7 @@ pub fn convert<From: Format, To: Format>(a: From::Bits, env: &mut Env) -> To::Bi
         // Any wider payload is cut off, without a sticky bit.
         let below = u128::MAX >> (1 + To::PRECISION);
         let sig = To::Sig::from_u128(x.sig.to_u128() & !below);
-        return propagate::<To>(
-            env,
-            &[Unpacked {
-                sign: x.sign,
-                kind: x.kind,
-                subnormal: false,
-                exp: 0,
-                sig,
-            }],
-        );
+        return propagate::<To>(env, &[Unpacked { sign: x.sign, kind: x.kind, subnormal: false, exp: 0, sig }]);
     }
     note_denormal(env, x.subnormal);
     match x.kind {
@@ -68,11 +57,7 @@ fn round_to_int<S: Significand>(x: &Unpacked<S>, round: Round) -> (u128, bool) {
         (0, false, true)
     } else {
         let below = (126 - x.exp) as u32; // 63 ..= 127 bits below the point
-        (
-            sig >> below,
-            sig >> (below - 1) & 1 != 0,
-            sig & ((1 << (below - 1)) - 1) != 0,
-        )
+        (sig >> below, sig >> (below - 1) & 1 != 0, sig & ((1 << (below - 1)) - 1) != 0)
     };
     let up = rounds_up(round, x.sign, int & 1 != 0, half, rest);
     (int + u128::from(up), half || rest)
@@ -89,11 +74,7 @@ fn to_integer<F: Format>(a: F::Bits, round: Round, bits: u32, signed: bool, env:
         Kind::Zero => return 0,
         Kind::Finite if x.exp < 64 => {
             let (magnitude, inexact) = round_to_int(&x, round);
-            let limit = if x.sign {
-                smallest.wrapping_neg()
-            } else {
-                largest
-            };
+            let limit = if x.sign { smallest.wrapping_neg() } else { largest };
             (magnitude <= u128::from(limit)).then_some((magnitude as u64, inexact))
         }
         _ => None,
@@ -102,11 +83,7 @@ fn to_integer<F: Format>(a: F::Bits, round: Round, bits: u32, signed: bool, env:
         if inexact {
             env.raise(Flags::INEXACT);
         }
-        return if x.sign {
-            magnitude.wrapping_neg()
-        } else {
-            magnitude
-        };
+        return if x.sign { magnitude.wrapping_neg() } else { magnitude };
     }
     env.raise(Flags::INVALID);
     match env.integers {
@@ -180,12 +157,7 @@ pub fn fcvtmod_w_d(a: u64, env: &mut Env) -> i32 {
 /// Rounds to an integral value in the same format, as `round` says. INEXACT is raised only where `exact`.
 ///
 /// RISC-V, Zfa: FROUND (not `exact`), FROUNDNX (`exact`). Arm: FRINTX is `exact`, the other FRINTs are not.
-pub fn round_to_integral<F: Format>(
-    a: F::Bits,
-    round: Round,
-    exact: bool,
-    env: &mut Env,
-) -> F::Bits {
+pub fn round_to_integral<F: Format>(a: F::Bits, round: Round, exact: bool, env: &mut Env) -> F::Bits {
     let x = unpack::<F>(env, a);
     if x.is_nan() {
         return propagate::<F>(env, &[x]);

@@ -76,9 +76,7 @@ macro_rules! host {
             }
             #[inline]
             fn mul_add(a: $bits, b: $bits, c: $bits) -> $bits {
-                <$float>::from_bits(a)
-                    .mul_add(<$float>::from_bits(b), <$float>::from_bits(c))
-                    .to_bits()
+                <$float>::from_bits(a).mul_add(<$float>::from_bits(b), <$float>::from_bits(c)).to_bits()
             }
             #[inline]
             fn negate(a: $bits) -> $bits {
@@ -144,8 +142,7 @@ fn sum<F: Host>(a: F::Bits, b: F::Bits, env: &mut Env) -> Option<F::Bits> {
     }
     if env.flags.contains(Flags::INEXACT) {
         let result = F::add(a, b);
-        let fits = is_safe::<F>(result)
-            || (env.tiny == Tiny::Subnormal && F::exponent(result) < F::EXP_MAX);
+        let fits = is_safe::<F>(result) || (env.tiny == Tiny::Subnormal && F::exponent(result) < F::EXP_MAX);
         return fits.then_some(result);
     }
     // Below 2^(emax - 3), so that all intermediate results of the TwoSum are below 2^emax.
@@ -203,25 +200,11 @@ pub fn sqrt<F: Host>(a: F::Bits, env: &mut Env) -> F::Bits {
 
 /// `a * b + c` with the signs of `kind`, rounded once.
 #[inline]
-pub fn fused_mul_add<F: Host>(
-    a: F::Bits,
-    b: F::Bits,
-    c: F::Bits,
-    kind: Fma,
-    env: &mut Env,
-) -> F::Bits {
+pub fn fused_mul_add<F: Host>(a: F::Bits, b: F::Bits, c: F::Bits, kind: Fma, env: &mut Env) -> F::Bits {
     let known = env.round == Round::NearestEven && env.flags.contains(Flags::INEXACT);
     if known && is_plain::<F>(env, a) && is_plain::<F>(env, b) && is_plain::<F>(env, c) {
-        let x = if matches!(kind, Fma::NegMulAdd | Fma::NegMulSub) {
-            F::negate(a)
-        } else {
-            a
-        };
-        let z = if matches!(kind, Fma::MulSub | Fma::NegMulSub) {
-            F::negate(c)
-        } else {
-            c
-        };
+        let x = if matches!(kind, Fma::NegMulAdd | Fma::NegMulSub) { F::negate(a) } else { a };
+        let z = if matches!(kind, Fma::MulSub | Fma::NegMulSub) { F::negate(c) } else { c };
         let result = F::mul_add(x, b, z);
         if is_safe::<F>(result) {
             return result;

@@ -1,9 +1,7 @@
 //! Fused multiply-add: one rounding.
 
 use super::arith::sign_of_cancelled;
-use super::round::{
-    Kind, default_nan, invalid, note_denormal, propagate, quieted, round_pack, unpack,
-};
+use super::round::{Kind, default_nan, invalid, note_denormal, propagate, quieted, round_pack, unpack};
 use super::{Env, Flags, Format, NanRule, Significand, Wide};
 
 /// The four signs of a fused multiply-add.
@@ -23,13 +21,7 @@ pub enum Fma {
 ///
 /// A NaN operand keeps its sign: the signs apply to numbers. Arm negates the operand itself, NaN or not, so its FMSUB,
 /// FNMADD and FNMSUB flip the sign bit and ask for [`Fma::MulAdd`].
-pub fn fused_mul_add<F: Format>(
-    a: F::Bits,
-    b: F::Bits,
-    c: F::Bits,
-    kind: Fma,
-    env: &mut Env,
-) -> F::Bits {
+pub fn fused_mul_add<F: Format>(a: F::Bits, b: F::Bits, c: F::Bits, kind: Fma, env: &mut Env) -> F::Bits {
     let (x, y) = (unpack::<F>(env, a), unpack::<F>(env, b));
     let mut z = unpack::<F>(env, c);
     let product_invalid = (x.is_infinite() && y.is_zero()) || (x.is_zero() && y.is_infinite());
@@ -48,9 +40,7 @@ pub fn fused_mul_add<F: Format>(
                 default_nan::<F>(env)
             }
             NanRule::Arm { .. } => propagate::<F>(env, &[z, x, y]),
-            NanRule::X86Sse | NanRule::X87 if product_invalid && z.kind == Kind::QuietNan => {
-                quieted::<F>(&z)
-            }
+            NanRule::X86Sse | NanRule::X87 if product_invalid && z.kind == Kind::QuietNan => quieted::<F>(&z),
             NanRule::X86Sse | NanRule::X87 => propagate::<F>(env, &[x, y, z]),
         };
     }
@@ -72,11 +62,7 @@ pub fn fused_mul_add<F: Format>(
         return if !z.is_zero() {
             round_pack::<F>(env, z.sign, z.exp, z.sig)
         } else {
-            F::zero(if sign == z.sign {
-                sign
-            } else {
-                sign_of_cancelled(env.round)
-            })
+            F::zero(if sign == z.sign { sign } else { sign_of_cancelled(env.round) })
         };
     }
 
@@ -91,26 +77,15 @@ pub fn fused_mul_add<F: Format>(
         return round_pack::<F>(env, sign, exp, product.high_sticky());
     }
 
-    let addend = Wide {
-        hi: z.sig,
-        lo: F::Sig::ZERO,
-    };
+    let addend = Wide { hi: z.sig, lo: F::Sig::ZERO };
     let product_larger = (exp, product) >= (z.exp, addend);
-    let (large, large_exp, large_sign, small, small_exp) = if product_larger {
-        (product, exp, sign, addend, z.exp)
-    } else {
-        (addend, z.exp, z.sign, product, exp)
-    };
+    let (large, large_exp, large_sign, small, small_exp) =
+        if product_larger { (product, exp, sign, addend, z.exp) } else { (addend, z.exp, z.sign, product, exp) };
     let aligned = small.shift_right_sticky((large_exp - small_exp) as u32);
     if sign == z.sign {
         let sum = large.plus(aligned);
         return if sum.leading_zeros() == 0 {
-            round_pack::<F>(
-                env,
-                sign,
-                large_exp + 1,
-                sum.shift_right_sticky(1).high_sticky(),
-            )
+            round_pack::<F>(env, sign, large_exp + 1, sum.shift_right_sticky(1).high_sticky())
         } else {
             round_pack::<F>(env, sign, large_exp, sum.high_sticky())
         };
@@ -121,10 +96,5 @@ pub fn fused_mul_add<F: Format>(
         return F::zero(sign_of_cancelled(env.round));
     }
     let shift = difference.leading_zeros() - 1;
-    round_pack::<F>(
-        env,
-        large_sign,
-        large_exp - shift as i32,
-        difference.shift_left(shift).high_sticky(),
-    )
+    round_pack::<F>(env, large_sign, large_exp - shift as i32, difference.shift_left(shift).high_sticky())
 }

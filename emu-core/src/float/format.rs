@@ -18,11 +18,7 @@ pub trait Format: Copy + Debug {
     const EXPLICIT_INTEGER: bool = false;
 
     /// Width of what is stored of the significand.
-    const FRAC_BITS: u32 = if Self::EXPLICIT_INTEGER {
-        Self::PRECISION
-    } else {
-        Self::PRECISION - 1
-    };
+    const FRAC_BITS: u32 = if Self::EXPLICIT_INTEGER { Self::PRECISION } else { Self::PRECISION - 1 };
     /// The exponent field of infinities and NaNs.
     const EXP_MAX: i32 = (1 << Self::EXP_BITS) - 1;
     /// The exponent field of one.

@@ -30,12 +30,12 @@ pub mod x87;
 
 pub use arith::{add, div, mul, rem, sqrt, sub};
 pub use compare::{
-    Class, MinMax, classify, compare, compare_quiet, eq, eq_signaling, is_nan, is_signaling_nan,
-    le, leq, lt, ltq, max, min,
+    Class, MinMax, classify, compare, compare_quiet, eq, eq_signaling, is_nan, is_signaling_nan, le, leq, lt, ltq, max,
+    min,
 };
 pub use convert::{
-    convert, fcvtmod_w_d, from_i32, from_i64, from_u32, from_u64, round_to_integral, to_i16,
-    to_i32, to_i64, to_u16, to_u32, to_u64,
+    convert, fcvtmod_w_d, from_i32, from_i64, from_u32, from_u64, round_to_integral, to_i16, to_i32, to_i64, to_u16,
+    to_u32, to_u64,
 };
 pub use fma::{Fma, fused_mul_add};
 pub use format::{Bf16, F16, F32, F64, F80, F128, Format};
@@ -148,23 +148,13 @@ impl Flags {
     /// The six exception flags of MXCSR and of the x87 status word: PE, UE, OE, ZE, DE, IE.
     pub const fn to_x86(self) -> u8 {
         let f = self.0;
-        (f >> 4 & 1)
-            | (f >> 5 & 1) << 1
-            | (f >> 3 & 1) << 2
-            | (f >> 2 & 1) << 3
-            | (f >> 1 & 1) << 4
-            | (f & 1) << 5
+        (f >> 4 & 1) | (f >> 5 & 1) << 1 | (f >> 3 & 1) << 2 | (f >> 2 & 1) << 3 | (f >> 1 & 1) << 4 | (f & 1) << 5
     }
 
     /// The cumulative exception bits of FPSR: IDC, IXC, UFC, OFC, DZC, IOC.
     pub const fn to_arm(self) -> u8 {
         let f = self.0;
-        (f >> 4 & 1)
-            | (f >> 3 & 1) << 1
-            | (f >> 2 & 1) << 2
-            | (f >> 1 & 1) << 3
-            | (f & 1) << 4
-            | (f >> 5 & 1) << 7
+        (f >> 4 & 1) | (f >> 3 & 1) << 1 | (f >> 2 & 1) << 2 | (f >> 1 & 1) << 3 | (f & 1) << 4 | (f >> 5 & 1) << 7
     }
 }
 
@@ -307,16 +297,8 @@ impl Env {
             flags: Flags::NONE,
             nan: NanRule::X86Sse,
             tininess: Tininess::AfterRounding,
-            denormals: if mxcsr >> 6 & 1 != 0 {
-                Denormals::Flush
-            } else {
-                Denormals::UseAndFlag
-            },
-            tiny: if mxcsr >> 15 & 1 != 0 && mxcsr >> 11 & 1 != 0 {
-                Tiny::FlushInexact
-            } else {
-                Tiny::Subnormal
-            },
+            denormals: if mxcsr >> 6 & 1 != 0 { Denormals::Flush } else { Denormals::UseAndFlag },
+            tiny: if mxcsr >> 15 & 1 != 0 && mxcsr >> 11 & 1 != 0 { Tiny::FlushInexact } else { Tiny::Subnormal },
             integers: IntRule::Indefinite,
             precision: Precision::Extended,
         }
@@ -346,15 +328,9 @@ impl Env {
         Env {
             round: Round::from_arm((fpcr >> 22) as u8),
             flags: Flags::NONE,
-            nan: NanRule::Arm {
-                default_nan: fpcr >> 25 & 1 != 0,
-            },
+            nan: NanRule::Arm { default_nan: fpcr >> 25 & 1 != 0 },
             tininess: Tininess::BeforeRounding,
-            denormals: if flush {
-                Denormals::FlushAndFlag
-            } else {
-                Denormals::Use
-            },
+            denormals: if flush { Denormals::FlushAndFlag } else { Denormals::Use },
             tiny: if flush { Tiny::Flush } else { Tiny::Subnormal },
             integers: IntRule::SaturateNanZero,
             precision: Precision::Extended,

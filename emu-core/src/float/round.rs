@@ -1,8 +1,6 @@
 //! The way in and the way out: operands are unpacked, NaNs propagated, results rounded and packed.
 
-use super::{
-    Denormals, Env, Flags, Format, NanRule, Precision, Round, Significand, Tininess, Tiny,
-};
+use super::{Denormals, Env, Flags, Format, NanRule, Precision, Round, Significand, Tininess, Tiny};
 
 /// What kind of number an operand is. The NaNs come last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -58,19 +56,10 @@ pub(super) fn unpack_raw<F: Format>(bits: F::Bits) -> Unpacked<F::Sig> {
     let biased = (raw >> F::FRAC_BITS).low_u32() as i32 & F::EXP_MAX;
     let stored = (raw & ((one << F::FRAC_BITS) - one)) << F::GUARD_BITS;
     let integer = one << top;
-    let (has_integer, frac) = if F::EXPLICIT_INTEGER {
-        (stored & integer != F::Sig::ZERO, stored & !integer)
-    } else {
-        (biased != 0, stored)
-    };
+    let (has_integer, frac) =
+        if F::EXPLICIT_INTEGER { (stored & integer != F::Sig::ZERO, stored & !integer) } else { (biased != 0, stored) };
 
-    let mut u = Unpacked {
-        sign,
-        kind: Kind::Finite,
-        subnormal: false,
-        exp: biased - F::BIAS,
-        sig: frac | integer,
-    };
+    let mut u = Unpacked { sign, kind: Kind::Finite, subnormal: false, exp: biased - F::BIAS, sig: frac | integer };
     if biased == 0 {
         if stored == F::Sig::ZERO {
             u.kind = Kind::Zero;
@@ -135,11 +124,7 @@ pub(super) fn invalid<F: Format>(env: &mut Env) -> F::Bits {
 /// A NaN operand as a result: made quiet.
 #[inline]
 pub(super) fn quieted<F: Format>(nan: &Unpacked<F::Sig>) -> F::Bits {
-    F::pack(
-        nan.sign,
-        F::EXP_MAX,
-        nan.sig | F::Sig::ONE << (F::Sig::BITS - 3),
-    )
+    F::pack(nan.sign, F::EXP_MAX, nan.sig | F::Sig::ONE << (F::Sig::BITS - 3))
 }
 
 /// The result of an operation of which some operand is a NaN, by the environment's [`NanRule`].
@@ -157,10 +142,7 @@ pub(super) fn propagate<F: Format>(env: &mut Env, operands: &[Unpacked<F::Sig>])
     let chosen = match env.nan {
         NanRule::Canonical | NanRule::Arm { default_nan: true } => None,
         NanRule::X86Sse => nans.next(),
-        NanRule::Arm { default_nan: false } => operands
-            .iter()
-            .find(|u| u.is_signaling())
-            .or_else(|| nans.next()),
+        NanRule::Arm { default_nan: false } => operands.iter().find(|u| u.is_signaling()).or_else(|| nans.next()),
         // SDM vol. 1, "Operating on SNaNs and QNaNs", table "Rules for Handling NaNs". Of two of a kind the larger
         // significand; where those are equal too, the positive one.
         NanRule::X87 => nans.max_by_key(|u| (!u.is_signaling(), u.sig, !u.sign)),
@@ -188,12 +170,7 @@ pub(super) fn rounds_up(round: Round, sign: bool, odd: bool, half: bool, rest: b
 /// Rounds off the low `drop` bits (at least one). Returns the rounded significand, whether it is inexact, and whether it was
 /// rounded up.
 #[inline]
-pub(super) fn round_off<S: Significand>(
-    round: Round,
-    sign: bool,
-    sig: S,
-    drop: u32,
-) -> (S, bool, bool) {
+pub(super) fn round_off<S: Significand>(round: Round, sign: bool, sig: S, drop: u32) -> (S, bool, bool) {
     let ulp = S::ONE << drop;
     let half = S::ONE << (drop - 1);
     let lost = sig & (ulp - S::ONE);
@@ -202,13 +179,7 @@ pub(super) fn round_off<S: Significand>(
         return (kept, false, false);
     }
     let rest = lost & (half - S::ONE) != S::ZERO;
-    let up = rounds_up(
-        round,
-        sign,
-        sig & ulp != S::ZERO,
-        sig & half != S::ZERO,
-        rest,
-    );
+    let up = rounds_up(round, sign, sig & ulp != S::ZERO, sig & half != S::ZERO, rest);
     (if up { kept + ulp } else { kept }, true, up)
 }
 
@@ -220,12 +191,7 @@ pub(super) fn round_pack<F: Format>(env: &mut Env, sign: bool, exp: i32, sig: F:
 
 /// Like [`round_pack`], but obeys the x87's precision control where the format is F80.
 #[inline]
-pub(super) fn round_pack_controlled<F: Format>(
-    env: &mut Env,
-    sign: bool,
-    exp: i32,
-    sig: F::Sig,
-) -> F::Bits {
+pub(super) fn round_pack_controlled<F: Format>(env: &mut Env, sign: bool, exp: i32, sig: F::Sig) -> F::Bits {
     let precision = match env.precision {
         _ if !F::EXPLICIT_INTEGER => F::PRECISION,
         Precision::Single => 24,
@@ -237,13 +203,7 @@ pub(super) fn round_pack_controlled<F: Format>(
 
 /// Rounds a normalised, sticky significand to a precision no larger than that of the format, and packs it.
 #[inline]
-fn round_pack_to<F: Format>(
-    env: &mut Env,
-    sign: bool,
-    exp: i32,
-    sig: F::Sig,
-    precision: u32,
-) -> F::Bits {
+fn round_pack_to<F: Format>(env: &mut Env, sign: bool, exp: i32, sig: F::Sig, precision: u32) -> F::Bits {
     debug_assert_eq!(sig.leading_zeros(), 1);
     let drop = F::Sig::BITS - 1 - precision;
     let integer = F::Sig::ONE << (F::Sig::BITS - 2);
@@ -255,9 +215,8 @@ fn round_pack_to<F: Format>(
     if biased < 1 {
         // After rounding, a value in the binade just below the smallest normal number is not tiny if it rounds up to that
         // number even with the precision of a normal number.
-        tiny = env.tininess == Tininess::BeforeRounding
-            || biased < 0
-            || round_off(env.round, sign, sig, drop).0 < carry;
+        tiny =
+            env.tininess == Tininess::BeforeRounding || biased < 0 || round_off(env.round, sign, sig, drop).0 < carry;
         if tiny && env.tiny != Tiny::Subnormal {
             env.raise(Flags::UNDERFLOW);
             if env.tiny == Tiny::FlushInexact {
@@ -298,11 +257,7 @@ fn round_pack_to<F: Format>(
         };
     }
     if inexact {
-        env.raise(if tiny {
-            Flags::UNDERFLOW | Flags::INEXACT
-        } else {
-            Flags::INEXACT
-        });
+        env.raise(if tiny { Flags::UNDERFLOW | Flags::INEXACT } else { Flags::INEXACT });
     }
     F::pack(sign, biased, rounded)
 }

@@ -53,11 +53,7 @@ pub trait Significand:
             return self;
         }
         if by >= Self::BITS {
-            return if self == Self::ZERO {
-                Self::ZERO
-            } else {
-                Self::ONE
-            };
+            return if self == Self::ZERO { Self::ZERO } else { Self::ONE };
         }
         let lost = self << (Self::BITS - by);
         (self >> by).with_sticky(lost != Self::ZERO)
@@ -94,10 +90,7 @@ impl Significand for u64 {
     #[inline]
     fn widening_mul(self, other: u64) -> Wide<u64> {
         let product = u128::from(self) * u128::from(other);
-        Wide {
-            hi: (product >> 64) as u64,
-            lo: product as u64,
-        }
+        Wide { hi: (product >> 64) as u64, lo: product as u64 }
     }
     #[inline]
     fn quotient(self, divisor: u64) -> u64 {
@@ -227,10 +220,7 @@ pub struct Wide<S> {
 
 impl<S: Significand> Wide<S> {
     /// Zero.
-    pub const ZERO: Wide<S> = Wide {
-        hi: S::ZERO,
-        lo: S::ZERO,
-    };
+    pub const ZERO: Wide<S> = Wide { hi: S::ZERO, lo: S::ZERO };
 
     /// The sum, which must fit.
     #[inline]
@@ -238,10 +228,7 @@ impl<S: Significand> Wide<S> {
     pub fn plus(self, other: Wide<S>) -> Wide<S> {
         let (lo, carry) = self.lo.overflowing_add(other.lo);
         let hi = self.hi + other.hi;
-        Wide {
-            hi: if carry { hi + S::ONE } else { hi },
-            lo,
-        }
+        Wide { hi: if carry { hi + S::ONE } else { hi }, lo }
     }
 
     /// The difference; `self >= other`.
@@ -250,20 +237,13 @@ impl<S: Significand> Wide<S> {
     pub fn minus(self, other: Wide<S>) -> Wide<S> {
         let (lo, borrow) = self.lo.overflowing_sub(other.lo);
         let hi = self.hi - other.hi;
-        Wide {
-            hi: if borrow { hi - S::ONE } else { hi },
-            lo,
-        }
+        Wide { hi: if borrow { hi - S::ONE } else { hi }, lo }
     }
 
     /// The number of zeros above the leading one.
     #[inline]
     pub fn leading_zeros(self) -> u32 {
-        if self.hi == S::ZERO {
-            S::BITS + self.lo.leading_zeros()
-        } else {
-            self.hi.leading_zeros()
-        }
+        if self.hi == S::ZERO { S::BITS + self.lo.leading_zeros() } else { self.hi.leading_zeros() }
     }
 
     /// Shifted left by any number of bits.
@@ -273,15 +253,9 @@ impl<S: Significand> Wide<S> {
         if by == 0 {
             self
         } else if by < S::BITS {
-            Wide {
-                hi: (self.hi << by) | (self.lo >> (S::BITS - by)),
-                lo: self.lo << by,
-            }
+            Wide { hi: (self.hi << by) | (self.lo >> (S::BITS - by)), lo: self.lo << by }
         } else if by < 2 * S::BITS {
-            Wide {
-                hi: self.lo << (by - S::BITS),
-                lo: S::ZERO,
-            }
+            Wide { hi: self.lo << (by - S::BITS), lo: S::ZERO }
         } else {
             Wide::ZERO
         }
@@ -296,16 +270,10 @@ impl<S: Significand> Wide<S> {
         } else if by < S::BITS {
             let lost = self.lo << (S::BITS - by);
             let lo = (self.lo >> by) | (self.hi << (S::BITS - by));
-            Wide {
-                hi: self.hi >> by,
-                lo: lo.with_sticky(lost != S::ZERO),
-            }
+            Wide { hi: self.hi >> by, lo: lo.with_sticky(lost != S::ZERO) }
         } else {
             let lo = self.hi.shift_right_sticky(by - S::BITS);
-            Wide {
-                hi: S::ZERO,
-                lo: lo.with_sticky(self.lo != S::ZERO),
-            }
+            Wide { hi: S::ZERO, lo: lo.with_sticky(self.lo != S::ZERO) }
         }
     }
 

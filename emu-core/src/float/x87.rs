@@ -26,11 +26,7 @@ pub fn fprem1(a: u128, b: u128, env: &mut Env) -> PartialRemainder {
 }
 
 fn partial_remainder(a: u128, b: u128, round: Round, env: &mut Env) -> PartialRemainder {
-    let complete = |value| PartialRemainder {
-        value,
-        quotient: 0,
-        complete: true,
-    };
+    let complete = |value| PartialRemainder { value, quotient: 0, complete: true };
     let (x, y) = (unpack::<F80>(env, a), unpack::<F80>(env, b));
     if x.is_nan() || y.is_nan() {
         return complete(propagate::<F80>(env, &[x, y]));
@@ -58,19 +54,11 @@ fn partial_remainder(a: u128, b: u128, round: Round, env: &mut Env) -> PartialRe
         // distance which is a multiple of 32.
         let by = distance & 31 | 32;
         let (rest, _) = truncated_rem(x.sig, y.sig, by);
-        return PartialRemainder {
-            value: packed(env, x.sign, x.exp - by, rest),
-            quotient: 0,
-            complete: false,
-        };
+        return PartialRemainder { value: packed(env, x.sign, x.exp - by, rest), quotient: 0, complete: false };
     }
 
     // In units of the smaller exponent.
-    let (exp, divisor) = if distance < 0 {
-        (x.exp, y.sig << 1)
-    } else {
-        (y.exp, y.sig)
-    };
+    let (exp, divisor) = if distance < 0 { (x.exp, y.sig << 1) } else { (y.exp, y.sig) };
     let (mut rest, mut quotient) = (x.sig, 0u64);
     for step in 0..=distance.max(0) {
         if step > 0 {
@@ -89,9 +77,5 @@ fn partial_remainder(a: u128, b: u128, round: Round, env: &mut Env) -> PartialRe
         sign = !sign;
         quotient = quotient.wrapping_add(1);
     }
-    PartialRemainder {
-        value: packed(env, sign, exp, rest),
-        quotient: (quotient & 7) as u8,
-        complete: true,
-    }
+    PartialRemainder { value: packed(env, sign, exp, rest), quotient: (quotient & 7) as u8, complete: true }
 }

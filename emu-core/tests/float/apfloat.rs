@@ -45,12 +45,7 @@ fn compare_result<A: Float>(what: &str, shape: Shape, env: Env, ours: u128, thei
     if value.is_nan() {
         assert!(shape.is_nan(ours), "{what}: {ours:x}, not a NaN");
     } else {
-        assert_eq!(
-            ours,
-            value.to_bits(),
-            "{what}: {ours:x}, not {:x}",
-            value.to_bits()
-        );
+        assert_eq!(ours, value.to_bits(), "{what}: {ours:x}, not {:x}", value.to_bits());
         if value.is_smallest_normalized() {
             expected.0 &= !Flags::UNDERFLOW.0;
             got.0 &= !Flags::UNDERFLOW.0;
@@ -80,56 +75,28 @@ fn operations<F: Raw, A: Float>(shape: Shape, cases: usize) -> usize {
             let check = |op: &str, ours: &dyn Fn(&mut Env) -> F::Bits, theirs: StatusAnd<A>| {
                 let mut env = Env::riscv(round);
                 let ours = F::to(ours(&mut env));
-                let what =
-                    format_args!("{} {op} {round:?} {a:x} {b:x} {c:x}", shape.name).to_string();
+                let what = format_args!("{} {op} {round:?} {a:x} {b:x} {c:x}", shape.name).to_string();
                 compare_result(&what, shape, env, ours, theirs);
             };
             check("add", &|e| add::<F>(u, v, e), x.add_r(y, ap_round));
             check("sub", &|e| sub::<F>(u, v, e), x.sub_r(y, ap_round));
             check("mul", &|e| mul::<F>(u, v, e), x.mul_r(y, ap_round));
             check("div", &|e| div::<F>(u, v, e), x.div_r(y, ap_round));
-            let (kind, p, q) = [
-                (Fma::MulAdd, x, z),
-                (Fma::MulSub, x, -z),
-                (Fma::NegMulAdd, -x, z),
-                (Fma::NegMulSub, -x, -z),
-            ][case & 3];
-            check(
-                "fma",
-                &|e| fused_mul_add::<F>(u, v, w, kind, e),
-                p.mul_add_r(y, q, ap_round),
-            );
+            let (kind, p, q) =
+                [(Fma::MulAdd, x, z), (Fma::MulSub, x, -z), (Fma::NegMulAdd, -x, z), (Fma::NegMulSub, -x, -z)]
+                    [case & 3];
+            check("fma", &|e| fused_mul_add::<F>(u, v, w, kind, e), p.mul_add_r(y, q, ap_round));
             if F::EXP_BITS < 15 && case % 8 == 0 {
                 check("rem", &|e| rem::<F>(u, v, e), x.ieee_rem(y));
             }
-            check(
-                "rintx",
-                &|e| round_to_integral::<F>(u, round, true, e),
-                x.round_to_integral(ap_round),
-            );
+            check("rintx", &|e| round_to_integral::<F>(u, round, true, e), x.round_to_integral(ap_round));
 
             let n = integer(&mut rng);
             let n_signed = i128::from(n as i64);
-            check(
-                "from_u64",
-                &|e| from_u64::<F>(n, e),
-                A::from_u128_r(n.into(), ap_round),
-            );
-            check(
-                "from_i64",
-                &|e| from_i64::<F>(n as i64, e),
-                A::from_i128_r(n_signed, ap_round),
-            );
-            check(
-                "from_u32",
-                &|e| from_u32::<F>(n as u32, e),
-                A::from_u128_r((n as u32).into(), ap_round),
-            );
-            check(
-                "from_i32",
-                &|e| from_i32::<F>(n as i32, e),
-                A::from_i128_r((n as i32).into(), ap_round),
-            );
+            check("from_u64", &|e| from_u64::<F>(n, e), A::from_u128_r(n.into(), ap_round));
+            check("from_i64", &|e| from_i64::<F>(n as i64, e), A::from_i128_r(n_signed, ap_round));
+            check("from_u32", &|e| from_u32::<F>(n as u32, e), A::from_u128_r((n as u32).into(), ap_round));
+            check("from_i32", &|e| from_i32::<F>(n as i32, e), A::from_i128_r((n as i32).into(), ap_round));
             to_integers::<F, A>(a, round, ap_round);
         }
     }
@@ -148,37 +115,16 @@ fn to_integers<F: Raw, A: Float>(a: u128, round: Round, ap_round: ApRound) {
             let r = x.to_u128_r(bits, ap_round, &mut exact);
             (r.status, r.value as i128)
         };
-        let mut env = Env {
-            integers: IntRule::SaturateNanZero,
-            ..Env::riscv(round)
-        };
-        assert_eq!(
-            ours(&mut env),
-            value,
-            "{a:x} to {bits} bits, signed: {signed}, {round:?}"
-        );
-        assert_eq!(
-            env.flags,
-            flags(status),
-            "{a:x} to {bits} bits, signed: {signed}, {round:?}"
-        );
+        let mut env = Env { integers: IntRule::SaturateNanZero, ..Env::riscv(round) };
+        assert_eq!(ours(&mut env), value, "{a:x} to {bits} bits, signed: {signed}, {round:?}");
+        assert_eq!(env.flags, flags(status), "{a:x} to {bits} bits, signed: {signed}, {round:?}");
 
         let mut env = Env::riscv(round);
         let largest = (1i128 << (bits - usize::from(signed))) - 1;
         assert_eq!(ours(&mut env), if x.is_nan() { largest } else { value });
-        let mut env = Env {
-            integers: IntRule::Indefinite,
-            ..Env::riscv(round)
-        };
+        let mut env = Env { integers: IntRule::Indefinite, ..Env::riscv(round) };
         let indefinite = if signed { -largest - 1 } else { largest };
-        assert_eq!(
-            ours(&mut env),
-            if status.contains(Status::INVALID_OP) {
-                indefinite
-            } else {
-                value
-            }
-        );
+        assert_eq!(ours(&mut env), if status.contains(Status::INVALID_OP) { indefinite } else { value });
     };
     check(16, true, &|e| to_i16::<F>(u, round, e).into());
     check(16, false, &|e| to_u16::<F>(u, round, e).into());
@@ -196,11 +142,7 @@ where
     for (round, ap_round) in ROUNDS {
         for case in 0..cases {
             // Half precision and brain float: every one.
-            let a = if cases == 1 << 16 {
-                case as u128
-            } else {
-                from.operand(&mut rng)
-            };
+            let a = if cases == 1 << 16 { case as u128 } else { from.operand(&mut rng) };
             if from.is_nan(a) {
                 continue;
             }
@@ -324,15 +266,10 @@ where
             let mut root = x.sqrt();
             let error = root.mul_add(root, -x);
             if root.is_finite() && error != 0.0 {
-                let below = if error > 0.0 {
-                    root.to_bits() - 1
-                } else {
-                    root.to_bits()
-                };
+                let below = if error > 0.0 { root.to_bits() - 1 } else { root.to_bits() };
                 root = f64::from_bits(below | 1);
             }
-            let theirs: StatusAnd<A> =
-                Double::from_bits(root.to_bits().into()).convert_r(ap_round, &mut loses);
+            let theirs: StatusAnd<A> = Double::from_bits(root.to_bits().into()).convert_r(ap_round, &mut loses);
             compare_result(&format!("sqrt {round:?} {a:x}"), shape, env, ours, theirs);
         }
     }

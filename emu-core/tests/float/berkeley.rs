@@ -62,13 +62,7 @@ fn fma<F: Raw>(a: u128, b: u128, c: u128, kind: u64, env: &mut Env) -> u128 {
         (NanRule::Canonical, 3) => (Fma::NegMulSub, a ^ sign, c ^ sign),
         _ => (Fma::MulAdd, a, c),
     };
-    F::to(fused_mul_add::<F>(
-        F::from(a),
-        F::from(b),
-        F::from(c),
-        kind,
-        env,
-    ))
+    F::to(fused_mul_add::<F>(F::from(a), F::from(b), F::from(c), kind, env))
 }
 
 fn run<F: Raw>(op: &str, [a, b, c]: [u128; 3], n: u64, env: &mut Env) -> u128 {
@@ -119,9 +113,7 @@ fn check<F: Raw>(rule: &str, shape: Shape, base: Env) -> usize {
         }
         let op = parts.next().unwrap();
         assert!(OPS.contains(&op), "{op}");
-        let mut rng = Rng(name
-            .bytes()
-            .fold(0, |h: u64, b| h.wrapping_mul(31).wrapping_add(u64::from(b))));
+        let mut rng = Rng(name.bytes().fold(0, |h: u64, b| h.wrapping_mul(31).wrapping_add(u64::from(b))));
         let cases = match (op, shape.exp_bits, rule) {
             ("rem", 15, _) => 300,
             (_, _, "riscv") => 10000,
@@ -137,19 +129,13 @@ fn check<F: Raw>(rule: &str, shape: Shape, base: Env) -> usize {
                 let excluded = match (rule, op) {
                     ("sse", _) if op == "to_bf16" || shape.name == "bf16" => shape.is_nan(a),
                     ("sse", "fma") => shape.is_inf_times_zero(a, b) && shape.is_nan(c),
-                    ("arm" | "arm-dn", "fma") => {
-                        [a, b, c].iter().filter(|&&x| shape.is_nan(x)).count() > 1
-                    }
+                    ("arm" | "arm-dn", "fma") => [a, b, c].iter().filter(|&&x| shape.is_nan(x)).count() > 1,
                     _ => false,
                 };
                 if excluded {
                     continue;
                 }
-                let mut env = Env {
-                    round,
-                    precision: PRECISIONS[i % 3],
-                    ..base
-                };
+                let mut env = Env { round, precision: PRECISIONS[i % 3], ..base };
                 let r = run::<F>(op, [a, b, c], n, &mut env);
                 let flags = env.flags.0 & !Flags::ROUNDED_UP.0;
                 for word in [r as u64, (r >> 64) as u64, u64::from(flags)] {
@@ -157,10 +143,7 @@ fn check<F: Raw>(rule: &str, shape: Shape, base: Env) -> usize {
                     h ^= h >> 29;
                 }
                 if wanted_cases == name {
-                    println!(
-                        "{m} {} {a:032x} {b:032x} {c:032x} {n:016x} => {r:032x} {flags:02x}",
-                        i % 3
-                    );
+                    println!("{m} {} {a:032x} {b:032x} {c:032x} {n:016x} => {r:032x} {flags:02x}", i % 3);
                 }
                 total += 1;
             }
@@ -179,51 +162,32 @@ fn arm(default_nan: bool) -> Env {
 
 /// As [`Env::x87`] and [`Env::x86_sse`], except that SoftFloat knows no DENORMAL flag.
 fn x86(nan: NanRule) -> Env {
-    Env {
-        nan,
-        denormals: Denormals::Use,
-        ..Env::x86_sse(0)
-    }
+    Env { nan, denormals: Denormals::Use, ..Env::x86_sse(0) }
 }
 
 #[test]
 fn riscv_bf16() {
-    assert_eq!(
-        check::<Bf16>("riscv", BF16, Env::riscv(Round::NearestEven)),
-        60_000
-    );
+    assert_eq!(check::<Bf16>("riscv", BF16, Env::riscv(Round::NearestEven)), 60_000);
 }
 
 #[test]
 fn riscv_f16() {
-    assert_eq!(
-        check::<F16>("riscv", F16_, Env::riscv(Round::NearestEven)),
-        26 * 60_000
-    );
+    assert_eq!(check::<F16>("riscv", F16_, Env::riscv(Round::NearestEven)), 26 * 60_000);
 }
 
 #[test]
 fn riscv_f32() {
-    assert_eq!(
-        check::<F32>("riscv", F32_, Env::riscv(Round::NearestEven)),
-        27 * 60_000
-    );
+    assert_eq!(check::<F32>("riscv", F32_, Env::riscv(Round::NearestEven)), 27 * 60_000);
 }
 
 #[test]
 fn riscv_f64() {
-    assert_eq!(
-        check::<F64>("riscv", F64_, Env::riscv(Round::NearestEven)),
-        26 * 60_000
-    );
+    assert_eq!(check::<F64>("riscv", F64_, Env::riscv(Round::NearestEven)), 26 * 60_000);
 }
 
 #[test]
 fn riscv_f128() {
-    assert_eq!(
-        check::<F128>("riscv", F128_, Env::riscv(Round::NearestEven)),
-        25 * 60_000 + 1_800
-    );
+    assert_eq!(check::<F128>("riscv", F128_, Env::riscv(Round::NearestEven)), 25 * 60_000 + 1_800);
 }
 
 #[test]

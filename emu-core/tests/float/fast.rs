@@ -10,10 +10,7 @@ fn environments() -> Vec<Env> {
     all.extend([0x1f80, 0x9f80, 0x1fc0, 0x9fc0].map(Env::x86_sse));
     all.extend([0, 1 << 24].map(Env::arm));
     let known = all.clone();
-    all.extend(known.into_iter().map(|env| Env {
-        flags: Flags::INEXACT,
-        ..env
-    }));
+    all.extend(known.into_iter().map(|env| Env { flags: Flags::INEXACT, ..env }));
     all
 }
 
@@ -26,11 +23,7 @@ fn same<F: Raw, T: PartialEq + std::fmt::Debug>(
 ) {
     let (mut by_soft, mut by_fast) = (env, env);
     let (expected, got) = (soft(&mut by_soft), fast(&mut by_fast));
-    assert_eq!(
-        (&got, by_fast),
-        (&expected, by_soft),
-        "{what} {operands:x?}"
-    );
+    assert_eq!((&got, by_fast), (&expected, by_soft), "{what} {operands:x?}");
 }
 
 fn check<F: Raw + Host>(shape: Shape, cases: usize)
@@ -45,41 +38,11 @@ where
             let c = shape.addend(&mut rng, a, b);
             let (x, y, z) = (F::from(a), F::from(b), F::from(c));
             let all = [a, b, c];
-            same::<F, _>(
-                "add",
-                all,
-                env,
-                |e| add::<F>(x, y, e),
-                |e| fast::add::<F>(x, y, e),
-            );
-            same::<F, _>(
-                "sub",
-                all,
-                env,
-                |e| sub::<F>(x, y, e),
-                |e| fast::sub::<F>(x, y, e),
-            );
-            same::<F, _>(
-                "mul",
-                all,
-                env,
-                |e| mul::<F>(x, y, e),
-                |e| fast::mul::<F>(x, y, e),
-            );
-            same::<F, _>(
-                "div",
-                all,
-                env,
-                |e| div::<F>(x, y, e),
-                |e| fast::div::<F>(x, y, e),
-            );
-            same::<F, _>(
-                "sqrt",
-                all,
-                env,
-                |e| sqrt::<F>(x, e),
-                |e| fast::sqrt::<F>(x, e),
-            );
+            same::<F, _>("add", all, env, |e| add::<F>(x, y, e), |e| fast::add::<F>(x, y, e));
+            same::<F, _>("sub", all, env, |e| sub::<F>(x, y, e), |e| fast::sub::<F>(x, y, e));
+            same::<F, _>("mul", all, env, |e| mul::<F>(x, y, e), |e| fast::mul::<F>(x, y, e));
+            same::<F, _>("div", all, env, |e| div::<F>(x, y, e), |e| fast::div::<F>(x, y, e));
+            same::<F, _>("sqrt", all, env, |e| sqrt::<F>(x, e), |e| fast::sqrt::<F>(x, e));
             let kind = [Fma::MulAdd, Fma::MulSub, Fma::NegMulAdd, Fma::NegMulSub][i & 3];
             same::<F, _>(
                 "fma",
@@ -88,27 +51,9 @@ where
                 |e| fused_mul_add::<F>(x, y, z, kind, e),
                 |e| fast::fused_mul_add::<F>(x, y, z, kind, e),
             );
-            same::<F, _>(
-                "eq",
-                all,
-                env,
-                |e| eq::<F>(x, y, e),
-                |e| fast::eq::<F>(x, y, e),
-            );
-            same::<F, _>(
-                "lt",
-                all,
-                env,
-                |e| lt::<F>(x, y, e),
-                |e| fast::lt::<F>(x, y, e),
-            );
-            same::<F, _>(
-                "le",
-                all,
-                env,
-                |e| le::<F>(x, y, e),
-                |e| fast::le::<F>(x, y, e),
-            );
+            same::<F, _>("eq", all, env, |e| eq::<F>(x, y, e), |e| fast::eq::<F>(x, y, e));
+            same::<F, _>("lt", all, env, |e| lt::<F>(x, y, e), |e| fast::lt::<F>(x, y, e));
+            same::<F, _>("le", all, env, |e| le::<F>(x, y, e), |e| fast::le::<F>(x, y, e));
         }
     }
 }
@@ -127,64 +72,22 @@ fn f64() {
 #[test]
 fn edges() {
     let env = Env::riscv(Round::NearestEven);
-    let fractions = [
-        0,
-        1,
-        0x8_0000_0000_0000,
-        0xf_ffff_ffff_ffff,
-        0xf_ffff_f800_0000,
-        0x0_0000_0400_0000,
-        0x0_0000_0800_0000,
-    ];
-    for exp_a in [
-        1u64, 2, 54, 511, 512, 1023, 2040, 2041, 2042, 2043, 2044, 2045, 2046,
-    ] {
-        for exp_b in [
-            0u64, 1, 2, 3, 511, 512, 513, 970, 1023, 1988, 1989, 1990, 2040, 2041, 2042, 2043,
-            2044, 2045, 2046,
-        ] {
-            for (fa, fb, sign) in fractions.iter().flat_map(|&fa| {
-                fractions
-                    .iter()
-                    .flat_map(move |&fb| [(fa, fb, 0), (fa, fb, 1u64)])
-            }) {
+    let fractions =
+        [0, 1, 0x8_0000_0000_0000, 0xf_ffff_ffff_ffff, 0xf_ffff_f800_0000, 0x0_0000_0400_0000, 0x0_0000_0800_0000];
+    for exp_a in [1u64, 2, 54, 511, 512, 1023, 2040, 2041, 2042, 2043, 2044, 2045, 2046] {
+        for exp_b in
+            [0u64, 1, 2, 3, 511, 512, 513, 970, 1023, 1988, 1989, 1990, 2040, 2041, 2042, 2043, 2044, 2045, 2046]
+        {
+            for (fa, fb, sign) in
+                fractions.iter().flat_map(|&fa| fractions.iter().flat_map(move |&fb| [(fa, fb, 0), (fa, fb, 1u64)]))
+            {
                 let (a, b) = (exp_a << 52 | fa, sign << 63 | exp_b << 52 | fb);
-                for env in [
-                    env,
-                    Env {
-                        flags: Flags::INEXACT,
-                        ..env
-                    },
-                ] {
+                for env in [env, Env { flags: Flags::INEXACT, ..env }] {
                     let all = [a.into(), b.into(), 0];
-                    same::<F64, _>(
-                        "add",
-                        all,
-                        env,
-                        |e| add::<F64>(a, b, e),
-                        |e| fast::add::<F64>(a, b, e),
-                    );
-                    same::<F64, _>(
-                        "sub",
-                        all,
-                        env,
-                        |e| sub::<F64>(b, a, e),
-                        |e| fast::sub::<F64>(b, a, e),
-                    );
-                    same::<F64, _>(
-                        "mul",
-                        all,
-                        env,
-                        |e| mul::<F64>(a, b, e),
-                        |e| fast::mul::<F64>(a, b, e),
-                    );
-                    same::<F64, _>(
-                        "div",
-                        all,
-                        env,
-                        |e| div::<F64>(a, b, e),
-                        |e| fast::div::<F64>(a, b, e),
-                    );
+                    same::<F64, _>("add", all, env, |e| add::<F64>(a, b, e), |e| fast::add::<F64>(a, b, e));
+                    same::<F64, _>("sub", all, env, |e| sub::<F64>(b, a, e), |e| fast::sub::<F64>(b, a, e));
+                    same::<F64, _>("mul", all, env, |e| mul::<F64>(a, b, e), |e| fast::mul::<F64>(a, b, e));
+                    same::<F64, _>("div", all, env, |e| div::<F64>(a, b, e), |e| fast::div::<F64>(a, b, e));
                 }
             }
         }
@@ -203,20 +106,8 @@ fn conversions() {
                 y = y & !(0x7ff << 52) | (800 + (y >> 52 & 0x7ff) % 400) << 52;
             }
             let all = [a, y.into(), 0];
-            same::<F32, _>(
-                "f32_to_f64",
-                all,
-                env,
-                |e| convert::<F32, F64>(x, e),
-                |e| fast::f32_to_f64(x, e),
-            );
-            same::<F64, _>(
-                "f64_to_f32",
-                all,
-                env,
-                |e| convert::<F64, F32>(y, e),
-                |e| fast::f64_to_f32(y, e),
-            );
+            same::<F32, _>("f32_to_f64", all, env, |e| convert::<F32, F64>(x, e), |e| fast::f32_to_f64(x, e));
+            same::<F64, _>("f64_to_f32", all, env, |e| convert::<F64, F32>(y, e), |e| fast::f64_to_f32(y, e));
         }
     }
 }

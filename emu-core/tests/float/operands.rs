@@ -30,12 +30,7 @@ pub struct Shape {
 }
 
 const fn shape(name: &'static str, exp_bits: u32, frac_bits: u32, integer: bool) -> Shape {
-    Shape {
-        name,
-        exp_bits,
-        frac_bits,
-        integer,
-    }
+    Shape { name, exp_bits, frac_bits, integer }
 }
 
 pub const BF16: Shape = shape("bf16", 8, 7, false);
@@ -188,12 +183,6 @@ macro_rules! raw {
 }
 raw!(Bf16: u16, F16: u16, F32: u32, F64: u64, F80: u128, F128: u128);
 
-pub const ROUNDS: [Round; 6] = [
-    Round::NearestEven,
-    Round::TowardZero,
-    Round::Down,
-    Round::Up,
-    Round::NearestMaxMagnitude,
-    Round::Odd,
-];
+pub const ROUNDS: [Round; 6] =
+    [Round::NearestEven, Round::TowardZero, Round::Down, Round::Up, Round::NearestMaxMagnitude, Round::Odd];
 pub const PRECISIONS: [Precision; 3] = [Precision::Single, Precision::Double, Precision::Extended];

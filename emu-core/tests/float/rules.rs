@@ -73,16 +73,8 @@ fn min_and_max() {
         (Env::x86_sse(0x1fc0), Second, ONE | NEG, SUBNORMAL, ONE | NEG, 0, none),
     ];
     for &(env, flavour, a, b, smaller, larger, flags) in table {
-        assert_eq!(
-            with(env, |e| min::<F32>(a, b, flavour, e)),
-            (smaller, flags),
-            "min {flavour:?} {a:x} {b:x}"
-        );
-        assert_eq!(
-            with(env, |e| max::<F32>(a, b, flavour, e)),
-            (larger, flags),
-            "max {flavour:?} {a:x} {b:x}"
-        );
+        assert_eq!(with(env, |e| min::<F32>(a, b, flavour, e)), (smaller, flags), "min {flavour:?} {a:x} {b:x}");
+        assert_eq!(with(env, |e| max::<F32>(a, b, flavour, e)), (larger, flags), "max {flavour:?} {a:x} {b:x}");
     }
 }
 
@@ -96,27 +88,12 @@ fn order_of_f16() {
         let b = F16_.near(&mut rng, a) as u16;
         let a = a as u16;
         let (x, y) = (value(a), value(b));
-        assert_eq!(
-            with(riscv(), |e| compare_quiet::<F16>(a, b, e)).0,
-            x.partial_cmp(&y),
-            "{a:x} {b:x}"
-        );
+        assert_eq!(with(riscv(), |e| compare_quiet::<F16>(a, b, e)).0, x.partial_cmp(&y), "{a:x} {b:x}");
         if x.partial_cmp(&y) == Some(Ordering::Less) {
-            for flavour in [
-                MinMax::Number2019,
-                MinMax::Number2008,
-                MinMax::Propagate,
-                MinMax::Second,
-            ] {
+            for flavour in [MinMax::Number2019, MinMax::Number2008, MinMax::Propagate, MinMax::Second] {
                 for (p, q) in [(a, b), (b, a)] {
-                    assert_eq!(
-                        with(riscv(), |e| min::<F16>(p, q, flavour, e)),
-                        (a, Flags::NONE)
-                    );
-                    assert_eq!(
-                        with(riscv(), |e| max::<F16>(p, q, flavour, e)),
-                        (b, Flags::NONE)
-                    );
+                    assert_eq!(with(riscv(), |e| min::<F16>(p, q, flavour, e)), (a, Flags::NONE));
+                    assert_eq!(with(riscv(), |e| max::<F16>(p, q, flavour, e)), (b, Flags::NONE));
                 }
             }
         }
@@ -172,37 +149,16 @@ fn unsupported_and_pseudo_denormal_f80() {
     let indefinite = 0xffff << 64 | 3u128 << 62;
     let qnan = 0x7fff << 64 | 3u128 << 62 | 5;
     for unsupported in [1 << 64, 0x3fff << 64, 0x7fff << 64, 0x7fff << 64 | 1] {
-        assert_eq!(
-            with(env, |e| add::<F80>(unsupported, one, e)),
-            (indefinite, Flags::INVALID)
-        );
-        assert_eq!(
-            with(env, |e| add::<F80>(qnan, unsupported, e)),
-            (indefinite, Flags::INVALID)
-        );
-        assert_eq!(
-            with(env, |e| sqrt::<F80>(unsupported, e)),
-            (indefinite, Flags::INVALID)
-        );
-        assert_eq!(
-            with(env, |e| to_i64::<F80>(unsupported, Round::Up, e)),
-            (i64::MIN, Flags::INVALID)
-        );
-        assert_eq!(
-            with(env, |e| convert::<F80, F64>(unsupported, e)),
-            (0xfff8 << 48, Flags::INVALID)
-        );
+        assert_eq!(with(env, |e| add::<F80>(unsupported, one, e)), (indefinite, Flags::INVALID));
+        assert_eq!(with(env, |e| add::<F80>(qnan, unsupported, e)), (indefinite, Flags::INVALID));
+        assert_eq!(with(env, |e| sqrt::<F80>(unsupported, e)), (indefinite, Flags::INVALID));
+        assert_eq!(with(env, |e| to_i64::<F80>(unsupported, Round::Up, e)), (i64::MIN, Flags::INVALID));
+        assert_eq!(with(env, |e| convert::<F80, F64>(unsupported, e)), (0xfff8 << 48, Flags::INVALID));
     }
     // A pseudo-denormal has the value of the normal number with exponent 1.
     let (pseudo, normal) = (1u128 << 63, 1u128 << 64 | 1 << 63);
-    assert_eq!(
-        with(env, |e| compare::<F80>(pseudo, normal, e)),
-        (Some(Ordering::Equal), Flags::DENORMAL)
-    );
-    assert_eq!(
-        with(env, |e| mul::<F80>(pseudo, one, e)),
-        (normal, Flags::DENORMAL)
-    );
+    assert_eq!(with(env, |e| compare::<F80>(pseudo, normal, e)), (Some(Ordering::Equal), Flags::DENORMAL));
+    assert_eq!(with(env, |e| mul::<F80>(pseudo, one, e)), (normal, Flags::DENORMAL));
 }
 
 /// C1 of the x87's status word tells a magnitude that was rounded up.
@@ -214,28 +170,15 @@ fn rounded_up_f80() {
     let up = Flags::INEXACT | Flags::ROUNDED_UP;
     let third = 0x3ffd << 64 | 0xaaaa_aaaa_aaaa_aaaau128;
     // Round to nearest (0.101010...|10 rounds up), down, up, toward zero.
-    for (control, result, flags) in [
-        (0x37f, third + 1, up),
-        (0x77f, third, nx),
-        (0xb7f, third + 1, up),
-        (0xf7f, third, nx),
-    ] {
-        assert_eq!(
-            with(Env::x87(control), |e| div::<F80>(one, three, e)),
-            (result, flags),
-            "{control:x}"
-        );
+    for (control, result, flags) in
+        [(0x37f, third + 1, up), (0x77f, third, nx), (0xb7f, third + 1, up), (0xf7f, third, nx)]
+    {
+        assert_eq!(with(Env::x87(control), |e| div::<F80>(one, three, e)), (result, flags), "{control:x}");
     }
-    assert_eq!(
-        with(Env::x87(0x37f), |e| div::<F80>(three, one, e)),
-        (three, Flags::NONE)
-    );
+    assert_eq!(with(Env::x87(0x37f), |e| div::<F80>(three, one, e)), (three, Flags::NONE));
     let largest = 0x7ffe << 64 | u128::from(u64::MAX);
     let (result, flags) = with(Env::x87(0x37f), |e| add::<F80>(largest, largest, e));
-    assert_eq!(
-        (result, flags),
-        (0x7fff << 64 | 1 << 63, up | Flags::OVERFLOW)
-    );
+    assert_eq!((result, flags), (0x7fff << 64 | 1 << 63, up | Flags::OVERFLOW));
 }
 
 #[test]
@@ -261,11 +204,7 @@ fn fcvtmod() {
             -52..=-1 => (sig >> -exp) as u32,
             _ => 0,
         };
-        let expected = if a >> 63 != 0 {
-            magnitude.wrapping_neg()
-        } else {
-            magnitude
-        } as i32;
+        let expected = if a >> 63 != 0 { magnitude.wrapping_neg() } else { magnitude } as i32;
         assert_eq!(result, expected, "{a:x}");
         if flags == Flags::INVALID {
             low_parts += usize::from(result != 0);
@@ -320,24 +259,11 @@ fn nans_converted() {
         (arm(), 0x7ff0_0000_0000_0001, 0x7fc0_0000, Flags::INVALID),
         (riscv(), 0xfff8_0000_e000_0001, 0x7fc0_0000, Flags::NONE),
     ] {
-        assert_eq!(
-            with(env, |e| convert::<F64, F32>(a, e)),
-            (result, flags),
-            "{a:x}"
-        );
+        assert_eq!(with(env, |e| convert::<F64, F32>(a, e)), (result, flags), "{a:x}");
     }
-    assert_eq!(
-        with(sse(), |e| convert::<F32, Bf16>(0x7fbd_ca8c, e)),
-        (0x7ffd, Flags::INVALID)
-    );
-    assert_eq!(
-        with(sse(), |e| convert::<Bf16, F32>(0xfffc, e)),
-        (0xfffc_0000, Flags::NONE)
-    );
-    assert_eq!(
-        with(sse(), |e| convert::<F32, F64>(0xffc0_0007, e)),
-        (0xfff8_0000_e000_0000, Flags::NONE)
-    );
+    assert_eq!(with(sse(), |e| convert::<F32, Bf16>(0x7fbd_ca8c, e)), (0x7ffd, Flags::INVALID));
+    assert_eq!(with(sse(), |e| convert::<Bf16, F32>(0xfffc, e)), (0xfffc_0000, Flags::NONE));
+    assert_eq!(with(sse(), |e| convert::<F32, F64>(0xffc0_0007, e)), (0xfff8_0000_e000_0000, Flags::NONE));
 }
 
 #[test]
@@ -384,33 +310,15 @@ fn tiny_results() {
     // FTZ has no effect on an unmasked underflow.
     assert_eq!(Env::x86_sse(0x8780).tiny, Tiny::Subnormal);
     // Exact.
-    assert_eq!(
-        with(riscv(), |e| mul::<F32>(SMALLEST_NORMAL, half, e)),
-        (SUBNORMAL, Flags::NONE)
-    );
-    assert_eq!(
-        with(ftz, |e| mul::<F32>(SMALLEST_NORMAL | NEG, half, e)),
-        (NEG, uf | nx)
-    );
-    assert_eq!(
-        with(fz, |e| mul::<F32>(SMALLEST_NORMAL | NEG, half, e)),
-        (NEG, uf)
-    );
+    assert_eq!(with(riscv(), |e| mul::<F32>(SMALLEST_NORMAL, half, e)), (SUBNORMAL, Flags::NONE));
+    assert_eq!(with(ftz, |e| mul::<F32>(SMALLEST_NORMAL | NEG, half, e)), (NEG, uf | nx));
+    assert_eq!(with(fz, |e| mul::<F32>(SMALLEST_NORMAL | NEG, half, e)), (NEG, uf));
     // Inexact.
-    assert_eq!(
-        with(riscv(), |e| mul::<F32>(SMALLEST_NORMAL | 1, half, e)),
-        (SUBNORMAL, uf | nx)
-    );
+    assert_eq!(with(riscv(), |e| mul::<F32>(SMALLEST_NORMAL | 1, half, e)), (SUBNORMAL, uf | nx));
     // 2^-126 * (1 - 2^-24): a tie, rounded to the smallest normal number. With an unbounded exponent it is a number of 24
     // bits, and below 2^-126: tiny either way.
-    assert_eq!(
-        with(riscv(), |e| mul::<F32>(0x00ff_ffff, half, e)),
-        (SMALLEST_NORMAL, uf | nx)
-    );
-    assert_eq!(
-        with(arm(), |e| mul::<F32>(0x00ff_ffff, half, e)),
-        (SMALLEST_NORMAL, uf | nx)
-    );
+    assert_eq!(with(riscv(), |e| mul::<F32>(0x00ff_ffff, half, e)), (SMALLEST_NORMAL, uf | nx));
+    assert_eq!(with(arm(), |e| mul::<F32>(0x00ff_ffff, half, e)), (SMALLEST_NORMAL, uf | nx));
     // 2^-126 - 2^-177: below the smallest normal number, but rounded to 24 bits it is that. Tiny before rounding only.
     // The product is 2^-100 * -2^-77.
     let small = (127 - 100) << 23;
@@ -435,11 +343,7 @@ fn flags_of_the_manuals() {
         (Flags::ROUNDED_UP, 0x00, 0x00, 0x00),
     ];
     for (flag, fflags, mxcsr, fpsr) in all {
-        assert_eq!(
-            (flag.to_riscv(), flag.to_x86(), flag.to_arm()),
-            (fflags, mxcsr, fpsr),
-            "{flag:?}"
-        );
+        assert_eq!((flag.to_riscv(), flag.to_x86(), flag.to_arm()), (fflags, mxcsr, fpsr), "{flag:?}");
     }
     assert_eq!(Flags::from_riscv(0xff).0, 0x1f);
     let none = None;
@@ -456,41 +360,16 @@ fn flags_of_the_manuals() {
     for (rm, mode) in modes.into_iter().enumerate() {
         assert_eq!(Round::from_riscv(rm as u8), mode);
     }
-    assert_eq!(
-        [0, 1, 2, 3].map(Round::from_x86),
-        [
-            Round::NearestEven,
-            Round::Down,
-            Round::Up,
-            Round::TowardZero
-        ]
-    );
-    assert_eq!(
-        [0, 1, 2, 3].map(Round::from_arm),
-        [
-            Round::NearestEven,
-            Round::Up,
-            Round::Down,
-            Round::TowardZero
-        ]
-    );
+    assert_eq!([0, 1, 2, 3].map(Round::from_x86), [Round::NearestEven, Round::Down, Round::Up, Round::TowardZero]);
+    assert_eq!([0, 1, 2, 3].map(Round::from_arm), [Round::NearestEven, Round::Up, Round::Down, Round::TowardZero]);
 }
 
 /// The partial remainder against exact integers.
 #[test]
 fn partial_remainder() {
-    let env = Env {
-        denormals: Denormals::Use,
-        ..Env::x87(0x37f)
-    };
+    let env = Env { denormals: Denormals::Use, ..Env::x87(0x37f) };
     // A finite nonzero number is sig * 2^exp.
-    let parts = |a: u128| {
-        (
-            (a >> 64 & 0x7fff).max(1) as i32 - 16446,
-            a & u128::from(u64::MAX),
-            a >> 79 != 0,
-        )
-    };
+    let parts = |a: u128| ((a >> 64 & 0x7fff).max(1) as i32 - 16446, a & u128::from(u64::MAX), a >> 79 != 0);
     let mut rng = Rng(80);
     let (mut finished, mut unfinished, mut adjusted) = (0, 0, 0);
     for _ in 0..100_000 {
@@ -521,15 +400,8 @@ fn partial_remainder() {
                 assert_eq!(r, u128::from(sign) << 79, "{what} {a:x} {b:x}");
                 return;
             }
-            let zeros = (
-                sr.trailing_zeros() as i32,
-                magnitude.trailing_zeros() as i32,
-            );
-            assert_eq!(
-                (sr >> zeros.0, er + zeros.0),
-                (magnitude >> zeros.1, exp + zeros.1),
-                "{what} {a:x} {b:x}"
-            );
+            let zeros = (sr.trailing_zeros() as i32, magnitude.trailing_zeros() as i32);
+            assert_eq!((sr >> zeros.0, er + zeros.0), (magnitude >> zeros.1, exp + zeros.1), "{what} {a:x} {b:x}");
             assert_eq!(sr_sign, negative, "{what} {a:x} {b:x}");
         };
         if distance >= 64 {
@@ -539,61 +411,31 @@ fn partial_remainder() {
             assert_eq!((p.complete, p.quotient, flags), (false, 0, Flags::NONE));
             assert_eq!(with(env, |e| x87::fprem1(a, b, e)).0, p);
             // Normalised as the manual has it: a is reduced by a multiple of b * 2^(distance - by).
-            let (na, nb) = (
-                sa << (sa.leading_zeros() - 64),
-                sb << (sb.leading_zeros() - 64),
-            );
+            let (na, nb) = (sa << (sa.leading_zeros() - 64), sb << (sb.leading_zeros() - 64));
             let rest = (na << by) % nb;
             same_value(p.value, rest, log(ea, sa) - 63 - by, sign, "partial");
         } else if distance < -1 {
-            for p in [
-                with(env, |e| x87::fprem(a, b, e)),
-                with(env, |e| x87::fprem1(a, b, e)),
-            ] {
-                assert_eq!(
-                    p,
-                    (
-                        x87::PartialRemainder {
-                            value: a,
-                            quotient: 0,
-                            complete: true
-                        },
-                        Flags::NONE
-                    )
-                );
+            for p in [with(env, |e| x87::fprem(a, b, e)), with(env, |e| x87::fprem1(a, b, e))] {
+                assert_eq!(p, (x87::PartialRemainder { value: a, quotient: 0, complete: true }, Flags::NONE));
             }
         } else {
             finished += 1;
             // Both in units of the smaller exponent, normalised, so that they fit: 64 bits shifted by 63 at most.
-            let (na, nb) = (
-                sa << (sa.leading_zeros() - 64),
-                sb << (sb.leading_zeros() - 64),
-            );
+            let (na, nb) = (sa << (sa.leading_zeros() - 64), sb << (sb.leading_zeros() - 64));
             let unit = log(eb, sb).min(log(ea, sa)) - 63;
             let (na, nb) = (na << distance.max(0), nb << (-distance).max(0));
             let (q, r) = (na / nb, na % nb);
             let (p, flags) = with(env, |e| x87::fprem(a, b, e));
-            assert_eq!(
-                (p.complete, u128::from(p.quotient), flags),
-                (true, q & 7, Flags::NONE),
-                "{a:x} {b:x}"
-            );
+            assert_eq!((p.complete, u128::from(p.quotient), flags), (true, q & 7, Flags::NONE), "{a:x} {b:x}");
             same_value(p.value, r, unit, sign, "fprem");
             let up = 2 * r > nb || (2 * r == nb && q & 1 != 0);
             adjusted += usize::from(up);
             let (q, r) = if up { (q + 1, nb - r) } else { (q, r) };
             let (p, flags) = with(env, |e| x87::fprem1(a, b, e));
-            assert_eq!(
-                (p.complete, u128::from(p.quotient), flags),
-                (true, q & 7, Flags::NONE),
-                "{a:x} {b:x}"
-            );
+            assert_eq!((p.complete, u128::from(p.quotient), flags), (true, q & 7, Flags::NONE), "{a:x} {b:x}");
             same_value(p.value, r, unit, sign ^ up, "fprem1");
             assert_eq!(with(env, |e| rem::<F80>(a, b, e)).0, p.value);
         }
     }
-    assert!(
-        finished > 10_000 && unfinished > 10_000 && adjusted > 3_000,
-        "{finished} {unfinished} {adjusted}"
-    );
+    assert!(finished > 10_000 && unfinished > 10_000 && adjusted > 3_000, "{finished} {unfinished} {adjusted}");
 }

@@ -13,8 +13,8 @@ use crate::cpu::{CpuConfig, Ext};
 use crate::hart::Riscv;
 use crate::privileged;
 
-pub use decode::{decode, rows};
 pub(crate) use decode::{call, lift};
+pub use decode::{decode, rows};
 
 /// A hart at work.
 pub type H<'a> = Hart<'a, Riscv>;
