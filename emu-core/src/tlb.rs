@@ -54,6 +54,8 @@ pub struct Mapping {
     pub gpa: u64,
     /// log2 of the size in bytes of the leaf that it came from (the smaller of two stages): 12 and more.
     pub size_log2: u8,
+    /// log2 of the size in bytes of the second stage's leaf; 0 where there is one stage.
+    pub guest_size_log2: u8,
     /// Loads are allowed.
     pub read: bool,
     /// Stores are allowed, and whatever dirty bits there are have been set.
@@ -69,7 +71,7 @@ struct Entry {
 }
 
 const NONE: Entry =
-    Entry { tag: 0, map: Mapping { pa: 0, gpa: 0, size_log2: 12, read: false, write: false, keep: false } };
+    Entry { tag: 0, map: Mapping { pa: 0, gpa: 0, size_log2: 12, guest_size_log2: 0, read: false, write: false, keep: false } };
 
 /// What micro-ops probe. A tag is the page's virtual address with the space's id in the low 12 bits.
 #[derive(Clone, Copy)]
@@ -290,6 +292,27 @@ impl Tlb {
         }
     }
 
+    /// Drops the translations that went through the second-stage leaf of guest-physical address `gpa`, in every space whose
+    /// key `which` accepts.
+    pub fn drop_guest_page(&mut self, gpa: u64, mut which: impl FnMut(SpaceKey) -> bool) {
+        let spaces: Vec<u64> = self.ids.iter().filter(|(k, _)| which(**k)).map(|(_, id)| u64::from(*id)).collect();
+        if spaces.is_empty() {
+            return;
+        }
+        let covers = |e: &Entry| {
+            let size = e.map.guest_size_log2;
+            size != 0 && (e.map.gpa ^ gpa) >> size == 0 && spaces.contains(&(e.tag & PAGE_MASK))
+        };
+        for (e, f) in self.data.iter_mut().zip(self.fast.iter_mut()).filter(|(e, _)| covers(e)) {
+            *e = NONE;
+            *f = SLOW;
+        }
+        for e in self.fetch.iter_mut().filter(|e| covers(e)) {
+            *e = NONE;
+            self.fetch_epoch += 1;
+        }
+    }
+
     fn drop_one(&mut self, va: u64, space: Space) {
         let tag = Self::tag(va, space);
         let slot = Self::slot(va, space);
@@ -367,7 +390,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn map(pa: u64, size_log2: u8) -> Mapping {
-        Mapping { pa, gpa: pa, size_log2, read: true, write: true, keep: true }
+        Mapping { pa, gpa: pa, size_log2, guest_size_log2: 0, read: true, write: true, keep: true }
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Arch for Riscv {
     }
     fn walk(_h: &mut Hart<Self>, access: Access) -> Step<Mapping> {
         let pa = access.va & !0xfff;
-        Ok(Mapping { pa, gpa: pa, size_log2: 12, read: true, write: true, keep: true })
+        Ok(Mapping { pa, gpa: pa, size_log2: 12, guest_size_log2: 0, read: true, write: true, keep: true })
     }
     fn bus_error(_h: &mut Hart<Self>, access: Access) -> Stop {
         use crate::privileged::cause;

@@ -80,6 +80,8 @@ pub struct Access {
     pub intent: Intent,
     /// As whom: 0 is the vCPU as it is, other values are the architecture's own (a guest's memory, user rights ...).
     pub as_whom: u8,
+    /// Size in bytes of the part that lies in the page of `va`.
+    pub size: u8,
 }
 
 /// An instruction set with its privileged architecture: what a vCPU has besides its register file, and how it behaves.
@@ -463,20 +465,19 @@ impl<A: Arch> Hart<'_, A> {
     /// Translates an access of `size` bytes: everything that can fault in it but the bus.
     #[inline]
     pub fn resolve(&mut self, va: u64, size: u8, intent: Intent, as_whom: u8) -> Step<Place> {
-        let access = Access { va, intent, as_whom };
+        let access = Access { va, intent, as_whom, size };
         if va & (u64::from(size) - 1) != 0 {
             A::misaligned(self, access, size)?;
         }
-        let pa = self.translate(access)? | va & PAGE_MASK;
+        let here = (PAGE_MASK + 1 - (va & PAGE_MASK)).min(size.into()) as u8;
+        let pa = self.translate(Access { size: here, ..access })? | va & PAGE_MASK;
         if self.world.debug.watches_page(va) && self.world.debug.accessed(va, size, intent, self.core.index) {
             self.core.call_for_attention();
         }
-        let last = va.wrapping_add(u64::from(size) - 1);
         let mut beyond = None;
-        if (va ^ last) & !PAGE_MASK != 0 {
-            let page = last & !PAGE_MASK;
-            let next = self.translate(Access { va: page, ..access })?;
-            beyond = Some((next, (page.wrapping_sub(va)) as u8));
+        if here < size {
+            let va = va.wrapping_add(here.into());
+            beyond = Some((self.translate(Access { va, size: size - here, ..access })?, here));
         }
         Ok(Place { pa, beyond, access })
     }

@@ -231,7 +231,9 @@ impl<A: Arch> Hart<'_, A> {
                 }
             }
         }
-        let (lifted, beyond) = self.lift(pc, pa, left.min(MAX_BLOCK as u64) as usize)?;
+        // Rights that differ within the page are asked for each instruction.
+        let limit = if keep { left.min(MAX_BLOCK as u64) as usize } else { 1 };
+        let (lifted, beyond) = self.lift(pc, pa, limit)?;
         let insns = lifted.len() as u64;
         // A block that was cut short for this run alone is not worth keeping.
         let whole = left >= MAX_BLOCK as u64;
@@ -258,7 +260,7 @@ impl<A: Arch> Hart<'_, A> {
         if let Some(map) = self.core.mmu.fetch(pc, space) {
             return Ok((map.pa, true));
         }
-        let access = Access { va: pc, intent: Intent::Fetch, as_whom: 0 };
+        let access = Access { va: pc, intent: Intent::Fetch, as_whom: 0, size: 2 };
         let map: Mapping = A::walk(self, access)?;
         if !self.world.ram.contains(map.pa, PAGE_SIZE) {
             return Err(A::bus_error(self, access));
