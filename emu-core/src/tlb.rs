@@ -70,8 +70,10 @@ struct Entry {
     map: Mapping,
 }
 
-const NONE: Entry =
-    Entry { tag: 0, map: Mapping { pa: 0, gpa: 0, size_log2: 12, guest_size_log2: 0, read: false, write: false, keep: false } };
+const NONE: Entry = Entry {
+    tag: 0,
+    map: Mapping { pa: 0, gpa: 0, size_log2: 12, guest_size_log2: 0, read: false, write: false, keep: false },
+};
 
 /// What micro-ops probe. A tag is the page's virtual address with the space's id in the low 12 bits.
 #[derive(Clone, Copy)]

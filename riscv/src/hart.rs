@@ -6,9 +6,34 @@ use emu_core::time::VirtualTime;
 use emu_core::tlb::{Mapping, Space};
 use serde::{Deserialize, Serialize};
 
-use crate::cpu::CpuConfig;
+use crate::cpu::{CpuConfig, Ext};
 use crate::isa;
-use crate::privileged::csr::Csrs;
+use crate::platform::aclint::ticks_at;
+use crate::privileged;
+use crate::privileged::csr::{Csrs, mnstatus, mstatus};
+
+/// Privilege modes without their virtualization mode (volume II, "Privilege Levels").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Priv {
+    /// U or VU.
+    User = 0,
+    /// HS (S) or VS.
+    Supervisor = 1,
+    /// M.
+    Machine = 3,
+}
+
+impl Priv {
+    /// From the encoding of mstatus.MPP.
+    pub fn from_bits(bits: u64) -> Self {
+        match bits & 3 {
+            0 => Priv::User,
+            1 => Priv::Supervisor,
+            _ => Priv::Machine,
+        }
+    }
+}
 
 /// Floating-point control and status (volume I, "Floating-Point Control and Status Register").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,17 +53,43 @@ pub struct Reservation {
     pub size: u8,
 }
 
+/// What a fault has to tell beyond cause and address: set by the walk that fails, taken by the trap that follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultDetails {
+    /// Guest-physical address of a guest-page fault.
+    pub gpa: u64,
+    /// For a fault in an implicit access of VS-stage translation: the pseudoinstruction for htinst.
+    pub pseudo: u32,
+    /// Bytes between the address of the access and the faulting one.
+    pub offset: u8,
+    /// Whether the faulting address is a guest virtual address, as far as the access alone tells (HLV, MPRV).
+    pub as_guest: bool,
+}
+
 /// Everything that a hart has besides registers and TLB.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Riscv {
     /// What it is.
     pub cpu: CpuConfig,
+    /// mhartid.
+    pub id: u64,
+    /// The privilege mode.
+    pub mode: Priv,
+    /// The virtualization mode, V.
+    pub v: bool,
     /// fcsr.
     pub fcsr: Fcsr,
     /// Set by LR, taken by SC; lost when the hart is descheduled, so that no other hart's store need be compared.
     pub reservation: Option<Reservation>,
     /// All other CSRs.
     pub csr: Csrs,
+    /// Whether the hart is stopped by the built-in firmware: no interrupt wakes it.
+    pub stopped: bool,
+    /// The built-in firmware serves this hart's calls from supervisor mode.
+    pub built_in_sbi: bool,
+    /// Lives from a fault to its trap.
+    #[serde(skip)]
+    pub fault: FaultDetails,
 }
 
 /// What code is lifted for, beyond its bytes.
@@ -58,14 +109,38 @@ impl Mode {
 }
 
 impl Riscv {
-    /// A hart after reset.
+    /// A hart after reset, in M-mode.
     pub fn new(cpu: CpuConfig) -> Self {
-        Riscv { cpu, fcsr: Fcsr::default(), reservation: None, csr: Csrs::default() }
+        Self::with_id(cpu, 0)
+    }
+
+    /// A hart with this mhartid, after reset.
+    pub fn with_id(cpu: CpuConfig, id: u64) -> Self {
+        let csr = Csrs::new(&cpu);
+        Riscv {
+            cpu,
+            id,
+            mode: Priv::Machine,
+            v: false,
+            fcsr: Fcsr::default(),
+            reservation: None,
+            csr,
+            stopped: false,
+            built_in_sbi: false,
+            fault: FaultDetails::default(),
+        }
     }
 
     /// What code is lifted for.
     pub fn code_mode(&self) -> Mode {
-        Mode(3)
+        let guest = if self.v { mstatus::FS.of(self.csr.vsstatus) } else { 3 };
+        let fs = mstatus::FS.of(self.csr.mstatus).min(guest);
+        Mode(u32::from(fs != 0) | u32::from(fs == 3) << 1)
+    }
+
+    /// Whether interrupts are enabled as a whole (Smrnmi: mnstatus.NMIE).
+    pub fn nmie(&self) -> bool {
+        !self.cpu.has(Ext::Smrnmi) || mnstatus::NMIE.is(self.csr.mnstatus)
     }
 }
 
@@ -73,58 +148,80 @@ impl Riscv {
 pub trait HartExt {
     /// Makes mstatus.FS (and vsstatus.FS in a guest) dirty.
     fn make_fs_dirty(&mut self);
+    /// mtime: the `time` CSR without htimedelta.
+    fn mtime(&self) -> u64;
 }
 
 impl HartExt for Hart<'_, Riscv> {
     fn make_fs_dirty(&mut self) {
+        mstatus::FS.put(&mut self.arch.csr.mstatus, 3);
+        if self.arch.v {
+            mstatus::FS.put(&mut self.arch.csr.vsstatus, 3);
+        }
         self.core.spaces_changed = true;
+    }
+
+    fn mtime(&self) -> u64 {
+        ticks_at(self.now()).wrapping_add(self.arch.csr.time_offset)
     }
 }
 
 impl Arch for Riscv {
     const REGISTERS: usize = 64;
-    fn level(&self) -> u8 {
-        1
-    }
+
     fn lift(&self, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8> {
         isa::lift(self, pc, bytes, lift)
     }
+
     fn mode(&self) -> u32 {
         self.code_mode().0
     }
+
+    fn level(&self) -> u8 {
+        1 + u8::from(self.v)
+    }
+
     fn call(h: &mut Hart<Self>, function: u16, operand: u32) -> Step {
         isa::call(h, function, operand)
     }
-    fn space(h: &mut Hart<Self>, _as_whom: u8, _intent: Intent) -> Space {
-        h.core.mmu.intern(emu_core::tlb::SpaceKey(0, 0))
+
+    fn space(h: &mut Hart<Self>, as_whom: u8, intent: Intent) -> Space {
+        privileged::space(h, as_whom, intent)
     }
-    fn walk(_h: &mut Hart<Self>, access: Access) -> Step<Mapping> {
-        let pa = access.va & !0xfff;
-        Ok(Mapping { pa, gpa: pa, size_log2: 12, guest_size_log2: 0, read: true, write: true, keep: true })
+
+    fn walk(h: &mut Hart<Self>, access: Access) -> Step<Mapping> {
+        privileged::walk(h, access)
     }
-    fn bus_error(_h: &mut Hart<Self>, access: Access) -> Stop {
-        use crate::privileged::cause;
-        let code = match access.intent {
-            Intent::Read => cause::LOAD_ACCESS,
-            Intent::Write => cause::STORE_ACCESS,
-            Intent::Fetch => cause::INSTRUCTION_ACCESS,
-        };
-        Stop::exception(code, access.va)
+
+    fn bus_error(h: &mut Hart<Self>, access: Access) -> Stop {
+        h.arch.fault = FaultDetails::default();
+        Stop::exception(privileged::access_fault(access.intent), access.va)
     }
-    fn trap(_h: &mut Hart<Self>, stop: Stop) -> Step {
-        Err(Stop { kind: emu_core::engine::StopKind::Shutdown, ..stop })
+
+    fn trap(h: &mut Hart<Self>, stop: Stop) -> Step {
+        privileged::take_exception(h, stop)
     }
-    fn interrupt(_h: &mut Hart<Self>) -> Step {
-        Ok(())
+
+    fn interrupt(h: &mut Hart<Self>) -> Step {
+        privileged::take_interrupt(h)
     }
-    fn signal(_h: &mut Hart<Self>, _signal: VcpuSignal) {}
-    fn tick(_h: &mut Hart<Self>) {}
-    fn wakes_at(_h: &Hart<Self>) -> Option<VirtualTime> {
-        None
+
+    fn signal(h: &mut Hart<Self>, signal: VcpuSignal) {
+        privileged::signal(h, signal);
     }
-    fn is_awake(_h: &Hart<Self>) -> bool {
-        false
+
+    fn tick(h: &mut Hart<Self>) {
+        privileged::tick(h);
     }
+
+    fn wakes_at(h: &Hart<Self>) -> Option<VirtualTime> {
+        privileged::wakes_at(h)
+    }
+
+    fn is_awake(h: &Hart<Self>) -> bool {
+        !h.arch.stopped && privileged::has_reason_to_wake(h)
+    }
+
     fn descheduled(&mut self) {
         self.reservation = None;
     }

@@ -13,6 +13,7 @@ use crate::cpu::{CpuConfig, Ext};
 use crate::hart::Riscv;
 use crate::privileged;
 
+pub(crate) use compressed::expand;
 pub(crate) use decode::{call, lift};
 pub use decode::{decode, rows};
 
@@ -82,6 +83,8 @@ pub enum Does {
     /// It is a call of this function, after which anything may have changed: mode, rights, the program counter
     /// (`core.next_pc`).
     CallAndEnd(fn(&mut H, Insn) -> Step),
+    /// As `CallAndEnd` where the predicate says so, else as `Call`.
+    CallEndingIf(fn(&mut H, Insn) -> Step, fn(Insn) -> bool),
     /// It uses floating-point registers: as `Lift`, but illegal where FS is off.
     LiftFloat(fn(&mut Lifting, Insn)),
     /// As `Call`, but illegal where FS is off; makes FS dirty.

@@ -1,9 +1,27 @@
 //! The privileged architecture (The RISC-V Instruction Set Manual, volume II).
 
+mod aia;
+pub mod counters;
 pub mod csr;
+pub mod csr_access;
+mod environment;
+mod instructions;
+mod interrupt;
+mod mmu;
+mod pmp;
+pub mod sbi;
+mod trap;
 
-use crate::isa::{H, Insn, Row};
-use emu_core::engine::Step;
+pub use csr_access::CSR_NAMES;
+pub use environment::{CacheBlock, require_cache_block, require_wrs};
+pub use instructions::ROWS;
+pub use interrupt::{NMI_PIN, irq};
+pub(crate) use interrupt::{has_reason_to_wake, signal, take_interrupt, tick, wakes_at};
+pub use mmu::debug_translate;
+pub(crate) use mmu::{access_fault, space, walk};
+pub use pmp::PmpRange;
+pub(crate) use trap::take_exception;
+pub use trap::{cause_name, interrupt_name};
 
 /// Exception codes (Machine Cause Register).
 pub mod cause {
@@ -30,27 +48,9 @@ pub mod cause {
     pub const STORE_GUEST_PAGE: u32 = 23;
 }
 
-/// Privileged instructions.
-pub const ROWS: &[Row] = &[];
+use emu_core::engine::{Step, Stop};
 
-/// What a cache-block instruction does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheBlock {
-    /// CBO.INVAL.
-    Invalidate,
-    /// CBO.CLEAN and CBO.FLUSH.
-    Clean,
-    /// CBO.ZERO.
-    Zero,
-}
-
-/// Whether a cache-block instruction may be executed here: *envcfg (volume II, "Machine Environment Configuration
-/// Register").
-pub fn require_cache_block(_h: &H, _what: CacheBlock) -> Step {
-    Ok(())
-}
-
-/// WRS.NTO: illegal or virtual where TW or VTW says so (volume I, "Zawrs").
-pub fn require_wrs(_h: &H, _insn: Insn) -> Step {
-    Ok(())
+/// A virtual-instruction exception for this instruction.
+pub fn virtual_instruction<T>() -> Step<T> {
+    Err(Stop::exception(cause::VIRTUAL_INSTRUCTION, 0))
 }
