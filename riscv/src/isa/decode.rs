@@ -4,13 +4,30 @@ use std::sync::LazyLock;
 
 use emu_core::engine::{Lift, Step};
 
-use super::{Does, H, Insn, Lifting, Row, compressed, illegal};
+use super::{Does, H, Insn, Lifting, Row, atomic, bitmanip, cache, compressed, float, illegal, integer, multiply};
 use crate::cpu::{CpuConfig, Ext};
 use crate::hart::{HartExt, Mode, Riscv};
 use crate::privileged;
 
 /// All tables, in the manual's order.
-const TABLES: &[&[Row]] = &[super::integer::ROWS, privileged::ROWS];
+const TABLES: &[&[Row]] = &[
+    integer::ROWS,
+    multiply::ROWS,
+    atomic::ROWS,
+    atomic::AMO_ROWS,
+    float::ROWS,
+    float::SINGLE,
+    float::SINGLE_SIGN,
+    float::DOUBLE,
+    float::HALF,
+    float::HALF_SIGN,
+    float::SINGLE_ZFA,
+    float::DOUBLE_ZFA,
+    float::HALF_ZFA,
+    bitmanip::ROWS,
+    cache::ROWS,
+    privileged::ROWS,
+];
 
 const COUNT: usize = {
     let (mut n, mut i) = (0, 0);
@@ -61,6 +78,7 @@ pub fn decode(insn: Insn, cpu: &CpuConfig) -> Option<(u16, &'static Row)> {
 /// Function numbers behind those of the rows.
 const ILLEGAL: u16 = COUNT as u16;
 const MAKE_FS_DIRTY: u16 = COUNT as u16 + 1;
+const CHECKED_JUMP: u16 = COUNT as u16 + 2;
 
 /// See [`Arch::lift`](emu_core::engine::Arch::lift).
 pub(crate) fn lift(arch: &Riscv, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8> {
@@ -105,6 +123,7 @@ pub(crate) fn call(h: &mut H, function: u16, operand: u32) -> Step {
             h.make_fs_dirty();
             Ok(())
         }
+        CHECKED_JUMP => integer::checked_jump(h, Insn(operand)),
         _ => match ROWS[usize::from(function)].does {
             Does::Call(f) | Does::CallAndEnd(f) | Does::CallEndingIf(f, _) | Does::CallFloat(f) => f(h, Insn(operand)),
             Does::Lift(_) | Does::LiftFloat(_) => unreachable!("it was lifted"),
@@ -113,11 +132,6 @@ pub(crate) fn call(h: &mut H, function: u16, operand: u32) -> Step {
 }
 
 impl Lifting<'_> {
-    /// The instruction is one that this hart does not have after all.
-    pub fn illegal(&mut self) {
-        self.lift.call_and_end(ILLEGAL, 0);
-    }
-
     /// Makes FS dirty. Call it behind the last micro-op that can fault, before the first floating-point register is
     /// written.
     pub fn make_fs_dirty(&mut self) {
@@ -126,7 +140,12 @@ impl Lifting<'_> {
         }
     }
 
-    /// Leaves for a static address, which must be aligned as the hart wants it: 2 bytes with C, else 4.
+    /// A jump that may have to fault.
+    pub(super) fn checked_jump(&mut self, i: Insn) {
+        self.lift.call_and_end(CHECKED_JUMP, i.0);
+    }
+
+    /// Whether it may jump to a static address, which must be aligned as the hart wants it: to 2 bytes with C, else to 4.
     pub fn may_jump_to(&self, target: u64) -> bool {
         self.cpu.has(Ext::C) || target & 3 == 0
     }

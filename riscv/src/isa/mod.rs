@@ -3,9 +3,14 @@
 //! The data path is lifted to micro-ops; everything else is a function that a micro-op calls. Compressed instructions are
 //! expanded first, as the manual defines them.
 
+mod atomic;
+mod bitmanip;
+mod cache;
 mod compressed;
 mod decode;
+mod float;
 mod integer;
+mod multiply;
 
 use emu_core::engine::{Hart, Lift, Step, Stop};
 
