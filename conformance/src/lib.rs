@@ -10,3 +10,5 @@ pub mod guests;
 pub mod initramfs;
 pub mod modules;
 pub mod prepare;
+pub mod riscv_tests;
+pub mod suite;

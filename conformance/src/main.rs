@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use undervisor_conformance::debian::{Archive, Suite};
-use undervisor_conformance::{cache, prepare};
+use undervisor_conformance::{cache, prepare, riscv_tests, suite};
 
 /// Real inputs of the machines: kernels, firmware, guests.
 #[derive(Parser)]
@@ -27,6 +27,11 @@ enum Command {
         /// The packages; `linux-image-<architecture>` brings the kernel that it depends on
         #[arg(required = true)]
         packages: Vec<String>,
+    },
+    /// Runs the ELF files of riscv-tests
+    RiscvTests {
+        /// The directory that they are in
+        dir: PathBuf,
     },
     /// Kernel, initial RAM file system and firmware of a riscv64 machine
     PrepareRiscv64 {
@@ -58,6 +63,10 @@ fn main() -> anyhow::Result<()> {
                 let unpacked = archive.unpacked(package)?;
                 println!("{}\n    {}", unpacked.root.display(), unpacked.packages.join("\n    "));
             }
+        }
+        Command::RiscvTests { dir } => {
+            let outcomes = riscv_tests::run(&dir, riscv::cpu::CpuConfig::rv64())?;
+            print!("{}", suite::table(&outcomes));
         }
         Command::PrepareRiscv64 { suite, out, modules, gzip, refresh } => {
             let out = out.unwrap_or_else(|| cache::root().join(format!("boot/{suite}-riscv64")));
