@@ -41,6 +41,7 @@ numbers! {
     0x609 hvictl 0x60a henvcfg 0x60c hstateen0 0x643 htval 0x644 hip 0x645 hvip 0x646 hviprio1 0x647 hviprio2
     0x64a htinst 0x680 hgatp 0xe12 hgeip
     0x740 mnscratch 0x741 mnepc 0x742 mncause 0x744 mnstatus 0x747 mseccfg
+    0x7a0 tselect 0x7a1 tdata1 0x7a2 tdata2 0x7a3 tdata3 0x7a4 tinfo
     0xb00 mcycle 0xb02 minstret 0xc00 cycle 0xc01 time 0xc02 instret
     0xf11 mvendorid 0xf12 marchid 0xf13 mimpid 0xf14 mhartid 0xf15 mconfigptr
 }
@@ -843,7 +844,7 @@ pub(crate) fn write(h: &mut H, number: u16, value: u64) -> Step {
             c.mnstatus = masked(c.mnstatus, value, mpp | mpv | mnstatus::NMIE.mask()) | nmie;
         }
         n::mseccfg => c.mseccfg = value & (mseccfg::SSEED.mask() | mseccfg::USEED.mask()),
-        _ => {} // misa and whatever is read-only zero
+        _ => {} // misa, and whatever is read-only zero: there are no triggers (Sdtrig), so tdata1 says so at any tselect
     }
     Ok(())
 }
