@@ -28,11 +28,7 @@ pub struct Outcome {
 /// How many passed, failed, were skipped.
 pub fn counts(outcomes: &[Outcome]) -> [usize; 3] {
     let count = |f: fn(&Verdict) -> bool| outcomes.iter().filter(|o| f(&o.verdict)).count();
-    [
-        count(|v| *v == Verdict::Pass),
-        count(|v| matches!(v, Verdict::Fail(_))),
-        count(|v| matches!(v, Verdict::Skip(_))),
-    ]
+    [count(|v| *v == Verdict::Pass), count(|v| matches!(v, Verdict::Fail(_))), count(|v| matches!(v, Verdict::Skip(_)))]
 }
 
 /// One line a test, then the counts.
@@ -78,8 +74,7 @@ pub fn junit(suite: &str, outcomes: &[Outcome]) -> String {
 
 /// The files of a directory that `accepts` takes, by name.
 pub fn files(dir: &Path, accepts: impl Fn(&Path) -> bool) -> std::io::Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     files.retain(|p| p.is_file() && accepts(p));
     files.sort();
     Ok(files)

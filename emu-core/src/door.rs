@@ -28,6 +28,8 @@ pub struct Stamped {
     pub port: u32,
     /// What came.
     pub bytes: Vec<u8>,
+    /// It was taken from a pipe by guest demand; else it came by itself.
+    pub piped: bool,
 }
 
 /// The door. One a machine, lent to devices by [`DeviceCx`](crate::device::DeviceCx).
@@ -80,7 +82,7 @@ impl Door {
         let byte = input.as_mut()?.read();
         match byte {
             None => *input = None,
-            Some(byte) => self.note(port, &[byte]),
+            Some(byte) => self.note(port, &[byte], true),
         }
         byte
     }
@@ -88,7 +90,7 @@ impl Door {
     /// Input arrives now, stamped with the present count: typed at a terminal, or from a log being replayed.
     pub fn arrive(&mut self, port: u32, bytes: &[u8]) {
         slot(&mut self.waiting, port).extend(bytes);
-        self.note(port, bytes);
+        self.note(port, bytes, false);
     }
 
     /// Bytes that have entered and that no device has read: machine state.
@@ -101,12 +103,12 @@ impl Door {
         self.waiting = waiting;
     }
 
-    fn note(&mut self, port: u32, bytes: &[u8]) {
+    fn note(&mut self, port: u32, bytes: &[u8], piped: bool) {
         let at = self.count;
         if let Some(record) = &mut self.record {
             match record.last_mut() {
-                Some(last) if last.at == at && last.port == port => last.bytes.extend(bytes),
-                _ => record.push(Stamped { at, port, bytes: bytes.to_vec() }),
+                Some(last) if last.at == at && last.port == port && last.piped == piped => last.bytes.extend(bytes),
+                _ => record.push(Stamped { at, port, bytes: bytes.to_vec(), piped }),
             }
         }
     }
@@ -142,9 +144,6 @@ mod tests {
         assert_eq!(door.read(0), Some(b'b'));
         assert_eq!((door.read(0), door.read(1)), (None, None));
         let log = door.take_record();
-        assert_eq!(
-            log,
-            [Stamped { at: 7, port: 0, bytes: b"a".to_vec() }, Stamped { at: 9, port: 0, bytes: b"b".to_vec() }]
-        );
+        assert_eq!(log, [(7, b"a"), (9, b"b")].map(|(at, b)| Stamped { at, port: 0, bytes: b.to_vec(), piped: true }));
     }
 }

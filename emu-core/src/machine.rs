@@ -91,6 +91,8 @@ pub struct Machine<A: Arch> {
     pub vcpus: Vec<Vcpu<A>>,
     /// Comes back with [`End::Idle`] instead of jumping ahead in time: typed input may come.
     pub stops_when_idle: bool,
+    /// Comes back with [`End::Limit`] when the clock ([`Machine::count`]) has come to this.
+    pub stops_at: u64,
     waiting: Vec<bool>,
     schedule: Schedule,
     /// Instructions retired, and idle time skipped, in instructions.
@@ -137,7 +139,16 @@ impl<A: Arch + Clone> Machine<A> {
     pub fn new(world: World, arches: Vec<A>, schedule: Schedule) -> Self {
         let vcpus: Vec<_> = arches.into_iter().enumerate().map(|(i, arch)| Vcpu::new(i as u32, arch)).collect();
         assert!(!vcpus.is_empty(), "a machine has a vCPU");
-        Machine { waiting: vec![false; vcpus.len()], world, vcpus, stops_when_idle: false, schedule, count: 0, idle: 0 }
+        Machine {
+            waiting: vec![false; vcpus.len()],
+            world,
+            vcpus,
+            stops_when_idle: false,
+            stops_at: u64::MAX,
+            schedule,
+            count: 0,
+            idle: 0,
+        }
     }
 
     /// Instructions retired, and idle time skipped: the machine's clock.
@@ -180,7 +191,7 @@ impl<A: Arch + Clone> Machine<A> {
                 Some(Request::Reset) => return End::Reset,
                 None => {}
             }
-            if self.retired() >= limit {
+            if self.retired() >= limit || self.count >= self.stops_at {
                 return End::Limit;
             }
             let next_event = self.next_event();
@@ -199,7 +210,7 @@ impl<A: Arch + Clone> Machine<A> {
                     continue;
                 }
             }
-            let mut n = self.schedule.left.min(limit - self.retired());
+            let mut n = self.schedule.left.min(limit - self.retired()).min(self.stops_at - self.count);
             if let Some(at) = next_event {
                 n = n.min(self.world.frequency.instructions_until(at).saturating_sub(self.count)).max(1);
             }

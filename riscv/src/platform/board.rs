@@ -86,7 +86,7 @@ pub mod pin {
 }
 
 /// How device interrupts reach harts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum IrqChip {
     /// PLIC.
     Plic,
@@ -100,7 +100,7 @@ pub enum IrqChip {
 }
 
 /// What is in a virtio slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum VirtioDevice {
     /// A drive.
     Drive {

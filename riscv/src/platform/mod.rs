@@ -6,3 +6,4 @@ pub mod board;
 pub mod device_tree;
 pub mod imsic;
 pub mod plic;
+pub mod virt;

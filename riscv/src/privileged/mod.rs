@@ -21,7 +21,7 @@ pub use mmu::debug_translate;
 pub(crate) use mmu::{access_fault, space, walk};
 pub use pmp::PmpRange;
 pub(crate) use trap::take_exception;
-pub use trap::{cause_name, interrupt_name};
+pub use trap::{INTERRUPT_REASONS, cause_name, interrupt_name};
 
 /// Exception codes (Machine Cause Register).
 pub mod cause {

@@ -13,6 +13,9 @@ pub const MESSAGE_START: u32 = 0x2001;
 /// Message to a hart: drop translations.
 pub const MESSAGE_FENCE: u32 = 0x2002;
 
+/// Puts a hart where firmware would leave it: at the kernel in supervisor mode, or stopped.
+pub fn enter(_arch: &mut Riscv, _first: bool) {}
+
 /// ECALL from supervisor mode.
 pub(crate) fn call(_h: &mut H) -> Step {
     Ok(())

@@ -1,0 +1,196 @@
+//! What `undervisor` takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A computer in software, with the virtualization extensions, under real hypervisors
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+pub struct Options {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run a machine
+    #[command(after_long_help = EXAMPLES)]
+    Run(Box<Run>),
+    /// List CPU models and the extensions that can be switched
+    Cpus,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Debian's kernel under OpenSBI, 4 harts, until its shell is up:
+    undervisor run --smp 4 --memory 1G --firmware fw_dynamic.bin --kernel vmlinuz --initrd initrd.cpio \\
+      --append 'console=ttyS0' --expect 'login:'
+  The same without firmware (a small SBI is built in), with AIA and 3 guest interrupt files:
+    undervisor run --machine riscv64-virt,aia=aplic-imsic,guests=3 --kernel vmlinuz --initrd initrd.cpio
+  A bare ELF file in M-mode, its traps and exits as JSON lines:
+    undervisor run --firmware none --kernel hello.elf --trace run.jsonl --trace-format jsonl
+  A snapshot at an instruction, and on from there:
+    undervisor run --kernel vmlinuz --snapshot-at 2000000000 --snapshot boot.snap
+    undervisor run --restore boot.snap
+
+Keys in a terminal: Ctrl-A x quits, Ctrl-A Ctrl-A sends Ctrl-A.
+
+Exit codes:
+  0  powered off, or the expectation was met
+  1  the guest reported failure (its own code is in the JSON summary)
+  2  usage or bad input
+  3  the guest crashed or came to a deadlock; the cause is named
+  4  a limit was reached
+  5  --fail-on was met
+
+There is no user-mode network yet: a network device has no other end.";
+
+#[derive(Args)]
+pub struct Run {
+    /// The machine: riscv64-virt, with aia=none|aplic|aplic-imsic and guests=N (guest interrupt files of a hart)
+    #[arg(long, value_name = "NAME[,OPTION=VALUE]", help_heading = "Machine")]
+    pub machine: Option<String>,
+    /// CPU model and switches, such as rv64,+smrnmi,-svadu (see `undervisor cpus`)
+    #[arg(long, default_value = "rv64", value_name = "MODEL[,+EXT][,-EXT]", help_heading = "Machine")]
+    pub cpu: String,
+    /// Number of vCPUs
+    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Machine")]
+    pub smp: u32,
+    /// RAM: bytes, or with K, M, G
+    #[arg(long, default_value = "512M", value_parser = size, value_name = "SIZE", help_heading = "Machine")]
+    pub memory: u64,
+    /// A drive: raw file, written to; `,ro` read-only; `,overlay` keeps writes in memory
+    #[arg(long, value_name = "FILE[,ro|,overlay]", help_heading = "Machine")]
+    pub drive: Vec<String>,
+    /// Nominal frequency in hertz: instructions in a second of virtual time
+    #[arg(long, default_value_t = emu_core::time::DEFAULT_HERTZ, value_name = "HERTZ", help_heading = "Machine")]
+    pub frequency: u64,
+    /// Turn of a vCPU, in instructions
+    #[arg(long, default_value_t = emu_core::machine::DEFAULT_QUANTUM, value_name = "N", help_heading = "Machine")]
+    pub quantum: u64,
+    /// Varies turns and their order, and what entropy sources give; the same seed gives the same run
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Machine")]
+    pub seed: u64,
+
+    /// Firmware: an ELF or raw file, `none` (the kernel starts in M-mode), or `builtin` (a small SBI)
+    #[arg(long, default_value = "builtin", value_name = "FILE|none|builtin", help_heading = "Software")]
+    pub firmware: String,
+    /// Kernel: Linux Image, Image.gz, ELF
+    #[arg(long, value_name = "FILE", help_heading = "Software")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE", help_heading = "Software")]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line
+    #[arg(long, default_value = "", value_name = "TEXT", help_heading = "Software")]
+    pub append: String,
+
+    /// Where the console goes
+    #[arg(long, default_value = "stdio", value_name = "stdio|file:PATH|null", help_heading = "Console")]
+    pub console: String,
+    /// Succeed when a line of the console matches
+    #[arg(long, value_name = "REGEX", help_heading = "Console")]
+    pub expect: Option<String>,
+    /// Fail (code 5) when a line of the console matches
+    #[arg(long, value_name = "REGEX", help_heading = "Console")]
+    pub fail_on: Option<String>,
+
+    /// Stop (code 4) after so many instructions
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    pub max_instructions: Option<u64>,
+    /// What happens when the guest asks for a reset
+    #[arg(long, default_value = "exit", value_name = "WHAT", help_heading = "Run")]
+    pub on_reset: OnReset,
+    /// Take a snapshot after so many instructions, and go on
+    #[arg(long, value_name = "N", requires = "snapshot", help_heading = "Run")]
+    pub snapshot_at: Option<u64>,
+    /// Where the snapshot goes
+    #[arg(long, value_name = "FILE", requires = "snapshot_at", help_heading = "Run")]
+    pub snapshot: Option<PathBuf>,
+    /// Go on from a snapshot: the machine is the snapshot's
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub restore: Option<PathBuf>,
+    /// Log everything that comes from outside
+    #[arg(long, value_name = "FILE", conflicts_with = "replay", help_heading = "Run")]
+    pub record: Option<PathBuf>,
+    /// Run again with what was logged
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
+    pub replay: Option<PathBuf>,
+
+    /// Write events to a file
+    #[arg(long, value_name = "FILE", help_heading = "Reports")]
+    pub trace: Option<PathBuf>,
+    /// Which events: exits (traps, interrupts, returns, switches), devices, uops (micro-ops of each block)
+    #[arg(long, value_delimiter = ',', default_value = "exits,devices", value_name = "LIST", help_heading = "Reports")]
+    pub trace_events: Vec<TraceEvents>,
+    /// Form of the trace
+    #[arg(long, default_value = "text", value_name = "FORM", help_heading = "Reports")]
+    pub trace_format: TraceFormat,
+    /// Print exits by reason and level at the end
+    #[arg(long, help_heading = "Reports")]
+    pub stats: bool,
+    /// Write a summary
+    #[arg(long, value_name = "FILE", help_heading = "Reports")]
+    pub json: Option<PathBuf>,
+    /// Wait for a debugger at this address, such as 127.0.0.1:1234
+    #[arg(long, value_name = "ADDR", help_heading = "Reports")]
+    pub gdb: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnReset {
+    /// Start the machine again
+    Reboot,
+    /// End: code 3, for a kernel that panics asks for a reset
+    Exit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TraceEvents {
+    Exits,
+    Devices,
+    Uops,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TraceFormat {
+    Text,
+    Jsonl,
+}
+
+/// Bytes, with K, M or G for powers of 1024.
+pub fn size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().last() {
+        Some((i, 'k' | 'K')) => (&text[..i], 10),
+        Some((i, 'm' | 'M')) => (&text[..i], 20),
+        Some((i, 'g' | 'G')) => (&text[..i], 30),
+        _ => (text, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| "expected a number of bytes, such as 512M or 2G".to_owned())?;
+    let bytes = number.checked_mul(1 << shift).ok_or("that is more than 2^64 bytes")?;
+    if bytes == 0 || bytes % 4096 != 0 {
+        return Err("expected a multiple of 4096 bytes, and some".into());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("512M"), Ok(512 << 20));
+        assert_eq!(size("4096"), Ok(4096));
+        for bad in ["", "0", "1", "G", "-1M", "99999999999G", "1.5G"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_options_are_consistent() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+    }
+}

@@ -1,0 +1,76 @@
+//! What is told at the end of a run, and the lists that `undervisor` prints.
+
+use std::fmt::Write;
+
+use emu_core::event::{LEVELS, REASONS, Stats};
+use riscv::cpu::{CpuConfig, Ext};
+use riscv::privileged::{INTERRUPT_REASONS, cause_name, interrupt_name};
+use serde_json::{Value, json};
+
+/// The models and the extensions of each.
+pub fn cpus() -> String {
+    let mut text = String::from("RISC-V models (--cpu MODEL,+EXT,-EXT):\n");
+    for (name, what) in CpuConfig::MODELS {
+        let _ = writeln!(text, "  {name:6} {what}");
+    }
+    text.push_str("\nExtensions (on: part of rv64):\n");
+    for ext in Ext::ALL.iter().filter(|e| **e != Ext::I) {
+        let state = if ext.is_default() { "on " } else { "off" };
+        let needs: Vec<_> = ext.needs().iter().map(|e| e.name()).collect();
+        let needs = if needs.is_empty() { String::new() } else { format!("needs {}", needs.join(", ")) };
+        let _ = writeln!(text, "  {state} {:12} {needs}", ext.name());
+    }
+    text
+}
+
+/// The name of a reason, as RISC-V numbers them.
+pub fn reason_name(reason: usize) -> &'static str {
+    let reason = reason as u32;
+    if reason >= INTERRUPT_REASONS { interrupt_name(reason - INTERRUPT_REASONS) } else { cause_name(reason) }
+}
+
+fn exits(stats: &Stats) -> impl Iterator<Item = (usize, usize, u64)> + '_ {
+    (0..LEVELS).flat_map(move |l| (0..REASONS).map(move |r| (l, r, stats.exits[l][r]))).filter(|(.., n)| *n != 0)
+}
+
+/// The counts as a table.
+pub fn stats_table(stats: &Stats) -> String {
+    let mut text = String::from("level  instructions\n");
+    for (level, n) in stats.instructions.iter().enumerate().filter(|(_, n)| **n != 0) {
+        let _ = writeln!(text, "L{level:<5} {n:>15}");
+    }
+    text.push_str("\nlevel  traps and interrupts                          count\n");
+    let mut all: Vec<_> = exits(stats).collect();
+    all.sort_by_key(|(l, _, n)| (*l, u64::MAX - n));
+    for (level, reason, n) in all {
+        let _ = writeln!(text, "L{level:<5} {:40} {n:>12}", reason_name(reason));
+    }
+    let switches: Vec<_> = (0..LEVELS)
+        .flat_map(|a| (0..LEVELS).map(move |b| (a, b)))
+        .map(|(a, b)| (a, b, stats.switches[a][b]))
+        .filter(|(.., n)| *n != 0)
+        .collect();
+    if !switches.is_empty() {
+        text.push_str("\nworld switches\n");
+        for (from, to, n) in switches {
+            let _ = writeln!(text, "L{from} -> L{to} {n:>15}");
+        }
+    }
+    text
+}
+
+/// The counts for the summary.
+pub fn stats_json(stats: &Stats) -> Value {
+    let mut levels = serde_json::Map::new();
+    for level in 0..LEVELS {
+        let mut reasons = serde_json::Map::new();
+        for (_, reason, n) in exits(stats).filter(|(l, ..)| *l == level) {
+            reasons.insert(reason_name(reason).into(), n.into());
+        }
+        let n = stats.instructions[level];
+        if n != 0 || !reasons.is_empty() {
+            levels.insert(format!("L{level}"), json!({ "instructions": n, "exits": reasons }));
+        }
+    }
+    Value::Object(levels)
+}
