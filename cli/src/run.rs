@@ -402,6 +402,11 @@ impl Runner<'_> {
                 "state_hash": hex,
                 "console_hash": console::hash(&self.seen),
                 "levels": report::stats_json(&stats),
+                "harts": self.machine.vcpus.iter().map(|v| json!({
+                    "pc": format!("{:#x}", v.core.pc),
+                    "mode": format!("{:?}", v.arch.mode),
+                    "virtual": v.arch.v,
+                })).collect::<Vec<_>>(),
             });
             let text = format!("{summary:#}\n");
             snapshot::write_aside(path, &[text.as_bytes()]).map_err(|e| about(path.display(), e))?;

@@ -94,6 +94,8 @@ pub struct Machine<A: Arch> {
     /// Comes back with [`End::Limit`] when the clock ([`Machine::count`]) has come to this.
     pub stops_at: u64,
     waiting: Vec<bool>,
+    /// When the timers of each vCPU want their tick, as of the last look at them.
+    planned: Vec<Option<VirtualTime>>,
     schedule: Schedule,
     /// Instructions retired, and idle time skipped, in instructions.
     count: u64,
@@ -141,6 +143,7 @@ impl<A: Arch + Clone> Machine<A> {
         assert!(!vcpus.is_empty(), "a machine has a vCPU");
         Machine {
             waiting: vec![false; vcpus.len()],
+            planned: vec![None; vcpus.len()],
             world,
             vcpus,
             stops_when_idle: false,
@@ -258,7 +261,8 @@ impl<A: Arch + Clone> Machine<A> {
                 let v = &mut self.vcpus[i];
                 v.core.stand_at(self.count);
                 let mut h = v.at(&mut self.world);
-                if A::wakes_at(&h).is_some_and(|t| t <= now) {
+                if self.planned[i].is_some_and(|t| t <= now) {
+                    self.planned[i] = None;
                     A::tick(&mut h);
                 }
                 if self.waiting[i] && A::is_awake(&h) {
@@ -274,9 +278,10 @@ impl<A: Arch + Clone> Machine<A> {
     /// The next point of virtual time at which something happens by itself.
     pub fn next_event(&mut self) -> Option<VirtualTime> {
         let mut next = self.world.bus.wakes_at();
-        for v in &mut self.vcpus {
+        for (v, planned) in self.vcpus.iter_mut().zip(&mut self.planned) {
             v.core.stand_at(self.count);
             let at = A::wakes_at(&v.at(&mut self.world));
+            *planned = at;
             next = [next, at].into_iter().flatten().min();
         }
         next
@@ -399,6 +404,7 @@ impl<A: Arch + Clone> Machine<A> {
         }
         self.schedule = state.schedule;
         self.waiting = state.waiting;
+        self.planned.fill(None);
         self.count = state.count;
         self.idle = state.idle;
         Ok(())

@@ -128,7 +128,8 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
     /// Virtual time has come to a point that [`Arch::wakes_at`] named.
     fn tick(h: &mut Hart<Self>);
 
-    /// When the vCPU's own timers want [`Arch::tick`] next.
+    /// When the vCPU's own timers want [`Arch::tick`] next: a point of time to come. Asked when the vCPU calls for
+    /// attention, and whenever the machine comes back to it.
     fn wakes_at(h: &Hart<Self>) -> Option<VirtualTime>;
 
     /// Whether a vCPU that waits has a reason to go on.

@@ -454,6 +454,7 @@ fn value(h: &mut H, number: u16) -> Step<u64> {
             _ => 0,
         },
         n::mhartid => h.arch.id,
+        n::tinfo => 1, // there is no trigger at this tselect
         _ => 0,
     })
 }
