@@ -114,6 +114,7 @@ struct State<A: Arch> {
     vcpus: Vec<VcpuState<A>>,
     devices: Vec<(String, Vec<u8>)>,
     input: Vec<std::collections::VecDeque<u8>>,
+    shared: Vec<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -360,6 +361,7 @@ impl<A: Arch + Clone> Machine<A> {
             vcpus: vcpus.collect(),
             devices: self.world.bus.devices().map(|d| (d.name().to_owned(), d.save())).collect(),
             input: self.world.door.waiting().to_vec(),
+            shared: self.world.shared.clone(),
         };
         let ram = self.world.ram.snapshot();
         for v in &mut self.vcpus {
@@ -389,6 +391,7 @@ impl<A: Arch + Clone> Machine<A> {
         }
         self.world.bus.refresh_wakes();
         self.world.door.set_waiting(state.input);
+        self.world.shared = state.shared;
         self.world.frequency = state.frequency;
         for (v, s) in self.vcpus.iter_mut().zip(state.vcpus) {
             if s.regs.len() != A::REGISTERS {

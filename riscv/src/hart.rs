@@ -44,6 +44,17 @@ pub struct Fcsr {
     pub flags: u8,
 }
 
+/// Whether a hart takes part (SBI, "Hart State Management Extension").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunState {
+    /// It runs, or waits for an interrupt.
+    Running,
+    /// No interrupt wakes it.
+    Stopped,
+    /// It has been started and not run yet.
+    Starting,
+}
+
 /// What LR has reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
@@ -83,8 +94,10 @@ pub struct Riscv {
     pub reservation: Option<Reservation>,
     /// All other CSRs.
     pub csr: Csrs,
-    /// Whether the hart is stopped by the built-in firmware: no interrupt wakes it.
-    pub stopped: bool,
+    /// What the built-in firmware has made of the hart.
+    pub run_state: RunState,
+    /// When the built-in firmware raises a timer interrupt, in ticks of mtime.
+    pub sbi_timer: Option<u64>,
     /// The built-in firmware serves this hart's calls from supervisor mode.
     pub built_in_sbi: bool,
     /// Lives from a fault to its trap.
@@ -125,7 +138,8 @@ impl Riscv {
             fcsr: Fcsr::default(),
             reservation: None,
             csr,
-            stopped: false,
+            run_state: RunState::Running,
+            sbi_timer: None,
             built_in_sbi: false,
             fault: FaultDetails::default(),
         }
@@ -219,7 +233,11 @@ impl Arch for Riscv {
     }
 
     fn is_awake(h: &Hart<Self>) -> bool {
-        !h.arch.stopped && privileged::has_reason_to_wake(h)
+        match h.arch.run_state {
+            RunState::Running => privileged::has_reason_to_wake(h),
+            RunState::Stopped => false,
+            RunState::Starting => true,
+        }
     }
 
     fn descheduled(&mut self) {

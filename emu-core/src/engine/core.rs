@@ -8,6 +8,7 @@ use super::encode::{Exit, Handler, Op};
 use super::lift::Lift;
 use crate::bus::{Bus, BusCx, Space as BusSpace, VcpuSignal};
 use crate::debug::Debug;
+use crate::device::Request;
 use crate::door::Door;
 use crate::event::Events;
 use crate::ram::{PAGE_MASK, Ram};
@@ -321,6 +322,8 @@ pub struct World {
     pub events: Events,
     /// Breakpoints and watchpoints.
     pub debug: Debug,
+    /// Words that the vCPUs' architectures share, such as a built-in firmware's.
+    pub shared: Vec<u64>,
     pub(crate) blocks: BlockCache,
     /// Pages that hold translated code since lately: other vCPUs' TLBs must stop letting stores through to them.
     pub(crate) to_close: Vec<u64>,
@@ -338,6 +341,7 @@ impl World {
             frequency,
             events: Events::default(),
             debug: Debug::default(),
+            shared: Vec::new(),
             blocks: BlockCache::default(),
             to_close: Vec::new(),
             planned_wake: None,
@@ -552,6 +556,24 @@ impl<A: Arch> Hart<'_, A> {
         if self.world.bus.has_news(self.world.planned_wake) || self.world.ram.has_killed() {
             self.core.leave = true;
         }
+    }
+
+    /// Sends a signal to a vCPU: it is delivered before the next instruction of any vCPU.
+    pub fn send(&mut self, vcpu: u32, signal: VcpuSignal) {
+        self.world.bus.for_vcpus.push((vcpu, signal));
+        self.after_bus();
+    }
+
+    /// Asks something of the machine as a whole. The first request stands.
+    pub fn request(&mut self, request: Request) {
+        self.world.bus.request.get_or_insert(request);
+        self.after_bus();
+    }
+
+    /// Takes a byte that has come in through a port of the door.
+    pub fn read_door(&mut self, port: u32) -> Option<u8> {
+        self.world.door.count = self.core.count();
+        self.world.door.read(port)
     }
 
     /// Loads from a resolved place, zero-extended.

@@ -128,14 +128,11 @@ impl<A: Arch> Vcpu<A> {
                 Ok(())
             }
             Exit::Stop => {
-                let Present { pc, next, index, note } = self.instruction(world);
+                let Present { pc, index, note, .. } = self.instruction(world);
                 self.core.note = note;
                 self.core.pc = pc;
                 self.core.budget -= index;
                 let stop = self.core.stop;
-                if matches!(stop.kind, StopKind::Wait | StopKind::Yield) {
-                    self.core.next_pc = next;
-                }
                 self.stopped(world, stop)
             }
         }

@@ -277,6 +277,7 @@ pub fn build(config: &VirtConfig, images: &Images) -> Result<Machine<Riscv>, Vir
     let bytes: Vec<u8> = info.iter().flat_map(|w| w.to_le_bytes()).collect();
     loaded.put(&mut machine, config, "the firmware's information", info_at, &bytes)?;
 
+    machine.world.shared = sbi::shared_words(config.harts);
     for id in 0..machine.vcpus.len() {
         let vcpu = &mut machine.vcpus[id];
         vcpu.core.regs[10] = id as u64;

@@ -486,7 +486,7 @@ fn stateen_bits(h: &H, i: usize) -> u64 {
 }
 
 /// Bits of menvcfg that there are.
-fn menvcfg_bits(cpu: &CpuConfig) -> u64 {
+pub(crate) fn menvcfg_bits(cpu: &CpuConfig) -> u64 {
     let has = |e: Ext, field: super::csr::Field| if cpu.has(e) { field.mask() } else { 0 };
     envcfg::FIOM.mask()
         | has(Ext::Zicbom, envcfg::CBIE)

@@ -49,6 +49,9 @@ pub const ROWS: &[Row] = &[
 
 /// ECALL (Environment Call and Breakpoint).
 fn ecall(h: &mut H, _: Insn) -> Step {
+    if h.arch.built_in_sbi && h.arch.mode == Priv::Supervisor && !h.arch.v {
+        return super::sbi::call(h);
+    }
     let code = match (h.arch.mode, h.arch.v) {
         (Priv::User, _) => cause::ECALL_U,
         (Priv::Supervisor, false) => cause::ECALL_S,

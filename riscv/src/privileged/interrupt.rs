@@ -9,7 +9,7 @@ use super::counters;
 use super::csr::{Csrs, envcfg, hvictl, mstatus};
 use super::trap::{INTERRUPT, Target, take_interrupt_trap, take_nmi};
 use crate::cpu::Ext;
-use crate::hart::{HartExt, Priv, Riscv};
+use crate::hart::{HartExt, Priv, Riscv, RunState};
 use crate::platform::aclint::{MESSAGE_TIME_OFFSET, NANOSECONDS_PER_TICK};
 use crate::platform::imsic::FILE_S;
 
@@ -266,6 +266,7 @@ pub(crate) fn hviprio_mask(register: usize) -> u64 {
 
 /// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt).
 pub(crate) fn take_interrupt(h: &mut H) -> Step {
+    h.arch.run_state = RunState::Running;
     if !h.arch.nmie() {
         return Ok(());
     }
@@ -317,8 +318,10 @@ pub(crate) fn signal(h: &mut H, signal: VcpuSignal) {
         }
         VcpuSignal::Message { message: MESSAGE_TIME_OFFSET, value } => h.arch.csr.time_offset = value,
         VcpuSignal::Message { message: super::sbi::MESSAGE_IPI, .. } => h.arch.csr.mip |= SSI_BIT,
-        VcpuSignal::Message { message: super::sbi::MESSAGE_START, value } => super::sbi::started(h, value),
-        VcpuSignal::Message { message: super::sbi::MESSAGE_FENCE, value } => super::sbi::fence(h, value),
+        VcpuSignal::Message { message: super::sbi::MESSAGE_START, .. } => super::sbi::started(h),
+        VcpuSignal::Message { message: message @ super::sbi::MESSAGE_FENCE.., value } => {
+            super::sbi::fence(h, message, value);
+        }
         VcpuSignal::Message { message, value } => {
             if let Some(file) = h.arch.csr.files.get_mut(message as usize) {
                 file.set_pending(value as u32);
@@ -335,6 +338,10 @@ pub(crate) fn tick(h: &mut H) {
     if h.arch.csr.counters.see_to_overflows(now) {
         h.arch.csr.mip |= LCOFI_BIT;
     }
+    if h.arch.sbi_timer.is_some_and(|t| t <= h.mtime()) {
+        h.arch.sbi_timer = None;
+        h.arch.csr.mip |= STI_BIT;
+    }
     h.core.check_interrupts = true;
 }
 
@@ -348,6 +355,10 @@ pub(crate) fn wakes_at(h: &H) -> Option<VirtualTime> {
     let mut next = None;
     if has_stimecmp(h) && c.stimecmp > mtime {
         next = after(c.stimecmp - mtime);
+    }
+    if let Some(at) = h.arch.sbi_timer {
+        // One that is due already gets its tick at once.
+        next = after(at.saturating_sub(mtime)).map(|t| t.max(h.now() + 1));
     }
     if has_vstimecmp(h) {
         let time = mtime.wrapping_add(c.htimedelta);

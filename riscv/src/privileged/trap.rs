@@ -102,10 +102,6 @@ pub(crate) fn take_exception(h: &mut H, stop: Stop) -> Step {
     c.counters.traps += 1;
     c.counters.count(super::counters::Event::Exception);
     let code = stop.code;
-    if code == cause::ECALL_S && h.arch.built_in_sbi && !h.arch.v {
-        h.core.pc = h.core.pc.wrapping_add(4);
-        return super::sbi::call(h);
-    }
     let tval = match code {
         cause::ILLEGAL_INSTRUCTION | cause::VIRTUAL_INSTRUCTION => h.core.note.into(),
         _ => stop.value,
@@ -233,6 +229,9 @@ fn vector(tvec: u64, trap: &Trap) -> u64 {
 
 fn to_machine(h: &mut H, trap: Trap) -> Step {
     let (mode, v) = (h.arch.mode, h.arch.v);
+    if h.arch.built_in_sbi {
+        return Err(Stop { kind: StopKind::Shutdown, code: trap.code, value: h.core.pc });
+    }
     let nmie = h.arch.nmie();
     if h.arch.cpu.has(Ext::Smdbltrp) {
         // Double Trap Control in mstatus.
