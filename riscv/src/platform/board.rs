@@ -159,6 +159,8 @@ pub struct BoardConfig {
     pub uart_port: u32,
     /// Devices in virtio slots, from slot 0 on.
     pub virtio: Vec<VirtioDevice>,
+    /// The device tree is for a supervisor, without firmware that would amend it: machine-level devices are disabled there.
+    pub for_supervisor: bool,
 }
 
 impl Default for BoardConfig {
@@ -178,6 +180,7 @@ impl Default for BoardConfig {
             rtc_epoch: 0,
             uart_port: 0,
             virtio: Vec::new(),
+            for_supervisor: false,
         }
     }
 }
@@ -285,6 +288,27 @@ pub fn build(config: &BoardConfig, bus: &mut Bus) -> Result<Board, BoardError> {
         virtio.push(id);
     }
     Ok(Board { clint, sswi, irqchip, imsics, test, rtc, uart, virtio })
+}
+
+/// Sets up what firmware would set up at machine level: the APLIC's root domain delegates all sources to the supervisor's
+/// domain, and tells it where the interrupt files are (AIA, "Advanced PLIC").
+pub fn delegate_interrupts(config: &BoardConfig, write: &mut dyn FnMut(u64, u32)) {
+    const SOURCECFG: u64 = 0;
+    const DELEGATED_TO_CHILD_0: u32 = 1 << 10;
+    if config.irqchip == IrqChip::Plic {
+        return;
+    }
+    for source in 1..=u64::from(SOURCES) {
+        write(APLIC_M + SOURCECFG + 4 * source, DELEGATED_TO_CHILD_0);
+    }
+    if let IrqChip::AplicImsic { guest_files } = config.irqchip {
+        let hart_bits = u32::BITS - (config.harts - 1).leading_zeros();
+        let guest_bits = ImsicRegion::Supervisor { guest_files }.guest_index_bits();
+        write(APLIC_M + 0x1bc0, (IMSIC_M >> 12) as u32);
+        write(APLIC_M + 0x1bc4, hart_bits << 12);
+        write(APLIC_M + 0x1bc8, (IMSIC_S >> 12) as u32);
+        write(APLIC_M + 0x1bcc, guest_bits << 20);
+    }
 }
 
 /// Base of a virtio slot.

@@ -235,6 +235,7 @@ impl Tree<'_> {
                 self.interrupts_extended(&[pin])?;
             }
             if base == APLIC_M {
+                self.machine_level()?;
                 self.fdt.property_u32("riscv,children", phandle::IRQCHIP)?;
                 for name in ["riscv,delegation", "riscv,delegate"] {
                     self.fdt.property_array_u32(name, &[phandle::IRQCHIP, 1, SOURCES])?; // older firmware has the latter
@@ -246,9 +247,20 @@ impl Tree<'_> {
         Ok(())
     }
 
+    /// A device that supervisors must leave alone.
+    fn machine_level(&mut self) -> Result<()> {
+        if self.board.for_supervisor {
+            self.fdt.property_string("status", "disabled")?;
+        }
+        Ok(())
+    }
+
     fn imsic(&mut self, base: u64, region: ImsicRegion, pin: u32, own: u32) -> Result<()> {
         let node = self.device("interrupt-controller", base, region.size(self.board.harts), &["riscv,imsics"])?;
         self.interrupt_controller(0)?;
+        if base == IMSIC_M {
+            self.machine_level()?;
+        }
         self.fdt.property_null("msi-controller")?;
         self.fdt.property_u32("#msi-cells", 0)?;
         self.interrupts_extended(&[pin])?;

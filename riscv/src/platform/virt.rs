@@ -10,6 +10,7 @@
 
 use std::io::Read;
 
+use emu_core::bus::{BusCx, Space};
 use emu_core::engine::World;
 use emu_core::machine::{DEFAULT_QUANTUM, Machine, Schedule};
 use emu_core::ram::RamError;
@@ -206,6 +207,7 @@ fn board_config(config: &VirtConfig) -> BoardConfig {
         rtc_epoch: config.rtc_epoch,
         uart_port: CONSOLE,
         virtio: config.virtio.clone(),
+        for_supervisor: false,
     }
 }
 
@@ -251,6 +253,7 @@ pub fn build(config: &VirtConfig, images: &Images) -> Result<Machine<Riscv>, Vir
 
     // From the end of RAM down: device tree, firmware information, initial RAM disk.
     let mut board_config = board_config(config);
+    board_config.for_supervisor = images.firmware == Firmware::BuiltIn;
     let end = board::RAM + config.memory.min(3 << 30);
     let initrd_size = images.initrd.as_ref().map_or(0, |f| f.bytes.len() as u64);
     board_config.initrd = images.initrd.as_ref().map(|_| (0, initrd_size));
@@ -277,6 +280,13 @@ pub fn build(config: &VirtConfig, images: &Images) -> Result<Machine<Riscv>, Vir
     let bytes: Vec<u8> = info.iter().flat_map(|w| w.to_le_bytes()).collect();
     loaded.put(&mut machine, config, "the firmware's information", info_at, &bytes)?;
 
+    if board_config.for_supervisor {
+        let World { bus, ram, door, .. } = &mut machine.world;
+        board::delegate_interrupts(&board_config, &mut |address, value| {
+            let cx = BusCx { now: 0, ram, door };
+            bus.write(Space::Memory, address, 4, value.into(), cx).expect("the APLIC is there");
+        });
+    }
     machine.world.shared = sbi::shared_words(config.harts);
     for id in 0..machine.vcpus.len() {
         let vcpu = &mut machine.vcpus[id];
