@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use undervisor_conformance::debian::{Archive, Suite};
-use undervisor_conformance::{cache, prepare, riscv_tests, suite};
+use undervisor_conformance::{boots, cache, prepare, riscv_tests, suite};
 
 /// Real inputs of the machines: kernels, firmware, guests.
 #[derive(Parser)]
@@ -27,6 +27,24 @@ enum Command {
         /// The packages; `linux-image-<architecture>` brings the kernel that it depends on
         #[arg(required = true)]
         packages: Vec<String>,
+    },
+    /// Boots Debian's kernels with KVM and its guest
+    Boots {
+        /// The program under test
+        #[arg(long, default_value = "target/release/undervisor")]
+        undervisor: PathBuf,
+        /// Where files and consoles go [default: boots in the cache]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Where `prepare-riscv64` has put the files of each suite already
+        #[arg(long)]
+        prepared: Option<PathBuf>,
+        /// Every combination, not a pairwise cover
+        #[arg(long)]
+        full: bool,
+        /// Also write the outcome as JUnit's XML
+        #[arg(long)]
+        junit: Option<PathBuf>,
     },
     /// Runs the ELF files of riscv-tests
     RiscvTests {
@@ -63,6 +81,18 @@ fn main() -> anyhow::Result<()> {
                 let unpacked = archive.unpacked(package)?;
                 println!("{}\n    {}", unpacked.root.display(), unpacked.packages.join("\n    "));
             }
+        }
+        Command::Boots { undervisor, out, prepared, full, junit } => {
+            let out = out.unwrap_or_else(|| cache::root().join("boots"));
+            let files = boots::Files::prepare(&undervisor, &out, prepared.as_deref())?;
+            let matrix = if full { boots::full() } else { boots::pairwise() };
+            let mut outcomes = files.run_all(&matrix);
+            outcomes.extend(files.determinism());
+            print!("{}", suite::table(&outcomes));
+            if let Some(path) = junit {
+                std::fs::write(path, suite::junit("boots", &outcomes))?;
+            }
+            anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a boot failed");
         }
         Command::RiscvTests { dir } => {
             let outcomes = riscv_tests::run(&dir, riscv::cpu::CpuConfig::rv64())?;

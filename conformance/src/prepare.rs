@@ -156,6 +156,20 @@ pub struct Riscv64 {
     pub release: String,
 }
 
+impl Riscv64 {
+    /// The files as [`riscv64`] has left them in a directory.
+    pub fn at(dir: &Path) -> Self {
+        let file = |name: &str| dir.join(name);
+        Riscv64 {
+            image: file("Image"),
+            initrd: file("initrd.cpio"),
+            fw_dynamic: file("fw_dynamic.bin"),
+            fw_jump: file("fw_jump.bin"),
+            release: String::new(),
+        }
+    }
+}
+
 /// Makes `Image`, `initrd.cpio` (`initrd.cpio.gz`), `fw_{dynamic,jump}.{bin,elf}` and `packages.txt` in `out`.
 pub fn riscv64(suite: Suite, out: &Path, options: &Options) -> Result<Riscv64, Error> {
     let archive = Archive::new(suite, "riscv64");

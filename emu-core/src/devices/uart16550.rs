@@ -128,6 +128,8 @@ struct State {
     timed_out: bool,
     /// The outside had nothing. Input that arrives later comes with a tick.
     starved: bool,
+    /// Somebody waited for characters when that was last looked at.
+    awaited: bool,
     /// Reads of LSR in succession.
     polls: u8,
     /// The level of the interrupt line.
@@ -152,6 +154,7 @@ impl Default for State {
             timeout_at: None,
             timed_out: false,
             starved: false,
+            awaited: false,
             polls: 0,
             line: false,
         }
@@ -209,12 +212,15 @@ impl Uart16550 {
         if self.fifos() { [1, 4, 8, 14][usize::from(self.state.fcr >> 6)] } else { 1 }
     }
 
+    /// Whether anybody waits for characters.
+    fn is_awaited(&self) -> bool {
+        let s = &self.state;
+        s.mcr & mcr::LOOP == 0 && (s.ier & ier::ERBI != 0 || s.polls >= POLLS_OF_A_LISTENER)
+    }
+
     /// Whether the receiver takes a character from the wire if there is one.
     fn listens(&self) -> bool {
-        let s = &self.state;
-        s.mcr & mcr::LOOP == 0
-            && s.rx.len() < self.depth()
-            && (s.ier & ier::ERBI != 0 || s.polls >= POLLS_OF_A_LISTENER)
+        self.is_awaited() && self.state.rx.len() < self.depth()
     }
 
     /// What has happened since the last call.
@@ -223,6 +229,13 @@ impl Uart16550 {
             self.state.timeout_at = None;
             self.state.timed_out = true;
         }
+        // A character that waits on the wire takes its time once somebody listens: a driver that has just switched
+        // interrupts on and reads RBR to clear it must not lose input.
+        let awaited = self.is_awaited();
+        if awaited && !std::mem::replace(&mut self.state.awaited, awaited) {
+            self.state.next_rx = self.state.next_rx.max(cx.now.saturating_add(self.character_time()));
+        }
+        self.state.awaited = awaited;
         if self.listens() && !self.state.starved && self.state.next_rx <= cx.now {
             match cx.door.read(self.config.port) {
                 Some(byte) => {
@@ -602,7 +615,9 @@ mod tests {
         u.go(1_000_000_000);
         assert_eq!(u.0.wakes_at(), None, "nobody listens");
         u.w(IER, ier::ERBI);
-        u.go(0);
+        u.go(CHARACTER - 1);
+        assert!(!u.line(), "RBR can be read in vain until a character has had its time");
+        u.go(1);
         assert!(u.line());
         assert_eq!((u.r(IIR), u.r(RBR)), (iir::DATA_AVAILABLE, b'a'));
         assert!(!u.line());
@@ -631,6 +646,8 @@ mod tests {
         }
         u.r(LSR);
         u.r(LSR);
+        assert_eq!(u.r(LSR) & lsr::DR, 0);
+        u.go(CHARACTER);
         assert_eq!(u.r(LSR) & lsr::DR, 1);
         assert_eq!(u.r(RBR), b'a');
     }
@@ -641,7 +658,7 @@ mod tests {
         let mut u = Rig::new("0123456789");
         u.w(FCR, 0x41);
         u.w(IER, ier::ERBI);
-        u.go(2 * CHARACTER);
+        u.go(3 * CHARACTER);
         assert_eq!((u.r(IIR), u.0.state.rx.len()), (0xc1, 3));
         u.go(CHARACTER);
         assert_eq!(u.r(IIR), 0xc4, "four are there");

@@ -114,7 +114,8 @@ pub fn enter(arch: &mut Riscv, first: bool) {
     c.mcounteren = super::counters::COUNTER_BITS;
     // Kernels count on cycle, time and instret for user mode.
     c.scounteren = 7;
-    c.menvcfg |= csr_access::menvcfg_bits(&arch.cpu) & !(envcfg::ADUE.mask() | envcfg::DTE.mask() | envcfg::CBIE.mask());
+    c.menvcfg |=
+        csr_access::menvcfg_bits(&arch.cpu) & !(envcfg::ADUE.mask() | envcfg::DTE.mask() | envcfg::CBIE.mask());
     envcfg::CBIE.put(&mut c.menvcfg, if arch.cpu.has(Ext::Zicbom) { 1 } else { 0 });
     c.mseccfg = mseccfg::SSEED.mask();
     c.mstateen = [u64::MAX; 4];

@@ -1,0 +1,246 @@
+//! Boots of Debian's kernels with KVM and its guest, through the command line of `undervisor`.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rayon::prelude::*;
+
+use crate::debian::Suite;
+use crate::prepare::{self, Riscv64};
+use crate::suite::{Outcome, Verdict};
+
+/// One boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// Its name in tables.
+    pub name: String,
+    suite: Suite,
+    arguments: Vec<String>,
+    /// Lines that the console must show.
+    expected: Vec<String>,
+    /// What is typed, as a pipe.
+    input: &'static str,
+}
+
+/// What is varied. The order of values is that of [`pairwise`].
+const SUITES: [Suite; 2] = [Suite::Trixie, Suite::Sid];
+const HARTS: [u32; 3] = [1, 2, 4];
+
+impl Boot {
+    fn new(suite: Suite, harts: u32, aia: bool, sv57: bool, opensbi: bool) -> Self {
+        let machine = if aia { "riscv64-virt,aia=aplic-imsic,guests=3" } else { "riscv64-virt" };
+        // A hart without Sv48 has no Sv57 either, for its guests neither.
+        let cpu = if sv57 { "rv64" } else { "rv64,-sv48" };
+        let words = if aia { "kvmtest=aia" } else { "kvmtest" };
+        let mut arguments: Vec<String> =
+            ["--machine", machine, "--cpu", cpu, "--memory", "1G"].map(String::from).into();
+        arguments.extend(["--smp".into(), harts.to_string()]);
+        arguments.extend(["--append".into(), format!("console=ttyS0 quiet {words}")]);
+        arguments.extend(["--firmware".into(), if opensbi { "OPENSBI" } else { "builtin" }.into()]);
+        let name = format!(
+            "{suite}-{harts}-{}-{}-{}",
+            if aia { "aia" } else { "plic" },
+            if sv57 { "sv57x4" } else { "sv39x4" },
+            if opensbi { "opensbi" } else { "builtin" }
+        );
+        let expected = vec![
+            format!("UNDERVISOR-SHELL: up harts={harts} "),
+            "KVM-CLIENT: mmio count=100000 ".into(),
+            "KVM-CLIENT: OK".into(),
+            "UNDERVISOR-DONE rc=0".into(),
+        ];
+        Boot { name, suite, arguments, expected, input: "" }
+    }
+
+    fn with(mut self, name: &str, arguments: &[&str]) -> Self {
+        self.name = name.into();
+        self.arguments.extend(arguments.iter().map(|s| (*s).to_owned()));
+        self
+    }
+}
+
+/// Six boots in which every pair of values of suite, harts, interrupt controller, G-stage and firmware occurs.
+pub fn pairwise() -> Vec<Boot> {
+    vec![
+        Boot::new(Suite::Trixie, 1, false, true, true),
+        Boot::new(Suite::Sid, 1, true, false, false),
+        Boot::new(Suite::Sid, 2, false, false, true),
+        Boot::new(Suite::Trixie, 2, true, true, false),
+        Boot::new(Suite::Trixie, 4, false, false, false),
+        Boot::new(Suite::Sid, 4, true, true, true),
+    ]
+}
+
+/// Every combination.
+pub fn full() -> Vec<Boot> {
+    let mut boots = Vec::new();
+    for suite in SUITES {
+        for harts in HARTS {
+            for bits in 0..8 {
+                boots.push(Boot::new(suite, harts, bits & 4 != 0, bits & 2 != 0, bits & 1 != 0));
+            }
+        }
+    }
+    boots
+}
+
+/// The files that a boot needs, for each suite.
+pub struct Files {
+    suites: Vec<(Suite, Riscv64)>,
+    undervisor: PathBuf,
+    out: PathBuf,
+}
+
+impl Files {
+    /// Prepares them in `out`.
+    pub fn prepare(undervisor: &Path, out: &Path, prepared: Option<&Path>) -> anyhow::Result<Self> {
+        fs::create_dir_all(out)?;
+        let mut suites = Vec::new();
+        for suite in SUITES {
+            let files = match prepared {
+                Some(dir) => Riscv64::at(&dir.join(suite.to_string())),
+                None => {
+                    let dir = out.join(suite.to_string());
+                    prepare::riscv64(suite, &dir, &prepare::Options::default())?
+                }
+            };
+            suites.push((suite, files));
+        }
+        Ok(Files { suites, undervisor: undervisor.into(), out: out.into() })
+    }
+
+    fn of(&self, suite: Suite) -> &Riscv64 {
+        &self.suites.iter().find(|(s, _)| *s == suite).expect("every suite was prepared").1
+    }
+
+    fn path(&self, boot: &Boot, suffix: &str) -> PathBuf {
+        self.out.join(format!("{}.{suffix}", boot.name))
+    }
+
+    /// Runs a boot; returns its summary.
+    fn run(&self, boot: &Boot) -> Result<serde_json::Value, String> {
+        let files = self.of(boot.suite);
+        let summary_path = self.path(boot, "json");
+        let mut command = Command::new(&self.undervisor);
+        command.arg("run");
+        if !boot.arguments.iter().any(|a| a == "--restore") {
+            command.arg("--kernel").arg(&files.image).arg("--initrd").arg(&files.initrd);
+        }
+        for argument in &boot.arguments {
+            match argument.as_str() {
+                "OPENSBI" => command.arg(&files.fw_dynamic),
+                a => command.arg(a.replace("{out}", &self.out.to_string_lossy())),
+            };
+        }
+        command.args(["--max-instructions", "40000000000", "--fail-on", "Kernel panic|Oops", "--json"]);
+        command.arg(&summary_path);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("{}: {e}", self.undervisor.display()))?;
+        let mut stdin = child.stdin.take().expect("it is piped");
+        stdin.write_all(boot.input.as_bytes()).map_err(|e| e.to_string())?;
+        drop(stdin);
+        let output = child.wait_with_output().map_err(|e| e.to_string())?;
+        fs::write(self.path(boot, "console"), &output.stdout).map_err(|e| e.to_string())?;
+        let console = String::from_utf8_lossy(&output.stdout);
+        if output.status.code() != Some(0) {
+            let last = console.lines().last().unwrap_or_default().to_owned();
+            return Err(format!("{}: {} [{last}]", output.status, String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        if let Some(line) = boot.expected.iter().find(|e| !console.contains(e.as_str())) {
+            return Err(format!("the console does not show `{line}`"));
+        }
+        let summary = fs::read(&summary_path).map_err(|e| e.to_string())?;
+        serde_json::from_slice(&summary).map_err(|e| e.to_string())
+    }
+
+    fn outcome(&self, boot: &Boot) -> Outcome {
+        let result = self.run(boot);
+        let instructions = result.as_ref().ok().and_then(|s| s["instructions"].as_u64()).unwrap_or(0);
+        let verdict = match result {
+            Ok(_) => Verdict::Pass,
+            Err(why) => Verdict::Fail(why),
+        };
+        Outcome { name: boot.name.clone(), verdict, instructions }
+    }
+
+    /// Runs boots, two at a time on two processors.
+    pub fn run_all(&self, boots: &[Boot]) -> Vec<Outcome> {
+        boots.par_iter().map(|b| self.outcome(b)).collect()
+    }
+
+    /// The same run twice, another seed, a snapshot in the middle, a recording replayed: what must be the same is.
+    pub fn determinism(&self) -> Vec<Outcome> {
+        let short = |name: &str, arguments: &[&str]| {
+            let mut boot = Boot::new(Suite::Trixie, 4, true, true, true).with(name, arguments);
+            let at = boot.arguments.iter().position(|a| a == "--append").expect("it has one") + 1;
+            boot.arguments[at] = "console=ttyS0 quiet shell kvmtest=none,hello=1,mmio=2000,timer=5".into();
+            boot.expected.retain(|e| !e.contains("100000"));
+            boot.input = "echo typed $((6*7))\nexit\n";
+            boot.expected.push("typed 42".into());
+            boot
+        };
+        let snapshot = ["--seed", "7", "--snapshot-at", "1500000000", "--snapshot", "{out}/mid.snap"];
+        let boots = [
+            short("once", &["--seed", "7"]),
+            short("again-with-snapshot", &snapshot),
+            short("other-seed", &["--seed", "8"]),
+            short("record", &["--seed", "7", "--record", "{out}/typed.rec"]),
+        ];
+        let first: Vec<_> = boots.par_iter().map(|b| self.run(b)).collect();
+        let mut replay = short("replay", &["--seed", "7", "--replay", "{out}/typed.rec"]);
+        replay.input = "";
+        let mut restore = short("restore", &[]);
+        restore.arguments = vec!["--restore".into(), "{out}/mid.snap".into()];
+        restore.expected = vec!["UNDERVISOR-DONE rc=0".into()];
+        let second: Vec<_> = [&replay, &restore].par_iter().map(|b| self.run(b)).collect();
+
+        let state = |r: &Result<serde_json::Value, String>| {
+            r.as_ref().map(|s| (s["state_hash"].clone(), s["instructions"].clone())).map_err(Clone::clone)
+        };
+        let console =
+            |r: &Result<serde_json::Value, String>| r.as_ref().map(|s| s["console_hash"].clone()).map_err(Clone::clone);
+        let same = |name: &str, a: Result<String, String>, b: Result<String, String>, equal: bool| {
+            let verdict = match (a, b) {
+                (Ok(a), Ok(b)) if (a == b) == equal => Verdict::Pass,
+                (Ok(a), Ok(b)) => Verdict::Fail(format!("{a} and {b}")),
+                (Err(why), _) | (_, Err(why)) => Verdict::Fail(why),
+            };
+            Outcome { name: name.into(), verdict, instructions: 0 }
+        };
+        let text = |r: Result<(serde_json::Value, serde_json::Value), String>| r.map(|(h, n)| format!("{h} {n}"));
+        let words = |r: Result<serde_json::Value, String>| r.map(|h| h.to_string());
+        vec![
+            same("the same seed: the same state", text(state(&first[0])), text(state(&first[1])), true),
+            same("the same seed: the same console", words(console(&first[0])), words(console(&first[1])), true),
+            same("another seed: another run", text(state(&first[0])), text(state(&first[2])), false),
+            same("a snapshot, restored: the same state", text(state(&first[0])), text(state(&second[1])), true),
+            same("a recording, replayed: the same state", text(state(&first[3])), text(state(&second[0])), true),
+            same("a recording changes nothing", text(state(&first[0])), text(state(&first[3])), true),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_of_values_occurs() {
+        let parts = |b: &Boot| b.name.split('-').map(str::to_owned).collect::<Vec<_>>();
+        let cover: Vec<_> = pairwise().iter().map(parts).collect();
+        for boot in full().iter().map(parts) {
+            for i in 0..boot.len() {
+                for k in 0..i {
+                    assert!(cover.iter().any(|c| c[i] == boot[i] && c[k] == boot[k]), "{} {}", boot[i], boot[k]);
+                }
+            }
+        }
+        assert_eq!(full().len(), 48);
+    }
+}
