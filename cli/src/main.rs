@@ -1,6 +1,7 @@
 //! `undervisor`: the command line.
 
 mod console;
+mod demo;
 mod error;
 mod options;
 mod report;
@@ -23,6 +24,11 @@ fn main() -> ExitCode {
     };
     let result = match options.command {
         Command::Run(run) => run::run(*run),
+        Command::Demo => demo::run(),
+        Command::Features => {
+            print!("{}", report::features());
+            Ok(0)
+        }
         Command::Cpus => {
             print!("{}", report::cpus());
             Ok(0)

@@ -17,6 +17,10 @@ pub enum Command {
     /// Run a machine
     #[command(after_long_help = EXAMPLES)]
     Run(Box<Run>),
+    /// Run a hypervisor of our own with a guest, and show what happened: needs no file
+    Demo,
+    /// List what the processors have, and what they have not
+    Features,
     /// List CPU models and the extensions that can be switched
     Cpus,
 }

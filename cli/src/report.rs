@@ -23,6 +23,39 @@ pub fn cpus() -> String {
     text
 }
 
+/// What there is and what there is not: area, state, what it covers.
+const FEATURES: &[(&str, &str, &str)] = &[
+    ("RV64 base", "yes", "IMAFDC, Zicsr, Zifencei, Zicntr, Zihpm; misaligned loads and stores in hardware"),
+    ("Bit manipulation", "yes", "Zba, Zbb, Zbc, Zbs, Zbkb, Zbkc, Zbkx"),
+    ("Atomics", "yes", "Zaamo, Zalrsc, Zabha, Zacas, Zawrs"),
+    ("Floating point", "yes", "F, D, Zfh, Zfhmin, Zfa: all rounding modes, flags, NaN boxing, exact"),
+    ("Cache blocks", "yes", "Zicbom, Zicbop, Zicboz"),
+    ("Other unprivileged", "yes", "Zicond, Zihintpause, Zihintntl, Zimop, Zcmop, Zcb, Zkr"),
+    ("Vector", "no", "V 1.0, and so RVA23"),
+    ("Privilege", "yes", "M, S, U, HS, VS, VU; PMP with 16 entries"),
+    ("Paging", "yes", "Sv39, Sv48, Sv57; Svade, Svadu, Svinval, Svnapot, Svpbmt, Svvptc"),
+    ("Hypervisor", "yes", "H 1.0: two stages to Sv57x4, htinst, HLV/HSV, virtual-instruction exceptions"),
+    ("Timers", "yes", "Sstc with vstimecmp; ACLINT"),
+    ("State enable", "yes", "Smstateen, Ssstateen"),
+    ("Counters", "yes", "Sscofpmf, Smcntrpmf, Smcdeleg, Ssccfg; cycles, instructions, traps, interrupts, page walks"),
+    ("Double traps, NMI", "yes", "Ssdbltrp; Smdbltrp and Smrnmi as switches that are off by default"),
+    ("Interrupts", "yes", "PLIC; AIA: Smaia, Ssaia, APLIC, IMSIC with up to 63 guest files"),
+    ("Pointer masking, CFI", "no", "Smnpm, Ssnpm, Zicfilp, Zicfiss"),
+    ("Debug triggers", "no", "Sdtrig: there are none, and tinfo says so"),
+    ("IOMMU", "no", "RISC-V IOMMU"),
+    ("User-mode network", "no", "a network device has no other end"),
+    ("x86 VMX, SVM", "no", "not yet"),
+    ("Arm EL2", "no", "not yet"),
+];
+
+/// The features as a table.
+pub fn features() -> String {
+    FEATURES.iter().fold(String::new(), |mut text, (area, state, what)| {
+        let _ = writeln!(text, "{area:22} {state:4} {what}");
+        text
+    })
+}
+
 /// The name of a reason, as RISC-V numbers them.
 pub fn reason_name(reason: usize) -> &'static str {
     let reason = reason as u32;

@@ -190,7 +190,7 @@ pub(crate) fn clmul(x: u64, y: u64) -> u128 {
 pub(crate) fn or_combine(x: u64) -> u64 {
     let low = 0x7f7f_7f7f_7f7f_7f7f;
     // Bit 7 of each byte is set where the byte is not 0, then spread over the byte.
-    let some = ((x & low) + low | x) & !low;
+    let some = (((x & low) + low) | x) & !low;
     (some >> 7) * 255
 }
 

@@ -95,10 +95,8 @@ fn quadrant_1(x: u32, funct3: u32, cpu: &CpuConfig) -> Option<u32> {
         0 => i_type(imm, rd, 0, rd, OP_IMM),
         1 if rd != 0 => i_type(imm, rd, 0, rd, OP_IMM_32),
         2 => i_type(imm, 0, 0, rd, OP_IMM),
-        3 if imm == 0 => {
-            // c.mop.n
-            if cpu.has(Ext::Zcmop) && rd & 0x11 == 1 { NOP } else { return None }
-        }
+        3 if imm == 0 && cpu.has(Ext::Zcmop) && rd & 0x11 == 1 => NOP, // c.mop.n
+        3 if imm == 0 => return None,
         3 if rd == 2 => {
             let imm = bits(x, 12, 12, 9) | bits(x, 6, 6, 4) | bits(x, 5, 5, 6) | bits(x, 4, 3, 7) | bits(x, 2, 2, 5);
             i_type(sign_extend(imm, 10), 2, 0, 2, OP_IMM) // c.addi16sp

@@ -112,7 +112,7 @@ fn extension(number: u16) -> Option<Ext> {
         n::miselect..=n::mireg3 | n::mireg4..=n::mireg6 => Ext::Smcsrind,
         n::stopi | n::stopei | n::vstopi | n::vstopei | n::hvien | n::hvictl | n::hviprio1 | n::hviprio2 => Ext::Ssaia,
         n::mvien | n::mvip | n::mtopi | n::mtopei => Ext::Smaia,
-        0x3a0..=0x3af | 0x3b0..=0x3ef => Ext::Smpmp,
+        0x3a0..=0x3ef => Ext::Smpmp,
         n::mnscratch..=n::mncause | n::mnstatus => Ext::Smrnmi,
         n::mtinst => Ext::H,
         n::mtval2 => Ext::I,

@@ -40,7 +40,7 @@ mod pte {
     pub(super) const PBMT: u64 = 3 << 61;
     pub(super) const N: u64 = 1 << 63;
     pub(super) fn ppn(e: u64) -> u64 {
-        e >> 10 & (1 << 44) - 1
+        e >> 10 & ((1 << 44) - 1)
     }
 }
 

@@ -65,7 +65,7 @@ impl Pmp {
         let Some(config) = self.config.get(entry) else { return };
         let is_base = self.config.get(entry + 1).is_some_and(|c| c & LOCKED != 0 && matching(*c) == TOR);
         if config & LOCKED == 0 && !is_base {
-            self.address[entry] = value & (1 << 54) - 1;
+            self.address[entry] = value & ((1 << 54) - 1);
             self.decode();
         }
     }

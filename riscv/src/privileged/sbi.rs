@@ -257,7 +257,7 @@ fn remote_fence(h: &mut H, function: u64, a: &[u64; 6]) -> SbiResult {
     let messages: Vec<(u32, u64)> = if everything {
         vec![(MESSAGE_FENCE + all as u32, tag)]
     } else {
-        let number = |p: u64| first.wrapping_add(p) & (1 << 48) - 1;
+        let number = |p: u64| first.wrapping_add(p) & ((1 << 48) - 1);
         (0..pages).map(|p| (MESSAGE_FENCE + page as u32, tag | number(p))).collect()
     };
     send_to(h, a[0], a[1], &messages)
