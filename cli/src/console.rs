@@ -50,7 +50,8 @@ impl Output for Console {
             }
             // A prompt has no end of line: the unfinished line is looked at from its last character that is no letter.
             if !b.is_ascii_alphanumeric() || seen.line.len() == LONGEST_LINE {
-                let line = seen.line.trim_ascii_end();
+                let end = seen.line.iter().rposition(|b| !b"\r\n".contains(b)).map_or(0, |i| i + 1);
+                let line = &seen.line[..end];
                 let (expected, failed) =
                     [&self.expect, &self.fail_on].map(|r| r.as_ref().is_some_and(|r| r.is_match(line))).into();
                 seen.expected |= expected;
