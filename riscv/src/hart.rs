@@ -49,6 +49,8 @@ pub struct Fcsr {
 pub enum RunState {
     /// It runs, or waits for an interrupt.
     Running,
+    /// It waits for an interrupt, and its HSM state says so.
+    Suspended,
     /// No interrupt wakes it.
     Stopped,
     /// It has been started and not run yet.
@@ -234,7 +236,7 @@ impl Arch for Riscv {
 
     fn is_awake(h: &Hart<Self>) -> bool {
         match h.arch.run_state {
-            RunState::Running => privileged::has_reason_to_wake(h),
+            RunState::Running | RunState::Suspended => privileged::has_reason_to_wake(h),
             RunState::Stopped => false,
             RunState::Starting => true,
         }

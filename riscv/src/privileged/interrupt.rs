@@ -9,7 +9,7 @@ use super::counters;
 use super::csr::{Csrs, envcfg, hvictl, mstatus};
 use super::trap::{INTERRUPT, Target, take_interrupt_trap, take_nmi};
 use crate::cpu::Ext;
-use crate::hart::{HartExt, Priv, Riscv, RunState};
+use crate::hart::{HartExt, Priv, Riscv};
 use crate::platform::aclint::{MESSAGE_TIME_OFFSET, NANOSECONDS_PER_TICK};
 use crate::platform::imsic::FILE_S;
 
@@ -266,7 +266,7 @@ pub(crate) fn hviprio_mask(register: usize) -> u64 {
 
 /// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt).
 pub(crate) fn take_interrupt(h: &mut H) -> Step {
-    h.arch.run_state = RunState::Running;
+    super::sbi::resumed(h);
     if !h.arch.nmie() {
         return Ok(());
     }

@@ -59,6 +59,7 @@ const WORDS: usize = 3;
 const STARTED: u64 = 0;
 const STOPPED: u64 = 1;
 const START_PENDING: u64 = 2;
+const SUSPENDED: u64 = 4;
 
 /// The kinds of remote fences. They travel as messages: which kind, and where it is of a page, the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,7 +312,7 @@ fn hart_state(h: &mut H, function: u64, a: &[u64; 6], waits: &mut bool) -> SbiRe
         2 => Ok(h.world.shared[hart_words(h, a[0])?]),
         3 => match a[0] as u32 {
             0 => {
-                *waits = true;
+                suspend(h, waits);
                 Ok(0)
             }
             0x8000_0000 => {
@@ -320,7 +321,7 @@ fn hart_state(h: &mut H, function: u64, a: &[u64; 6], waits: &mut bool) -> SbiRe
                 }
                 begin_at(h, a[1], a[2]);
                 h.core.next_pc = a[1];
-                *waits = true;
+                suspend(h, waits);
                 Ok(BEGINS_ANEW)
             }
             _ => Err(error::INVALID_PARAM),
@@ -344,6 +345,22 @@ fn begin_at(h: &mut H, address: u64, opaque: u64) {
     h.core.regs[11] = opaque;
     h.core.pc = address;
     h.core.spaces_changed = true;
+}
+
+/// The hart waits for an interrupt, and others can see that it does.
+fn suspend(h: &mut H, waits: &mut bool) {
+    h.arch.run_state = RunState::Suspended;
+    h.world.shared[h.core.index as usize * WORDS] = SUSPENDED;
+    h.core.check_interrupts = true;
+    *waits = true;
+}
+
+/// The hart is about to run: it does not sleep any more.
+pub(crate) fn resumed(h: &mut H) {
+    if h.arch.run_state == RunState::Suspended {
+        h.world.shared[h.core.index as usize * WORDS] = STARTED;
+    }
+    h.arch.run_state = RunState::Running;
 }
 
 /// A hart has been started.
