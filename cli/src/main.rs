@@ -1,5 +1,6 @@
 //! `undervisor`: the command line.
 
+mod conformance;
 mod console;
 mod demo;
 mod error;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     };
     let result = match options.command {
         Command::Run(run) => run::run(*run),
+        Command::Conformance(c) => conformance::run(&c),
         Command::Demo => demo::run(),
         Command::Features => {
             print!("{}", report::features());

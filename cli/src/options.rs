@@ -19,6 +19,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Run a hypervisor of our own with a guest, and show what happened: needs no file
     Demo,
+    /// Run a public test suite that was built elsewhere
+    Conformance(Conformance),
     /// List what the processors have, and what they have not
     Features,
     /// List CPU models and the extensions that can be switched
@@ -49,6 +51,34 @@ Exit codes:
   5  --fail-on was met
 
 There is no user-mode network yet: a network device has no other end.";
+
+#[derive(Args)]
+pub struct Conformance {
+    /// The suite
+    pub suite: Suite,
+    /// Where it was built: the directory of riscv-tests' ELF files, or that of kvm-unit-tests
+    pub dir: PathBuf,
+    /// CPU model and switches
+    #[arg(long, default_value = "rv64", value_name = "MODEL[,+EXT][,-EXT]")]
+    pub cpu: String,
+    /// The machine, for kvm-unit-tests
+    #[arg(long, default_value = "riscv64-virt", value_name = "NAME[,OPTION=VALUE]")]
+    pub machine: String,
+    /// Firmware, for kvm-unit-tests: a file or `builtin`
+    #[arg(long, default_value = "builtin", value_name = "FILE|builtin")]
+    pub firmware: String,
+    /// Also write the outcome as JUnit's XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// riscv-tests: ELF files that end by HTIF
+    RiscvTests,
+    /// kvm-unit-tests, riscv64
+    KvmUnitTests,
+}
 
 #[derive(Args)]
 pub struct Run {

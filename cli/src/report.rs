@@ -66,7 +66,7 @@ fn exits(stats: &Stats) -> impl Iterator<Item = (usize, usize, u64)> + '_ {
     (0..LEVELS).flat_map(move |l| (0..REASONS).map(move |r| (l, r, stats.exits[l][r]))).filter(|(.., n)| *n != 0)
 }
 
-/// The counts as a table.
+/// The counts as a table, by level.
 pub fn stats_table(stats: &Stats) -> String {
     let mut text = String::from("level  instructions\n");
     for (level, n) in stats.instructions.iter().enumerate().filter(|(_, n)| **n != 0) {

@@ -42,7 +42,7 @@ impl Ended {
     }
 }
 
-fn read_file(path: &Path) -> Result<File, UserError> {
+pub fn read_file(path: &Path) -> Result<File, UserError> {
     let name = path.display().to_string();
     match fs::read(path) {
         Ok(bytes) => Ok(File { name, bytes }),
@@ -51,7 +51,7 @@ fn read_file(path: &Path) -> Result<File, UserError> {
 }
 
 /// The machine's options: `riscv64-virt,aia=aplic-imsic,guests=3`.
-fn machine_options(text: &str) -> Result<IrqChip, UserError> {
+pub fn machine_options(text: &str) -> Result<IrqChip, UserError> {
     let mut words = text.split(',');
     let name = words.next().unwrap_or_default();
     if name != "riscv64-virt" && name != "virt" {

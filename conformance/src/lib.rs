@@ -9,6 +9,7 @@ pub mod cache;
 pub mod debian;
 pub mod guests;
 pub mod initramfs;
+pub mod kvm_unit_tests;
 pub mod modules;
 pub mod prepare;
 pub mod riscv_tests;

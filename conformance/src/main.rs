@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use undervisor_conformance::debian::{Archive, Suite};
-use undervisor_conformance::{boots, cache, prepare, riscv_tests, suite};
+use undervisor_conformance::{boots, cache, prepare, suite};
 
 /// Real inputs of the machines: kernels, firmware, guests.
 #[derive(Parser)]
@@ -45,11 +45,6 @@ enum Command {
         /// Also write the outcome as JUnit's XML
         #[arg(long)]
         junit: Option<PathBuf>,
-    },
-    /// Runs the ELF files of riscv-tests
-    RiscvTests {
-        /// The directory that they are in
-        dir: PathBuf,
     },
     /// Kernel, initial RAM file system and firmware of a riscv64 machine
     PrepareRiscv64 {
@@ -93,10 +88,6 @@ fn main() -> anyhow::Result<()> {
                 std::fs::write(path, suite::junit("boots", &outcomes))?;
             }
             anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a boot failed");
-        }
-        Command::RiscvTests { dir } => {
-            let outcomes = riscv_tests::run(&dir, riscv::cpu::CpuConfig::rv64())?;
-            print!("{}", suite::table(&outcomes));
         }
         Command::PrepareRiscv64 { suite, out, modules, gzip, refresh } => {
             let out = out.unwrap_or_else(|| cache::root().join(format!("boot/{suite}-riscv64")));

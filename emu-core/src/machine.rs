@@ -15,6 +15,9 @@ use crate::tlb::TlbState;
 /// The default quantum, in instructions.
 pub const DEFAULT_QUANTUM: u64 = 20_000;
 
+/// What a pause takes where no other vCPU can run, in the time of so many instructions.
+pub const PAUSE: u64 = 100;
+
 /// Whose turn it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schedule {
@@ -230,7 +233,7 @@ impl<A: Arch + Clone> Machine<A> {
                     self.waiting[current] = true;
                     self.vcpus[current].arch.descheduled();
                 }
-                RunEnd::Yield => self.schedule.left = 0,
+                RunEnd::Yield => self.give_way(),
                 RunEnd::Debug => return End::Breakpoint(current as u32),
                 RunEnd::Shutdown(stop) => return End::Shutdown(current as u32, stop),
             }
@@ -238,6 +241,22 @@ impl<A: Arch + Clone> Machine<A> {
                 return End::Watchpoint(hit);
             }
         }
+    }
+
+    /// The vCPU gives its turn to the others. If there are none, a little time passes, as it does in a processor that is
+    /// told to pause.
+    fn give_way(&mut self) {
+        self.schedule.left = 0;
+        let current = self.schedule.current;
+        if self.waiting.iter().enumerate().any(|(i, w)| i != current && !w) {
+            return;
+        }
+        let until_event = self.next_event().map_or(u64::MAX, |at| {
+            self.world.frequency.instructions_until(at).saturating_sub(self.count)
+        });
+        let pause = PAUSE.min(until_event);
+        self.count += pause;
+        self.idle += pause;
     }
 
     /// Gives ticks to whatever is due, carries signals to vCPUs, and wakes those that have a reason to go on.

@@ -1,0 +1,40 @@
+//! `undervisor conformance`: public suites, in parallel.
+
+use std::path::Path;
+
+use emu_core::snapshot;
+use riscv::cpu::CpuConfig;
+use riscv::platform::virt::{Firmware, VirtConfig};
+use undervisor_conformance::{kvm_unit_tests, riscv_tests, suite};
+
+use crate::error::{UserError, about};
+use crate::options::{Conformance, Suite};
+use crate::run::{machine_options, read_file};
+
+/// Runs a suite; 0 if nothing failed, else 1.
+pub fn run(o: &Conformance) -> Result<u8, UserError> {
+    let cpu = CpuConfig::parse(&o.cpu)?;
+    let irqchip = machine_options(&o.machine)?;
+    let outcomes = match o.suite {
+        Suite::RiscvTests => riscv_tests::run(&o.dir, cpu),
+        Suite::KvmUnitTests => {
+            let firmware = match o.firmware.as_str() {
+                "builtin" => Firmware::BuiltIn,
+                path => Firmware::File(read_file(Path::new(path))?),
+            };
+            let config = VirtConfig { cpu, irqchip, ..VirtConfig::default() };
+            kvm_unit_tests::run(&o.dir, &config, &firmware)
+        }
+    };
+    let outcomes = outcomes.map_err(|e| about(o.dir.display(), e))?;
+    if outcomes.is_empty() {
+        return Err(about(o.dir.display(), "there is no test of this suite in it"));
+    }
+    print!("{}", suite::table(&outcomes));
+    if let Some(path) = &o.junit {
+        let name = format!("{:?}", o.suite);
+        snapshot::write_aside(path, &[suite::junit(&name, &outcomes).as_bytes()])
+            .map_err(|e| about(path.display(), e))?;
+    }
+    Ok(u8::from(suite::counts(&outcomes)[1] != 0))
+}
