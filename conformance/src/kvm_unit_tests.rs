@@ -80,8 +80,11 @@ fn run_unit(unit: &Unit, config: &VirtConfig, firmware: &Firmware) -> Vec<Outcom
     let failed = outcomes.iter().any(|o| matches!(o.verdict, Verdict::Fail(_)));
     let verdict = match (end, status) {
         (End::PowerOff(_), Some(0)) => Verdict::Pass,
-        (End::PowerOff(_), Some(38)) => // half of 77, the code for skipped
-             Verdict::Skip("all of it was skipped".into()),
+        (End::PowerOff(_), Some(38)) =>
+        // half of 77, the code for skipped
+        {
+            Verdict::Skip("all of it was skipped".into())
+        }
         // What failed has its own lines.
         (End::PowerOff(_), Some(1)) if failed => return outcomes,
         _ => Verdict::Fail(format!("{end:?}, status {status:?}")),

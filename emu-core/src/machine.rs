@@ -251,9 +251,9 @@ impl<A: Arch + Clone> Machine<A> {
         if self.waiting.iter().enumerate().any(|(i, w)| i != current && !w) {
             return;
         }
-        let until_event = self.next_event().map_or(u64::MAX, |at| {
-            self.world.frequency.instructions_until(at).saturating_sub(self.count)
-        });
+        let until_event = self
+            .next_event()
+            .map_or(u64::MAX, |at| self.world.frequency.instructions_until(at).saturating_sub(self.count));
         let pause = PAUSE.min(until_event);
         self.count += pause;
         self.idle += pause;

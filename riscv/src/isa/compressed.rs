@@ -39,7 +39,7 @@ const EBREAK: u32 = 0x0010_0073;
 const NOP: u32 = OP_IMM;
 
 /// The 32-bit instruction that a 16-bit one stands for; `None` if it is illegal.
-pub(crate) fn expand(insn: u16, cpu: &CpuConfig) -> Option<u32> {
+pub fn expand(insn: u16, cpu: &CpuConfig) -> Option<u32> {
     if !cpu.has(Ext::C) {
         return None;
     }

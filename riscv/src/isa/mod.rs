@@ -18,7 +18,7 @@ use crate::cpu::{CpuConfig, Ext};
 use crate::hart::Riscv;
 use crate::privileged;
 
-pub(crate) use compressed::expand;
+pub use compressed::expand;
 pub(crate) use decode::{call, lift};
 pub use decode::{decode, rows};
 
