@@ -1,0 +1,175 @@
+//! Bad input: one line that names the thing and what was expected, code 2, and no file left behind.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("undervisor-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        Dir(dir)
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn undervisor(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_undervisor"));
+    command.args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// A 64-bit ELF file for `machine` with one segment of `size` bytes at `at`.
+fn elf(machine: u16, at: u64, code: &[u32], size: u64) -> Vec<u8> {
+    let mut file = Vec::new();
+    file.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0");
+    file.extend(machine.to_le_bytes());
+    file.extend(1u32.to_le_bytes());
+    [at, 64, 0].iter().for_each(|w| file.extend(w.to_le_bytes()));
+    file.extend(0u32.to_le_bytes());
+    [64u16, 56, 1, 0, 0, 0].iter().for_each(|w| file.extend(w.to_le_bytes()));
+    file.extend(1u32.to_le_bytes());
+    file.extend(7u32.to_le_bytes());
+    [120, at, at, 4 * code.len() as u64, size, 1].iter().for_each(|w| file.extend(w.to_le_bytes()));
+    code.iter().for_each(|w| file.extend(w.to_le_bytes()));
+    file
+}
+
+const RISCV: u16 = 243;
+const RAM: u64 = 0x8000_0000;
+/// lui t0, 0x100; lui t1, 0x5; addi t1, t1, 0x555; sw t1, 0(t0): power off by the test finisher.
+const POWER_OFF: [u32; 4] = [0x0010_02b7, 0x0000_5337, 0x5553_0313, 0x0062_a023];
+
+#[track_caller]
+fn is_refused(arguments: &[&str], words: &[&str]) {
+    let out = undervisor(arguments);
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(2), "{arguments:?}: {text}");
+    assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
+    assert!(words.iter().all(|w| text.contains(w)), "{arguments:?}: {text}");
+}
+
+#[test]
+fn wrong_files_are_refused_by_name() {
+    let dir = Dir::new("files");
+    let good = dir.file("good.elf", &elf(RISCV, RAM, &POWER_OFF, 16));
+    is_refused(&["run", "--kernel", &dir.path("absent")], &["absent", "No such file"]);
+    is_refused(&["run", "--kernel", &dir.path("")], &["directory"]);
+    is_refused(&["run", "--kernel", &dir.file("empty", b"")], &["empty", "expected"]);
+    is_refused(&["run", "--kernel", &dir.file("text", b"hello")], &["text", "expected", "Image"]);
+    is_refused(&["run", "--kernel", &dir.file("x86.elf", &elf(62, RAM, &POWER_OFF, 16))], &["x86.elf", "X86_64"]);
+    is_refused(&["run", "--kernel", &dir.file("broken.elf", b"\x7fELF\x02\x01\x01 and no more")], &["broken.elf"]);
+    let mut cut = elf(RISCV, RAM, &POWER_OFF, 16);
+    cut.truncate(125);
+    is_refused(&["run", "--kernel", &dir.file("cut.elf", &cut)], &["cut.elf", "truncated"]);
+    is_refused(&["run", "--kernel", &dir.file("gz", b"\x1f\x8b\x08garbage")], &["gz", "gzip"]);
+    let mut arm = vec![0; 4096];
+    arm[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    is_refused(&["run", "--kernel", &dir.file("Image.arm", &arm)], &["Image.arm", "arm64"]);
+    let mut x86 = vec![0; 4096];
+    x86[0x202..0x206].copy_from_slice(b"HdrS");
+    is_refused(&["run", "--kernel", &dir.file("bzImage", &x86)], &["bzImage", "x86"]);
+    let large = dir.file("large.elf", &elf(RISCV, RAM, &POWER_OFF, 1 << 40));
+    is_refused(&["run", "--kernel", &large], &["large.elf", "do not fit", "512 MiB"]);
+    let below = dir.file("below.elf", &elf(RISCV, 0x1000, &POWER_OFF, 16));
+    is_refused(&["run", "--kernel", &below], &["below.elf", "do not fit"]);
+    let initrd = dir.file("initrd", &vec![1; 8 << 20]);
+    is_refused(&["run", "--kernel", &good, "--initrd", &initrd, "--memory", "8M"], &["initrd", "do not fit"]);
+    is_refused(&["run", "--kernel", &good, "--initrd", &dir.file("nothing", b"")], &["nothing", "empty"]);
+    is_refused(&["run", "--firmware", &dir.path("fw"), "--kernel", &good], &["fw", "No such file"]);
+    is_refused(&["run", "--kernel", &good, "--drive", &dir.path("disk")], &["disk"]);
+}
+
+#[test]
+fn wrong_options_are_refused_by_name() {
+    let dir = Dir::new("options");
+    let good = dir.file("good.elf", &elf(RISCV, RAM, &POWER_OFF, 16));
+    is_refused(&["run"], &["--kernel"]);
+    let kernel = ["run", "--kernel", good.as_str()];
+    let with = |more: &[&'static str]| [&kernel[..], more].concat();
+    is_refused(&with(&["--cpu", "rv65"]), &["rv65"]);
+    is_refused(&with(&["--cpu", "rv64,+warp"]), &["warp"]);
+    is_refused(&with(&["--cpu", "rv64,+d,-f"]), &["`d` needs `f`"]);
+    is_refused(&with(&["--machine", "pc"]), &["pc", "riscv64-virt"]);
+    is_refused(&with(&["--machine", "virt,aia=maybe"]), &["maybe", "aplic-imsic"]);
+    is_refused(&with(&["--machine", "virt,aia=aplic-imsic,guests=64"]), &["64", "63"]);
+    is_refused(&with(&["--smp", "0"]), &["0 harts"]);
+    is_refused(&with(&["--smp", "100000"]), &["100000 harts"]);
+    is_refused(&with(&["--frequency", "1"]), &["1 Hz"]);
+    is_refused(&with(&["--expect", "("]), &["--expect"]);
+    is_refused(&with(&["--console", "pigeon"]), &["pigeon", "stdio"]);
+    is_refused(&with(&["--json", "/no/such/dir/x.json"]), &["/no/such/dir"]);
+    is_refused(&with(&["--memory", "16777216G"]), &["RAM"]);
+    for bad in [&["--memory", "0"][..], &["--memory", "12Q"], &["--nonsense"], &["--snapshot-at", "5"]] {
+        let out = undervisor(&with(bad));
+        assert_eq!(out.status.code(), Some(2), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_not_one_is_refused_and_a_good_file_survives() {
+    let dir = Dir::new("snapshots");
+    let text = dir.file("text", b"hello");
+    is_refused(&["run", "--restore", &text], &["text", "not an Undervisor snapshot"]);
+    is_refused(&["run", "--restore", &dir.path("absent")], &["absent"]);
+    // j .
+    let forever = dir.file("forever.elf", &elf(RISCV, RAM, &[0x0000_006f], 4));
+    let snap = dir.path("good.snap");
+    let common = ["run", "--firmware", "none", "--kernel", &forever, "--max-instructions", "1000"];
+    let out = undervisor(&[&common[..], &["--snapshot-at", "500", "--snapshot", &snap]].concat());
+    assert_eq!(out.status.code(), Some(4), "{}", String::from_utf8_lossy(&out.stderr));
+    let good = fs::read(&snap).unwrap();
+    for (name, bytes) in [("cut", good[..good.len() / 2].to_vec()), ("flipped", {
+        let mut bytes = good.clone();
+        *bytes.last_mut().unwrap() ^= 1;
+        bytes
+    })] {
+        is_refused(&["run", "--restore", &dir.file(name, &bytes)], &[name]);
+    }
+    let out = undervisor(&["run", "--restore", &snap, "--max-instructions", "900"]);
+    assert_eq!(out.status.code(), Some(4));
+    is_refused(&[&common[..], &["--replay", &text]].concat(), &["text", "not a recording"]);
+}
+
+#[test]
+fn exit_codes_are_as_documented() {
+    let dir = Dir::new("codes");
+    let code = |words: &[u32], more: &[&str]| {
+        let kernel = dir.file("k.elf", &elf(RISCV, RAM, words, 4 * words.len() as u64));
+        let out = undervisor(&[&["run", "--firmware", "none", "--kernel", &kernel], more].concat());
+        (out.status.code().unwrap(), String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    assert_eq!(code(&POWER_OFF, &[]).0, 0);
+    // The finisher's failure: 0x3333 in the low half, the guest's code above.
+    let fail = [0x0010_02b7, 0x0007_3337, 0x3333_0313, 0x0062_a023];
+    let json = dir.path("summary.json");
+    assert_eq!(code(&fail, &["--json", &json]).0, 1);
+    let summary: serde_json::Value = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    assert_eq!((&summary["cause"], &summary["guest_code"]), (&"guest-failure".into(), &7.into()));
+    assert_eq!(summary["state_hash"].as_str().unwrap().len(), 64);
+    // wfi; j .-4 with nothing enabled.
+    let (n, text) = code(&[0x1050_0073, 0xffdf_f06f], &[]);
+    assert!(n == 3 && text.contains("deadlock"), "{n} {text}");
+    assert_eq!(code(&[0x0000_006f], &["--max-instructions", "100000"]).0, 4);
+    // Puts an "x" into the UART, then turns for ever.
+    let shout = [0x1000_02b7, 0x0780_0313, 0x0062_8023, 0x00a0_0313, 0x0062_8023, 0x0000_006f];
+    assert_eq!(code(&shout, &["--expect", "^x"]).0, 0);
+    assert_eq!(code(&shout, &["--fail-on", "x$"]).0, 5);
+    assert_eq!(undervisor(&["--help"]).status.code(), Some(0));
+}
