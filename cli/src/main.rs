@@ -4,6 +4,7 @@ mod conformance;
 mod console;
 mod demo;
 mod error;
+mod gdb;
 mod options;
 mod report;
 mod run;

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::console::{self, Console, Piped, Recorded, Seen, Terminal, Typed};
 use crate::error::{UserError, about};
+use crate::gdb::{self, Session};
 use crate::options::{OnReset, Run};
 use crate::report;
 use crate::trace::Tracer;
@@ -203,6 +204,19 @@ pub fn run(o: Run) -> Result<u8, UserError> {
         runner.machine.world.events.listen(Box::new(tracer));
     }
     runner.connect(console)?;
+    if let Some(address) = &o.gdb {
+        let (machine, session) = gdb::serve(address, runner.machine)?;
+        runner.machine = machine;
+        let ended = match session {
+            Session::Detached => None,
+            Session::Killed => Some(Ended::new(0, "quit", "ended by the debugger")),
+            Session::Ended(end) => runner.see_to(end),
+        };
+        if let Some(ended) = ended {
+            runner.finish(&ended)?;
+            return Ok(ended.code);
+        }
+    }
     let ended = loop {
         let ended = runner.go()?;
         if ended.cause != "reset" || o.on_reset == OnReset::Exit {

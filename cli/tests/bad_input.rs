@@ -135,11 +135,14 @@ fn a_snapshot_that_is_not_one_is_refused_and_a_good_file_survives() {
     let out = undervisor(&[&common[..], &["--snapshot-at", "500", "--snapshot", &snap]].concat());
     assert_eq!(out.status.code(), Some(4), "{}", String::from_utf8_lossy(&out.stderr));
     let good = fs::read(&snap).unwrap();
-    for (name, bytes) in [("cut", good[..good.len() / 2].to_vec()), ("flipped", {
-        let mut bytes = good.clone();
-        *bytes.last_mut().unwrap() ^= 1;
-        bytes
-    })] {
+    for (name, bytes) in [
+        ("cut", good[..good.len() / 2].to_vec()),
+        ("flipped", {
+            let mut bytes = good.clone();
+            *bytes.last_mut().unwrap() ^= 1;
+            bytes
+        }),
+    ] {
         is_refused(&["run", "--restore", &dir.file(name, &bytes)], &[name]);
     }
     let out = undervisor(&["run", "--restore", &snap, "--max-instructions", "900"]);

@@ -414,14 +414,35 @@ pub(crate) fn access_fault(intent: Intent) -> u32 {
     }
 }
 
-/// The physical address that the hart would load from at `va`, with no effect on anything; for debuggers.
-pub fn debug_translate(h: &mut H, va: u64) -> Option<u64> {
+/// Whose addresses a debugger means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// The hart's, as it is.
+    Current,
+    /// Those of the guest whose tables vsatp and hgatp name, whether it runs or not.
+    Guest,
+    /// Physical ones.
+    Physical,
+}
+
+/// The physical address of `va`, with no effect on anything; for debuggers.
+pub fn debug_translate(h: &mut H, va: u64, view: View) -> Option<u64> {
+    if view == View::Physical {
+        return Some(va);
+    }
     let intents = [Intent::Read, Intent::Fetch, Intent::Write];
     intents.into_iter().find_map(|intent| {
         let mut who = who(h, AS_DEBUGGER, intent);
+        if view == View::Guest {
+            (who.mode, who.v) = (Priv::Supervisor, true);
+        }
         who.sum = true;
         let access = Access { va, intent, as_whom: AS_DEBUGGER, size: 1 };
-        let map = Walk { h, who, intent, quiet: true }.translate(&access).ok()?;
-        Some(map.pa | va & 0xfff)
+        // User pages are not executable for a supervisor, nor readable without SUM: ask as their user too.
+        let modes = [who.mode, if who.mode == Priv::Machine { Priv::Machine } else { Priv::User }];
+        modes.into_iter().find_map(|mode| {
+            let map = Walk { h, who: Who { mode, ..who }, intent, quiet: true }.translate(&access).ok()?;
+            Some(map.pa | va & 0xfff)
+        })
     })
 }
