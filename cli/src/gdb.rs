@@ -14,7 +14,8 @@ use gdbstub::stub::run_blocking::{BlockingEventLoop, Event, WaitForStopReasonErr
 use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{
-    MultiThreadBase, MultiThreadResume, MultiThreadResumeOps, MultiThreadSingleStep, MultiThreadSingleStepOps,
+    MultiThreadBase, MultiThreadResume, MultiThreadResumeOps, MultiThreadSchedulerLocking,
+    MultiThreadSchedulerLockingOps, MultiThreadSingleStep, MultiThreadSingleStepOps,
 };
 use gdbstub::target::ext::base::single_register_access::{SingleRegisterAccess, SingleRegisterAccessOps};
 use gdbstub::target::ext::breakpoints::{
@@ -283,6 +284,17 @@ impl MultiThreadResume for Debugged {
     fn support_single_step(&mut self) -> Option<MultiThreadSingleStepOps<'_, Self>> {
         Some(self)
     }
+
+    fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+/// A step is always of one hart alone. Harts that go on, go on together: time is one for all of them.
+impl MultiThreadSchedulerLocking for Debugged {
+    fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
 impl MultiThreadSingleStep for Debugged {
@@ -449,7 +461,10 @@ pub fn serve(address: &str, machine: Machine<Riscv>) -> Result<(Machine<Riscv>, 
             None => Session::Detached,
         },
         // A debugger that goes away without a word leaves the machine to itself.
-        Err(_) => Session::Detached,
+        Err(e) => {
+            eprintln!("undervisor: the debugger is gone: {e}");
+            Session::Detached
+        }
     };
     Ok((machine, session))
 }
