@@ -180,7 +180,7 @@ fn program() -> Vec<u32> {
         c.push(i_type(step, 1, 0, 1, 0x13));
         c.push(s_type(offset, 1, 31, 3, 0x23));
     }
-    let distance = (top as i32 - c.len() as i32) * 4;
+    let distance = (top - c.len() as i32) * 4;
     // beq x1, x0, +8; jal x0, top
     c.push(8 << 7 | 1 << 15 | 0x63);
     let d = (distance - 4) as u32;
@@ -195,7 +195,7 @@ fn program() -> Vec<u32> {
         // A pipe takes what it can: go on with the rest.
         c.push(0x00a5_85b3); // add x11, x11, x10
         c.push(0x40a6_0633); // sub x12, x12, x10
-        let d = -(6 * 4) as i32 as u32;
+        let d = (-6i32 * 4) as u32;
         // bne x12, x0, to "li x10, 1"
         c.push(
             (d >> 12 & 1) << 31

@@ -1,7 +1,7 @@
 //! Translated blocks, keyed by physical address, virtual address and mode (docs/design.md, decision 7).
 //!
 //! Nothing here is visible to the guest: a block dies when its bytes are written, and all die when the store is full.
-#![allow(unsafe_code)] // the engine is one of the three places of `unsafe`, see docs/design.md
+#![allow(unsafe_code)] // the engine is one of the two places of `unsafe`, see docs/design.md
 
 use rustc_hash::FxHashMap;
 

@@ -1,5 +1,5 @@
 //! A vCPU as the engine sees it, and what an instruction set must provide.
-#![allow(unsafe_code)] // the engine is one of the three places of `unsafe`, see docs/design.md
+#![allow(unsafe_code)] // the engine is one of the two places of `unsafe`, see docs/design.md
 
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -6,7 +6,7 @@
 //! and on hosts where nobody has looked at the assembly, the same handlers return to a loop instead.
 //!
 //! The last result travels in a register argument, so most operations have variants that take an operand from there.
-#![allow(unsafe_code)] // the engine is one of the three places of `unsafe`, see docs/design.md
+#![allow(unsafe_code)] // the engine is one of the two places of `unsafe`, see docs/design.md
 
 use std::marker::PhantomData;
 

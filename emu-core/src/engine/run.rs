@@ -1,5 +1,5 @@
 //! One vCPU runs for a number of instructions, exactly.
-#![allow(unsafe_code)] // the engine is one of the three places of `unsafe`, see docs/design.md
+#![allow(unsafe_code)] // the engine is one of the two places of `unsafe`, see docs/design.md
 
 use super::cache::Key;
 use super::core::{Access, Arch, Hart, Intent, JumpEntry, MAX_BLOCK, Step, Stop, StopKind, Vcpu, World, jump_slot};
