@@ -4,6 +4,7 @@
 //! Nothing here is visible to a guest except through the files that it produces, and nothing here is installed on the
 //! host except the cross compilers of [`debian::require_host_packages`].
 
+pub mod asm;
 pub mod boots;
 pub mod cache;
 pub mod debian;

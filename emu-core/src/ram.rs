@@ -3,7 +3,7 @@
 //! Three facts are kept for each 4 KiB page: whether it was written since the last snapshot, whether it holds bytes that
 //! have been translated to micro-ops, and whether some TLB lets stores through to it without asking. The last two are
 //! what makes self-modifying code exact: a page with translated bytes is never writable on the fast path.
-#![allow(unsafe_code)] // guest RAM is one of the three places of `unsafe`, see docs/design.md
+#![allow(unsafe_code)] // guest RAM is one of the two places of `unsafe`, see docs/design.md
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

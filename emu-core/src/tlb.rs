@@ -95,6 +95,8 @@ pub struct Tlb {
     turn: Box<[u8]>,
     ids: FxHashMap<SpaceKey, u16>,
     keys: Vec<SpaceKey>,
+    /// What was interned lately; id 0 is none.
+    recent: [(SpaceKey, u16); 16],
     /// Leaves larger than a page that entries came from: id, log2 of size, base.
     large: FxHashSet<(u16, u8, u64)>,
     /// The sizes that occur in `large`, as a set of log2: a fence looks for no others.
@@ -125,6 +127,7 @@ impl Default for Tlb {
             turn: vec![0; FETCH_SETS].into(),
             ids: FxHashMap::default(),
             keys: vec![SpaceKey::default()],
+            recent: [(SpaceKey(0, 0), 0); 16],
             large: FxHashSet::default(),
             sizes: 0,
             fetch_epoch: 1,
@@ -135,7 +138,20 @@ impl Default for Tlb {
 
 impl Tlb {
     /// The space for a key. Constant until an invalidation drops it.
+    #[inline]
     pub fn intern(&mut self, key: SpaceKey) -> Space {
+        let mix = (key.0 ^ key.1.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let slot = (mix >> 60) as usize;
+        let (recent, id) = self.recent[slot];
+        if recent == key && id != 0 {
+            return Space(id);
+        }
+        let space = self.intern_slowly(key);
+        self.recent[slot] = (key, space.0);
+        space
+    }
+
+    fn intern_slowly(&mut self, key: SpaceKey) -> Space {
         if let Some(id) = self.ids.get(&key) {
             return Space(*id);
         }
@@ -160,6 +176,7 @@ impl Tlb {
         self.fetch.fill(NONE);
         self.turn.fill(0);
         self.ids.clear();
+        self.recent = [(SpaceKey(0, 0), 0); 16];
         self.keys.truncate(1);
         self.large.clear();
         self.sizes = 0;
@@ -273,6 +290,7 @@ impl Tlb {
         let before = self.ids.len();
         self.ids.retain(|key, _| !which(*key));
         if self.ids.len() != before {
+            self.recent = [(SpaceKey(0, 0), 0); 16];
             self.fetch_epoch += 1;
             self.space_epoch += 1;
         }

@@ -1,6 +1,6 @@
 //! The hypervisor and its guest, in machine code.
 
-use super::asm::*;
+use undervisor_conformance::asm::*;
 
 /// Where the hypervisor stands and begins.
 pub const HYPERVISOR: u64 = 0x8020_0000;

@@ -1,6 +1,5 @@
 //! `undervisor demo`: a hypervisor of our own (L1, HS-mode) runs a guest (L2, VS- and VU-mode), and what happened is shown.
 
-mod asm;
 mod guest;
 
 use std::fmt::Write as _;

@@ -533,8 +533,42 @@ fn write_satp(cpu: &CpuConfig, old: u64, value: u64) -> u64 {
 /// Writes a CSR that an instruction has been allowed to write ([`read`] or [`require_write`] came first).
 pub(crate) fn write(h: &mut H, number: u16, value: u64) -> Step {
     let number = substitute(number, h.arch.v);
-    h.core.spaces_changed = true;
-    h.core.check_interrupts = true;
+    // Registers that hold what a trap has left, or what software keeps there, change nothing else.
+    let is_storage = matches!(
+        number,
+        n::mscratch
+            | n::mepc
+            | n::mcause
+            | n::mtval
+            | n::mtinst
+            | n::mtval2
+            | n::mtvec
+            | n::mcounteren
+            | n::sscratch
+            | n::sepc
+            | n::scause
+            | n::stval
+            | n::stvec
+            | n::scounteren
+            | n::vsscratch
+            | n::vsepc
+            | n::vscause
+            | n::vstval
+            | n::vstvec
+            | n::htval
+            | n::htinst
+            | n::hcounteren
+            | n::siselect
+            | n::vsiselect
+            | n::miselect
+            | n::fflags
+            | n::frm
+            | n::fcsr
+    );
+    if !is_storage {
+        h.core.spaces_changed = true;
+        h.core.check_interrupts = true;
+    }
     let cpu = h.arch.cpu;
     let float = if cpu.has(Ext::F) { u64::MAX } else { !mstatus::FS.mask() };
     let epc = if cpu.has(Ext::C) { !1 } else { !3 };

@@ -1,4 +1,5 @@
-//! A small RV64 assembler: as much as the demonstration needs.
+//! A small RV64 assembler: as much as the demonstration and the benchmarks need.
+#![allow(missing_docs, reason = "the names of registers and instructions")]
 
 use std::collections::BTreeMap;
 
@@ -99,6 +100,9 @@ impl Asm {
     pub fn sub(&mut self, rd: Reg, rs1: Reg, rs2: Reg) {
         self.r(0x33, 0, 0x20, rd, rs1, rs2);
     }
+    pub fn and(&mut self, rd: Reg, rs1: Reg, rs2: Reg) {
+        self.r(0x33, 7, 0, rd, rs1, rs2);
+    }
     pub fn lbu(&mut self, rd: Reg, rs1: Reg, imm: i32) {
         self.i(0x03, 4, rd, rs1, imm);
     }
@@ -131,6 +135,21 @@ impl Asm {
     }
     pub fn csrc(&mut self, csr: u32, rs1: Reg) {
         self.word(csr << 20 | rs1 << 15 | 3 << 12 | 0x73);
+    }
+    pub fn mul(&mut self, rd: Reg, rs1: Reg, rs2: Reg) {
+        self.r(0x33, 0, 1, rd, rs1, rs2);
+    }
+    pub fn xor(&mut self, rd: Reg, rs1: Reg, rs2: Reg) {
+        self.r(0x33, 4, 0, rd, rs1, rs2);
+    }
+    pub fn sw(&mut self, rs2: Reg, rs1: Reg, imm: i32) {
+        self.s(2, rs2, rs1, imm);
+    }
+    pub fn mret(&mut self) {
+        self.word(0x3020_0073);
+    }
+    pub fn sfence_vma(&mut self, rs1: Reg, rs2: Reg) {
+        self.r(0x73, 0, 9, 0, rs1, rs2);
     }
     pub fn ecall(&mut self) {
         self.word(0x73);
