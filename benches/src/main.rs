@@ -181,7 +181,7 @@ fn measure(command: &mut Command) -> Result<(f64, u64), String> {
         return Err(format!("{:?}: {}", command.get_program(), used.status));
     }
     let time = used.rusage.utime + used.rusage.stime;
-    Ok((time.as_secs_f64(), used.rusage.maxrss / 1024))
+    Ok((time.as_secs_f64(), used.rusage.maxrss >> 20))
 }
 
 /// The better of three runs.
