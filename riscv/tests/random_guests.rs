@@ -52,8 +52,9 @@ fn nonsense(seed: u64, cpu: CpuConfig, irqchip: IrqChip) -> Machine<Riscv> {
         hart.csr.mstatus = 1 << 13;
         hart.csr.pmp.write_address(0, u64::MAX);
         hart.csr.pmp.write_config(0, 0x1f);
-        (hart.mode, hart.v) = [(Priv::Machine, false), (Priv::Supervisor, false), (Priv::Supervisor, true), (Priv::User, true)]
-            [r.next() as usize % 4];
+        (hart.mode, hart.v) =
+            [(Priv::Machine, false), (Priv::Supervisor, false), (Priv::Supervisor, true), (Priv::User, true)]
+                [r.next() as usize % 4];
         hart
     });
     let harts: Vec<_> = harts.collect();

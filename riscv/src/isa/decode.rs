@@ -66,13 +66,24 @@ static BY_OPCODE: LazyLock<[Vec<u16>; 32]> = LazyLock::new(|| {
     })
 });
 
+/// Whether the hart has the floating-point format that an instruction's fmt field names: an extension such as Zfa adds
+/// instructions in the formats that there are.
+fn has_format(insn: Insn, row: &Row, cpu: &CpuConfig) -> bool {
+    let is_float = matches!(insn.0 & 0x7f, 0x43 | 0x47 | 0x4b | 0x4f | 0x53);
+    match insn.0 >> 25 & 3 {
+        1 if is_float => cpu.has(Ext::D),
+        2 if is_float => cpu.has(Ext::Zfh) || row.ext.contains(&Ext::Zfhmin),
+        _ => true,
+    }
+}
+
 /// The row of a 32-bit instruction, if the hart has it.
 pub fn decode(insn: Insn, cpu: &CpuConfig) -> Option<(u16, &'static Row)> {
     let candidates = &BY_OPCODE[(insn.0 >> 2 & 31) as usize];
     candidates
         .iter()
         .map(|i| (*i, &ROWS[usize::from(*i)]))
-        .find(|(_, r)| insn.0 & r.mask == r.value && r.ext.iter().any(|e| cpu.has(*e)))
+        .find(|(_, r)| insn.0 & r.mask == r.value && r.ext.iter().any(|e| cpu.has(*e)) && has_format(insn, r, cpu))
 }
 
 /// Function numbers behind those of the rows.
