@@ -37,16 +37,16 @@ fn nonsense(seed: u64, cpu: CpuConfig, irqchip: IrqChip) -> Machine<Riscv> {
             let csr = CSR_NAMES[r.next() as usize % CSR_NAMES.len()].0;
             word = word & 0x000f_ffff | u32::from(csr) << 20;
         }
-        if r.next() % 8 == 0 {
+        if r.next().is_multiple_of(8) {
             word = r.next() as u32;
         }
         world.ram.store(board::RAM + at, 4, word.into()).unwrap();
     }
     let harts = (0..2).map(|id| {
         let mut hart = Riscv::with_id(cpu, id);
-        hart.csr.mtvec = board::RAM + (r.next() % SIZE & !3);
-        hart.csr.stvec = board::RAM + (r.next() % SIZE & !3);
-        hart.csr.vstvec = board::RAM + (r.next() % SIZE & !3);
+        hart.csr.mtvec = board::RAM + ((r.next() % SIZE) & !3);
+        hart.csr.stvec = board::RAM + ((r.next() % SIZE) & !3);
+        hart.csr.vstvec = board::RAM + ((r.next() % SIZE) & !3);
         hart.csr.medeleg = r.next() & 0x00f0_b7ff;
         hart.csr.hedeleg = r.next() & 0xb1ff;
         hart.csr.mstatus = 1 << 13;
@@ -60,9 +60,9 @@ fn nonsense(seed: u64, cpu: CpuConfig, irqchip: IrqChip) -> Machine<Riscv> {
     let harts: Vec<_> = harts.collect();
     let mut machine = Machine::new(world, harts, Schedule::new(1000, seed | 1));
     for vcpu in &mut machine.vcpus {
-        vcpu.core.pc = board::RAM + (r.next() % SIZE & !1);
+        vcpu.core.pc = board::RAM + ((r.next() % SIZE) & !1);
         for register in &mut vcpu.core.regs[1..64] {
-            *register = if r.next() % 2 == 0 { board::RAM + r.next() % SIZE } else { r.next() >> (r.next() % 64) };
+            *register = if r.next().is_multiple_of(2) { board::RAM + r.next() % SIZE } else { r.next() >> (r.next() % 64) };
         }
     }
     machine
