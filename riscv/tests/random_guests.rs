@@ -62,7 +62,8 @@ fn nonsense(seed: u64, cpu: CpuConfig, irqchip: IrqChip) -> Machine<Riscv> {
     for vcpu in &mut machine.vcpus {
         vcpu.core.pc = board::RAM + ((r.next() % SIZE) & !1);
         for register in &mut vcpu.core.regs[1..64] {
-            *register = if r.next().is_multiple_of(2) { board::RAM + r.next() % SIZE } else { r.next() >> (r.next() % 64) };
+            *register =
+                if r.next().is_multiple_of(2) { board::RAM + r.next() % SIZE } else { r.next() >> (r.next() % 64) };
         }
     }
     machine
