@@ -6,7 +6,7 @@ use emu_core::time::Frequency;
 use proptest::prelude::*;
 use riscv::cpu::CpuConfig;
 use riscv::hart::{Priv, Riscv};
-use riscv::isa::rows;
+use riscv::isa::{Row, rows};
 use riscv::platform::board::{self, BoardConfig, IrqChip};
 use riscv::privileged::CSR_NAMES;
 
@@ -97,14 +97,14 @@ proptest! {
     /// Loads, stores and atomics to where nothing is: every register and the program counter stay as they were.
     #[test]
     fn a_fault_leaves_the_state_unchanged(
-        row in 0..rows().len(),
+        choice in any::<usize>(),
         noise in any::<u32>(),
         registers in proptest::collection::vec(any::<u64>(), 63),
     ) {
-        let row = &rows()[row];
-        prop_assume!(matches!(row.value & 0x7f, 0x03 | 0x07 | 0x23 | 0x27 | 0x2f));
         // An SC that fails for want of a reservation makes no access.
-        prop_assume!(!row.name.starts_with("sc"));
+        let accesses = |r: &&Row| matches!(r.value & 0x7f, 0x03 | 0x07 | 0x23 | 0x27 | 0x2f) && !r.name.starts_with("sc");
+        let candidates: Vec<&Row> = rows().iter().filter(accesses).collect();
+        let row = candidates[choice % candidates.len()];
         let mut world = World::new(Frequency::default());
         world.ram.add(board::RAM, 0x1000).unwrap();
         let insn = row.value | noise & !row.mask;
