@@ -101,10 +101,47 @@ pub struct Tlb {
     large: FxHashSet<(u16, u8, u64)>,
     /// The sizes that occur in `large`, as a set of log2: a fence looks for no others.
     sizes: u64,
-    /// Changes whenever a fetch entry is dropped or replaced: what was derived from them is void then.
+    /// Where the entries may be that went through a leaf of the second stage.
+    guest_leaves: GuestLeaves,
+    /// Tags of fetch entries that were dropped or replaced: what was derived from them is void. The engine takes them.
+    pub(crate) dropped_fetches: Vec<u64>,
+    /// Changes whenever ids begin anew: what was derived from any fetch entry is void then.
     pub(crate) fetch_epoch: u64,
     /// Changes whenever an interned [`Space`] may have become void.
     pub(crate) space_epoch: u64,
+}
+
+/// Slots (data entries, then fetch entries) by the second-stage leaf that they were filled through: log2 of its size, and
+/// guest-physical address in units of that. A slot may have been filled anew since.
+#[derive(Default)]
+struct GuestLeaves {
+    slots: FxHashMap<(u8, u64), Vec<u32>>,
+    /// The sizes that occur, as a set of log2.
+    sizes: u64,
+    /// Slots noted, those that are out of date included.
+    noted: usize,
+}
+
+impl GuestLeaves {
+    fn note(&mut self, slot: usize, map: &Mapping) {
+        let size = map.guest_size_log2;
+        self.sizes |= 1 << size;
+        let slots = self.slots.entry((size, map.gpa >> size)).or_default();
+        if slots.last() != Some(&(slot as u32)) {
+            slots.push(slot as u32);
+            self.noted += 1;
+        }
+    }
+
+    /// Forgets and returns what is noted of the leaves that cover a guest-physical address.
+    fn take(&mut self, gpa: u64) -> Vec<u32> {
+        let mut taken = Vec::new();
+        for size in (0..64u8).filter(|n| self.sizes >> n & 1 != 0) {
+            taken.append(&mut self.slots.remove(&(size, gpa >> size)).unwrap_or_default());
+        }
+        self.noted -= taken.len();
+        taken
+    }
 }
 
 /// A TLB's guest-visible contents.
@@ -130,6 +167,8 @@ impl Default for Tlb {
             recent: [(SpaceKey(0, 0), 0); 16],
             large: FxHashSet::default(),
             sizes: 0,
+            guest_leaves: GuestLeaves::default(),
+            dropped_fetches: Vec::new(),
             fetch_epoch: 1,
             space_epoch: 1,
         }
@@ -180,6 +219,8 @@ impl Tlb {
         self.keys.truncate(1);
         self.large.clear();
         self.sizes = 0;
+        self.guest_leaves = GuestLeaves::default();
+        self.dropped_fetches.clear();
         self.fetch_epoch += 1;
         self.space_epoch += 1;
     }
@@ -216,7 +257,7 @@ impl Tlb {
         let slot = Self::slot(va, space);
         self.fast[slot] = SLOW;
         self.data[slot] = Entry { tag: Self::tag(va, space), map };
-        self.note_large(va, space, &map);
+        self.note_leaves(slot, va, space, &map);
     }
 
     /// Holds a fetch translation.
@@ -227,18 +268,36 @@ impl Tlb {
         let slot = free.unwrap_or_else(|| {
             let turn = &mut self.turn[set / FETCH_WAYS];
             *turn = (*turn + 1) % FETCH_WAYS as u8;
-            self.fetch_epoch += 1;
             set + usize::from(*turn)
         });
+        if self.fetch[slot].tag != tag && self.live(self.fetch[slot].tag) {
+            self.dropped_fetches.push(self.fetch[slot].tag);
+        }
         self.fetch[slot] = Entry { tag, map };
-        self.note_large(va, space, &map);
+        self.note_leaves(DATA_ENTRIES + slot, va, space, &map);
     }
 
-    fn note_large(&mut self, va: u64, space: Space, map: &Mapping) {
+    fn note_leaves(&mut self, slot: usize, va: u64, space: Space, map: &Mapping) {
+        if map.guest_size_log2 != 0 {
+            self.guest_leaves.note(slot, map);
+            if self.guest_leaves.noted > 4 * (DATA_ENTRIES + FETCH_SETS * FETCH_WAYS) {
+                self.note_guest_leaves();
+            }
+        }
         if map.size_log2 > 12 {
             self.sizes |= 1 << map.size_log2;
             self.large.insert((space.0, map.size_log2, va >> map.size_log2));
         }
+    }
+
+    /// Notes the second-stage leaves of all entries.
+    fn note_guest_leaves(&mut self) {
+        let mut leaves = GuestLeaves::default();
+        let entries = self.data.iter().chain(&self.fetch).enumerate();
+        for (slot, e) in entries.filter(|(_, e)| e.map.guest_size_log2 != 0 && self.live(e.tag)) {
+            leaves.note(slot, &e.map);
+        }
+        self.guest_leaves = leaves;
     }
 
     /// Whether a tag belongs to a space that has not been dropped.
@@ -290,8 +349,8 @@ impl Tlb {
         let before = self.ids.len();
         self.ids.retain(|key, _| !which(*key));
         if self.ids.len() != before {
+            // What was derived from these spaces bears their numbers, which nobody gets again before all begin anew.
             self.recent = [(SpaceKey(0, 0), 0); 16];
-            self.fetch_epoch += 1;
             self.space_epoch += 1;
         }
     }
@@ -315,21 +374,22 @@ impl Tlb {
     /// Drops the translations that went through the second-stage leaf of guest-physical address `gpa`, in every space whose
     /// key `which` accepts.
     pub fn drop_guest_page(&mut self, gpa: u64, mut which: impl FnMut(SpaceKey) -> bool) {
-        let spaces: Vec<u64> = self.ids.iter().filter(|(k, _)| which(**k)).map(|(_, id)| u64::from(*id)).collect();
-        if spaces.is_empty() {
-            return;
-        }
-        let covers = |e: &Entry| {
-            let size = e.map.guest_size_log2;
-            size != 0 && (e.map.gpa ^ gpa) >> size == 0 && spaces.contains(&(e.tag & PAGE_MASK))
-        };
-        for (e, f) in self.data.iter_mut().zip(self.fast.iter_mut()).filter(|(e, _)| covers(e)) {
-            *e = NONE;
-            *f = SLOW;
-        }
-        for e in self.fetch.iter_mut().filter(|e| covers(e)) {
-            *e = NONE;
-            self.fetch_epoch += 1;
+        for slot in self.guest_leaves.take(gpa) {
+            let slot = slot as usize;
+            let Entry { tag, map } = *self.data.get(slot).unwrap_or_else(|| &self.fetch[slot - DATA_ENTRIES]);
+            let size = map.guest_size_log2;
+            if size == 0 || (map.gpa ^ gpa) >> size != 0 || !self.live(tag) {
+                continue;
+            }
+            if !which(self.keys[(tag & PAGE_MASK) as usize]) {
+                self.guest_leaves.note(slot, &map);
+            } else if slot < DATA_ENTRIES {
+                self.data[slot] = NONE;
+                self.fast[slot] = SLOW;
+            } else {
+                self.fetch[slot - DATA_ENTRIES] = NONE;
+                self.dropped_fetches.push(tag);
+            }
         }
     }
 
@@ -344,7 +404,7 @@ impl Tlb {
         for e in &mut self.fetch[set..set + FETCH_WAYS] {
             if e.tag == tag {
                 *e = NONE;
-                self.fetch_epoch += 1;
+                self.dropped_fetches.push(tag);
             }
         }
     }
@@ -356,8 +416,8 @@ impl Tlb {
             *f = SLOW;
         }
         for e in self.fetch.iter_mut().filter(|e| covers(e)) {
+            self.dropped_fetches.push(e.tag);
             *e = NONE;
-            self.fetch_epoch += 1;
         }
     }
 
@@ -399,6 +459,7 @@ impl Tlb {
         }
         self.sizes = state.large.iter().fold(0, |sizes, (_, n, _)| sizes | 1 << (n & 63));
         self.large = state.large.iter().copied().collect();
+        self.note_guest_leaves();
         Ok(())
     }
 }

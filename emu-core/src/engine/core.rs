@@ -206,6 +206,8 @@ pub struct Core {
     pub(crate) jump_epoch: u64,
     pub(crate) space_epoch: u64,
     pub(crate) fetch_space: Space,
+    /// Spreads spaces over the jump cache.
+    pub(crate) fetch_mix: u64,
     pub(crate) mode: u32,
     /// Set whenever something changes that [`Arch::space`] or [`Arch::mode`] depend on.
     pub spaces_changed: bool,
@@ -261,6 +263,7 @@ impl Core {
             jump_epoch: 0,
             space_epoch: 0,
             fetch_space: Space::NONE,
+            fetch_mix: 0,
             mode: 0,
             spaces_changed: true,
             attention: false,
@@ -282,6 +285,27 @@ impl Core {
     #[inline]
     pub fn retired(&self) -> u64 {
         self.retired + (self.count() - self.start)
+    }
+
+    /// Forgets jump-cache entries of pages whose fetch translation is gone.
+    #[inline]
+    pub(crate) fn void_dropped_fetches(&mut self) {
+        if !self.mmu.dropped_fetches.is_empty() {
+            self.void_jumps_to_dropped();
+        }
+    }
+
+    #[cold]
+    fn void_jumps_to_dropped(&mut self) {
+        /// Of so many and more nobody looks for each.
+        const MANY: usize = 8;
+        let dropped = std::mem::take(&mut self.mmu.dropped_fetches);
+        for e in self.jump_cache.iter_mut() {
+            let tag = e.pc & !PAGE_MASK | e.key & PAGE_MASK;
+            if dropped.len() >= MANY || dropped.contains(&tag) {
+                e.key = 0;
+            }
+        }
     }
 
     /// Between runs: the machine's count is `count`.

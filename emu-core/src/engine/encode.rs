@@ -402,7 +402,7 @@ unsafe fn find_next(core: *mut Core, pc: u64, budget: i64) -> Exit {
     // SAFETY: as for `Handler`; `jumps` points to the whole jump cache, and an entry whose key is the present one leads
     // to a live stream.
     unsafe {
-        let entry: *const JumpEntry = (*core).jumps.add(jump_slot(pc, (*core).mix));
+        let entry: *const JumpEntry = (*core).jumps.add(jump_slot(pc, (*core).fetch_mix));
         if (*entry).pc == pc && (*entry).key == (*core).fetch_key && budget >= 0 {
             return goto!(core, (*entry).ops, budget, 0);
         }

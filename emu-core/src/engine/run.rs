@@ -92,6 +92,7 @@ impl<A: Arch> Vcpu<A> {
             Err(stop) => return self.stopped(world, stop),
         };
         let core = &mut self.core;
+        core.void_dropped_fetches();
         if found.lasting {
             if !core.unlinked.is_null() {
                 // SAFETY: the exit that asked is in a live stream: whatever kills blocks forgets `unlinked`.
@@ -103,7 +104,7 @@ impl<A: Arch> Vcpu<A> {
                     }
                 }
             }
-            core.jump_cache[jump_slot(core.pc, core.mix)] =
+            core.jump_cache[jump_slot(core.pc, core.fetch_mix)] =
                 JumpEntry { pc: core.pc, key: core.fetch_key, ops: found.ops };
         }
         core.unlinked = std::ptr::null_mut();
@@ -167,6 +168,7 @@ impl<A: Arch> Vcpu<A> {
     /// Brings up to date what is derived from the architecture's mode and from invalidations.
     fn refresh_spaces(&mut self, world: &mut World) {
         let core = &mut self.core;
+        core.void_dropped_fetches();
         if core.seen_fetch_epoch != core.mmu.fetch_epoch || core.seen_code_epoch != world.blocks.epoch {
             core.seen_fetch_epoch = core.mmu.fetch_epoch;
             core.seen_code_epoch = world.blocks.epoch;
@@ -187,6 +189,7 @@ impl<A: Arch> Vcpu<A> {
             core.space_id = data.id();
             core.mix = data.mix();
             core.fetch_space = fetch;
+            core.fetch_mix = fetch.mix();
             core.mode = mode;
             core.space_epoch = core.mmu.space_epoch;
             core.seen_fetch_epoch = core.mmu.fetch_epoch;
@@ -200,7 +203,7 @@ impl<A: Arch> Hart<'_, A> {
         let pc = self.core.pc;
         let left = (self.core.budget + MAX_BLOCK as i64) as u64;
         if left >= MAX_BLOCK as u64 {
-            let entry = &self.core.jump_cache[jump_slot(pc, self.core.mix)];
+            let entry = &self.core.jump_cache[jump_slot(pc, self.core.fetch_mix)];
             if entry.pc == pc && entry.key == self.core.fetch_key {
                 return Ok(Found { ops: entry.ops, insns: MAX_BLOCK as u64, lasting: true });
             }
