@@ -30,6 +30,8 @@ pub(crate) enum Exit {
     Leave,
     /// The instruction of `core.op` did not complete: `core.stop` says why.
     Stop,
+    /// The same, where `core.pc`, `core.note` and the budget are those of the instruction already.
+    StopInCall,
     /// Only where handlers return to a loop: go on at `core.op`.
     Continue,
 }
@@ -65,6 +67,7 @@ pub(crate) struct Link {
 #[repr(C)]
 pub(crate) struct CallSite {
     pub pc: u64,
+    pub note: u32,
     pub function: u16,
     pub len: u8,
 }
@@ -444,13 +447,12 @@ unsafe fn call<const ENDS: bool>(core: *mut Core, op: *const Op, budget: i64, _l
         (*core).pc = (*site).pc;
         (*core).next_pc = (*site).pc.wrapping_add(u64::from((*site).len));
         if !((*core).hooks.call)(core, (*site).function, (*op).imm as u32) {
-            return Exit::Stop;
+            (*core).note = (*site).note;
+            (*core).budget = budget - i64::from((*op).insn);
+            return Exit::StopInCall;
         }
-        if ENDS {
+        if ENDS || (*core).leave {
             return next(core, (*core).next_pc, budget - i64::from((*op).insn) - 1);
-        }
-        if (*core).leave {
-            return Exit::Leave;
         }
         goto!(core, op.add(2), budget, 0)
     }
@@ -587,7 +589,8 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) {
                 let run: Handler = if ends { call::<true> } else { call::<false> };
                 let pc = block.starts[insn as usize];
                 let len = (block.starts[insn as usize + 1] - pc) as u8;
-                out.extend([op(run, operand as i32, 0, 0, 0), Slot { call: CallSite { pc, function, len } }]);
+                let note = block.notes[insn as usize];
+                out.extend([op(run, operand as i32, 0, 0, 0), Slot { call: CallSite { pc, note, function, len } }]);
             }
         }
         last = match uop {

@@ -136,6 +136,10 @@ impl<A: Arch> Vcpu<A> {
                 let stop = self.core.stop;
                 self.stopped(world, stop)
             }
+            Exit::StopInCall => {
+                let stop = self.core.stop;
+                self.stopped(world, stop)
+            }
         }
     }
 

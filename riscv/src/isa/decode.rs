@@ -116,8 +116,7 @@ pub(crate) fn lift(arch: &Riscv, pc: u64, bytes: &[u8], lift: &mut Lift) -> Opti
     match row.does {
         Does::Lift(f) | Does::LiftFloat(f) => f(&mut l, insn),
         Does::Call(_) => l.lift.call(number, insn.0),
-        Does::CallEndingIf(_, ends) if !ends(insn) => l.lift.call(number, insn.0),
-        Does::CallAndEnd(_) | Does::CallEndingIf(..) => l.lift.call_and_end(number, insn.0),
+        Does::CallAndEnd(_) => l.lift.call_and_end(number, insn.0),
         Does::CallFloat(_) => {
             l.make_fs_dirty();
             l.lift.call(number, insn.0);
@@ -136,7 +135,7 @@ pub(crate) fn call(h: &mut H, function: u16, operand: u32) -> Step {
         }
         CHECKED_JUMP => integer::checked_jump(h, Insn(operand)),
         _ => match ROWS[usize::from(function)].does {
-            Does::Call(f) | Does::CallAndEnd(f) | Does::CallEndingIf(f, _) | Does::CallFloat(f) => f(h, Insn(operand)),
+            Does::Call(f) | Does::CallAndEnd(f) | Does::CallFloat(f) => f(h, Insn(operand)),
             Does::Lift(_) | Does::LiftFloat(_) => unreachable!("it was lifted"),
         },
     }

@@ -83,13 +83,11 @@ impl Insn {
 pub enum Does {
     /// It becomes micro-ops.
     Lift(fn(&mut Lifting, Insn)),
-    /// It is a call of this function.
+    /// It is a call of this function. Where that sets `core.leave`, the block ends behind it.
     Call(fn(&mut H, Insn) -> Step),
     /// It is a call of this function, after which anything may have changed: mode, rights, the program counter
     /// (`core.next_pc`).
     CallAndEnd(fn(&mut H, Insn) -> Step),
-    /// As `CallAndEnd` where the predicate says so, else as `Call`.
-    CallEndingIf(fn(&mut H, Insn) -> Step, fn(Insn) -> bool),
     /// It uses floating-point registers: as `Lift`, but illegal where FS is off.
     LiftFloat(fn(&mut Lifting, Insn)),
     /// As `Call`, but illegal where FS is off; makes FS dirty.

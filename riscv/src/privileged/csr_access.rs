@@ -6,7 +6,7 @@ use super::aia::{self, Window};
 use super::counters::{COUNTER_BITS, COUNTERS, Now};
 use super::csr::{envcfg, hgatp, hstatus, hvictl, mnstatus, mseccfg, mstatus, satp, stateen};
 use super::interrupt::{
-    enabled_s, enabled_vs, hgeip, hviprio_mask, mip, pending_s, pending_vs, top_m, top_s, top_vs, vstopi,
+    enabled_s, enabled_vs, hgeip, hviprio_mask, look_again, mip, pending_s, pending_vs, top_m, top_s, top_vs, vstopi,
 };
 use super::irq::*;
 use super::trap::double_trap_enabled;
@@ -530,45 +530,81 @@ fn write_satp(cpu: &CpuConfig, old: u64, value: u64) -> u64 {
     if known { value } else { old }
 }
 
-/// Writes a CSR that an instruction has been allowed to write ([`read`] or [`require_write`] came first).
+/// What a write to a CSR changes beyond the register.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// Nothing.
+    Nothing,
+    /// Which interrupts are to be taken.
+    Interrupts,
+    /// Anything: translation, rights, what code means.
+    All,
+}
+
+impl Effect {
+    /// Of a write to this register.
+    fn of(number: u16) -> Self {
+        match number {
+            // What a trap has left, what software keeps there, and what is asked for when it is needed.
+            n::mscratch | n::mepc | n::mcause | n::mtval | n::mtinst | n::mtval2 | n::mtvec | n::mcounteren => {
+                Effect::Nothing
+            }
+            n::sscratch | n::sepc | n::scause | n::stval | n::stvec | n::scounteren | n::senvcfg => Effect::Nothing,
+            n::vsscratch | n::vsepc | n::vscause | n::vstval | n::vstvec => Effect::Nothing,
+            n::htval | n::htinst | n::hcounteren | n::medeleg | n::hedeleg => Effect::Nothing,
+            n::siselect | n::vsiselect | n::miselect | n::fflags..=n::fcsr => Effect::Nothing,
+            n::mie | n::mip | n::mideleg | n::mvien | n::mvip | n::mtopei => Effect::Interrupts,
+            n::sie | n::sip | n::stopei | n::stimecmp | n::vsie | n::vsip | n::vstopei | n::vstimecmp => {
+                Effect::Interrupts
+            }
+            n::hie | n::hip | n::hvip | n::hideleg | n::hvien | n::hvictl | n::hviprio1 | n::hviprio2 | n::hgeie => {
+                Effect::Interrupts
+            }
+            n::hstatus | n::htimedelta => Effect::Interrupts,
+            n::sireg..=n::sireg6 | n::vsireg..=n::vsireg6 | n::mireg..=n::mireg6 => Effect::Interrupts,
+            _ => Effect::All,
+        }
+    }
+
+    /// Of a change to a status register of these bits.
+    fn of_status(changed: u64) -> Self {
+        const ENABLES: u64 = mstatus::SIE.mask() | mstatus::MIE.mask();
+        const LEFT: u64 = mstatus::SPIE.mask() | mstatus::SPP.mask() | mstatus::MPIE.mask();
+        match changed & !LEFT {
+            0 => Effect::Nothing,
+            c if c & !ENABLES == 0 => Effect::Interrupts,
+            _ => Effect::All,
+        }
+    }
+}
+
+/// Writes a CSR that an instruction has been allowed to write ([`read`] or [`require_write`] came first). The block ends
+/// behind it if that changes what comes next.
 pub(crate) fn write(h: &mut H, number: u16, value: u64) -> Step {
     let number = substitute(number, h.arch.v);
-    // Registers that hold what a trap has left, or what software keeps there, change nothing else.
-    let is_storage = matches!(
-        number,
-        n::mscratch
-            | n::mepc
-            | n::mcause
-            | n::mtval
-            | n::mtinst
-            | n::mtval2
-            | n::mtvec
-            | n::mcounteren
-            | n::sscratch
-            | n::sepc
-            | n::scause
-            | n::stval
-            | n::stvec
-            | n::scounteren
-            | n::vsscratch
-            | n::vsepc
-            | n::vscause
-            | n::vstval
-            | n::vstvec
-            | n::htval
-            | n::htinst
-            | n::hcounteren
-            | n::siselect
-            | n::vsiselect
-            | n::miselect
-            | n::fflags
-            | n::frm
-            | n::fcsr
-    );
-    if !is_storage {
-        h.core.spaces_changed = true;
-        h.core.check_interrupts = true;
+    let before = (h.arch.csr.mstatus, h.arch.csr.vsstatus);
+    put(h, number, value)?;
+    let c = &h.arch.csr;
+    let effect = match number {
+        n::mstatus | n::sstatus => Effect::of_status(before.0 ^ c.mstatus),
+        // While no guest is running, its registers change nothing; but M-mode can load and store as a guest.
+        n::vsstatus | n::vsatp | n::hgatp if !h.arch.v && h.arch.mode != Priv::Machine => Effect::Nothing,
+        n::vsstatus => Effect::of_status(before.1 ^ c.vsstatus),
+        _ => Effect::of(number),
+    };
+    match effect {
+        Effect::Nothing => {}
+        Effect::Interrupts => look_again(h),
+        Effect::All => {
+            h.core.spaces_changed = true;
+            h.core.check_interrupts = true;
+            h.core.leave = true;
+        }
     }
+    Ok(())
+}
+
+fn put(h: &mut H, number: u16, value: u64) -> Step {
     let cpu = h.arch.cpu;
     let float = if cpu.has(Ext::F) { u64::MAX } else { !mstatus::FS.mask() };
     let epc = if cpu.has(Ext::C) { !1 } else { !3 };
@@ -631,8 +667,12 @@ pub(crate) fn write(h: &mut H, number: u16, value: u64) -> Step {
     }
     let sdt = double_trap_enabled(h, false);
     let guest_sdt = double_trap_enabled(h, true);
-    let stateen_writable: [u64; 4] = std::array::from_fn(|i| stateen_bits(h, i));
-    let gates: [u64; 4] = std::array::from_fn(|i| gate(h, i));
+    let index = usize::from(number & 3);
+    let writable = match number {
+        n::mstateen0..=0x30f => stateen_bits(h, index),
+        n::hstateen0..=0x60f => stateen_bits(h, index) & gate(h, index),
+        _ => 0,
+    };
     let c = &mut h.arch.csr;
     match number {
         n::mstatus => {
@@ -779,14 +819,8 @@ pub(crate) fn write(h: &mut H, number: u16, value: u64) -> Step {
                 | menvcfg_bits(&cpu) & (envcfg::CBIE.mask() | envcfg::CBCFE.mask() | envcfg::CBZE.mask());
             c.senvcfg = write_envcfg(c.senvcfg, value, mask);
         }
-        n::mstateen0..=0x30f => {
-            let i = usize::from(number & 3);
-            c.mstateen[i] = value & stateen_writable[i];
-        }
-        n::hstateen0..=0x60f => {
-            let i = usize::from(number & 3);
-            c.hstateen[i] = masked(c.hstateen[i], value, stateen_writable[i] & gates[i]);
-        }
+        n::mstateen0..=0x30f => c.mstateen[index] = value & writable,
+        n::hstateen0..=0x60f => c.hstateen[index] = masked(c.hstateen[index], value, writable),
         n::mscratch => c.mscratch = value,
         n::mepc => c.mepc = value & epc,
         n::mcause => c.mcause = value,

@@ -7,7 +7,7 @@ use super::mmu::{AS_GUEST, AS_GUEST_EXECUTE};
 use super::{cause, csr_access, trap, virtual_instruction};
 use crate::cpu::Ext;
 use crate::hart::{Priv, Riscv};
-use crate::isa::Does::{Call, CallAndEnd, CallEndingIf};
+use crate::isa::Does::{Call, CallAndEnd};
 use crate::isa::{H, Insn, Row, illegal, row};
 
 /// Privileged instructions.
@@ -39,12 +39,12 @@ pub const ROWS: &[Row] = &[
     row("0110011 ..... ..... 100 00000 1110011", "hsv.h", &[Ext::H], Call(hsv::<2>)),
     row("0110101 ..... ..... 100 00000 1110011", "hsv.w", &[Ext::H], Call(hsv::<4>)),
     row("0110111 ..... ..... 100 00000 1110011", "hsv.d", &[Ext::H], Call(hsv::<8>)),
-    row("............ ..... 001 ..... 1110011", "csrrw", &[Ext::I], CallAndEnd(csrrw)),
-    row("............ ..... 010 ..... 1110011", "csrrs", &[Ext::I], CallEndingIf(csrrs, writes)),
-    row("............ ..... 011 ..... 1110011", "csrrc", &[Ext::I], CallEndingIf(csrrc, writes)),
-    row("............ ..... 101 ..... 1110011", "csrrwi", &[Ext::I], CallAndEnd(csrrw)),
-    row("............ ..... 110 ..... 1110011", "csrrsi", &[Ext::I], CallEndingIf(csrrs, writes)),
-    row("............ ..... 111 ..... 1110011", "csrrci", &[Ext::I], CallEndingIf(csrrc, writes)),
+    row("............ ..... 001 ..... 1110011", "csrrw", &[Ext::I], Call(csrrw)),
+    row("............ ..... 010 ..... 1110011", "csrrs", &[Ext::I], Call(csrrs)),
+    row("............ ..... 011 ..... 1110011", "csrrc", &[Ext::I], Call(csrrc)),
+    row("............ ..... 101 ..... 1110011", "csrrwi", &[Ext::I], Call(csrrw)),
+    row("............ ..... 110 ..... 1110011", "csrrsi", &[Ext::I], Call(csrrs)),
+    row("............ ..... 111 ..... 1110011", "csrrci", &[Ext::I], Call(csrrc)),
 ];
 
 /// ECALL (Environment Call and Breakpoint).

@@ -264,38 +264,63 @@ pub(crate) fn hviprio_mask(register: usize) -> u64 {
     (0..8).filter(|b| HVIPRIO_BYTES[register * 8 + b] != 64).fold(0, |mask, b| mask | 0xff << (8 * b))
 }
 
-/// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt).
-pub(crate) fn take_interrupt(h: &mut H) -> Step {
-    super::sbi::resumed(h);
+/// An interrupt that is to be taken.
+enum Due {
+    Nmi,
+    Interrupt(u32, Target),
+}
+
+/// The interrupt that is to be taken before the next instruction.
+fn due(h: &H) -> Option<Due> {
     if !h.arch.nmie() {
-        return Ok(());
+        return None;
     }
     if h.arch.csr.pins >> NMI_PIN & 1 != 0 && h.arch.cpu.has(Ext::Smrnmi) {
-        h.arch.csr.pins &= !(1 << NMI_PIN);
-        take_nmi(h, INTERRUPT);
-        return Ok(());
+        return Some(Due::Nmi);
     }
     let mip = mip(h);
     let (mode, v, c) = (h.arch.mode, h.arch.v, &h.arch.csr);
     if (mode != Priv::Machine || mstatus::MIE.is(c.mstatus))
         && let Some(top) = top_m(h, mip)
     {
-        return take_interrupt_trap(h, top.number, Target::Machine);
+        return Some(Due::Interrupt(top.number, Target::Machine));
     }
     if mode == Priv::Machine {
-        return Ok(());
+        return None;
     }
     if (v || mode == Priv::User || mstatus::SIE.is(c.mstatus))
         && let Some(top) = top_s(h, mip)
     {
-        return take_interrupt_trap(h, top.number, Target::Hypervisor);
+        return Some(Due::Interrupt(top.number, Target::Hypervisor));
     }
     if v && (mode == Priv::User || mstatus::SIE.is(c.vsstatus))
         && let Some(top) = top_vs(h, mip)
     {
-        return take_interrupt_trap(h, top.number, Target::Guest);
+        return Some(Due::Interrupt(top.number, Target::Guest));
     }
-    Ok(())
+    None
+}
+
+/// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt).
+pub(crate) fn take_interrupt(h: &mut H) -> Step {
+    super::sbi::resumed(h);
+    match due(h) {
+        None => Ok(()),
+        Some(Due::Nmi) => {
+            h.arch.csr.pins &= !(1 << NMI_PIN);
+            take_nmi(h, INTERRUPT);
+            Ok(())
+        }
+        Some(Due::Interrupt(number, target)) => take_interrupt_trap(h, number, target),
+    }
+}
+
+/// Something that interrupts depend on has changed: if one is to be taken now, the block ends here.
+pub(crate) fn look_again(h: &mut H) {
+    if due(h).is_some() {
+        h.core.check_interrupts = true;
+        h.core.leave = true;
+    }
 }
 
 /// Whether WFI ends (AIA, "WFI (Wait for Interrupt) instruction"): an interrupt is pending at any level, whatever the
