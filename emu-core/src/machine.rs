@@ -202,9 +202,12 @@ impl<A: Arch + Clone> Machine<A> {
                 return End::Limit;
             }
             let next_event = self.next_event();
-            if self.schedule.left == 0 || self.waiting[self.schedule.current] {
-                if self.schedule.left == 0 {
-                    self.vcpus[self.schedule.current].arch.descheduled();
+            let current = self.schedule.current;
+            // A turn that is over goes on while nobody else can run.
+            let is_over = self.schedule.left == 0 && !self.is_alone();
+            if is_over || self.waiting[current] {
+                if is_over {
+                    self.vcpus[current].arch.descheduled();
                 }
                 let can_run: Vec<bool> = self.waiting.iter().map(|w| !w).collect();
                 if !self.schedule.turn(&can_run) {
@@ -217,7 +220,10 @@ impl<A: Arch + Clone> Machine<A> {
                     continue;
                 }
             }
-            let mut n = self.schedule.left.min(limit - self.retired()).min(self.stops_at - self.count);
+            let mut n = (limit - self.retired()).min(self.stops_at - self.count);
+            if !self.is_alone() {
+                n = n.min(self.schedule.left);
+            }
             if let Some(at) = next_event {
                 n = n.min(self.world.frequency.instructions_until(at).saturating_sub(self.count)).max(1);
             }
@@ -243,12 +249,16 @@ impl<A: Arch + Clone> Machine<A> {
         }
     }
 
+    /// Whether no vCPU but that whose turn it is can run.
+    fn is_alone(&self) -> bool {
+        self.waiting.iter().enumerate().all(|(i, waits)| i == self.schedule.current || *waits)
+    }
+
     /// The vCPU gives its turn to the others. If there are none, a little time passes, as it does in a processor that is
     /// told to pause.
     fn give_way(&mut self) {
         self.schedule.left = 0;
-        let current = self.schedule.current;
-        if self.waiting.iter().enumerate().any(|(i, w)| i != current && !w) {
+        if !self.is_alone() {
             return;
         }
         let until_event = self

@@ -435,7 +435,10 @@ unsafe fn jump<const HOW: u8>(core: *mut Core, op: *const Op, budget: i64, _last
 
 unsafe fn jump_reg<const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
     // SAFETY: as in `find_next`.
-    unsafe { find_next(core, first::<A>(core, op, last), budget - i64::from((*op).d)) }
+    unsafe {
+        let target = first::<A>(core, op, last).wrapping_add((*op).imm as i64 as u64) & !u64::from((*op).b);
+        find_next(core, target, budget - i64::from((*op).d))
+    }
 }
 
 unsafe fn call<const ENDS: bool>(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
@@ -581,9 +584,9 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) {
                 let run: Handler = if far(target) { jump::<FAR> } else { jump::<UNLINKED> };
                 out.extend([op(run, 0, 0, 0, block.len() as u8), link(target)]);
             }
-            Uop::GotoReg { a } => {
+            Uop::GotoReg { a, offset, clear } => {
                 let run: Handler = if is_last(a) { jump_reg::<true> } else { jump_reg::<false> };
-                out.push(op(run, 0, a, 0, insn + 1));
+                out.push(op(run, offset, a, clear, insn + 1));
             }
             Uop::Call { function, operand, ends } => {
                 let run: Handler = if ends { call::<true> } else { call::<false> };

@@ -35,8 +35,19 @@ impl Lift {
         self.block.uops.push((self.insn, uop));
     }
 
+    /// The value of a register, if the micro-op before has made it a constant.
+    pub fn known(&self, r: u8) -> Option<u64> {
+        match self.block.uops.last() {
+            Some((_, Uop::Const { d, value })) if *d == r => Some(*value),
+            _ => None,
+        }
+    }
+
     /// `d = value`
     pub fn constant(&mut self, d: u8, value: u64) {
+        if self.known(d).is_some() {
+            self.block.uops.pop(); // nobody has read it
+        }
         self.push(Uop::Const { d, value });
     }
 
@@ -47,7 +58,10 @@ impl Lift {
 
     /// `d = op(a, b)`
     pub fn binary(&mut self, op: BinaryOp, d: u8, a: u8, b: Operand) {
-        self.push(Uop::Binary { op, d, a, b });
+        match (self.known(a), b) {
+            (Some(value), Operand::Imm(imm)) => self.constant(d, op.apply(value, imm as i64 as u64)),
+            _ => self.push(Uop::Binary { op, d, a, b }),
+        }
     }
 
     /// `d = memory[a + offset]`
@@ -71,10 +85,21 @@ impl Lift {
         self.ended = true;
     }
 
-    /// Leaves for the address in `a`; ends the block.
-    pub fn goto_reg(&mut self, a: u8) {
-        self.push(Uop::GotoReg { a });
-        self.ended = true;
+    /// Leaves for `(a + offset) & !clear`, having written a register if `link` says which and what; ends the block. Unless
+    /// `a` is [known](Lift::known), it is not that register.
+    pub fn goto_reg(&mut self, a: u8, offset: i32, clear: u8, link: Option<(u8, u64)>) {
+        let known = self.known(a).map(|value| value.wrapping_add(offset as i64 as u64) & !u64::from(clear));
+        if let Some((d, next)) = link {
+            debug_assert!(known.is_some() || d != a, "the base would be gone");
+            self.constant(d, next);
+        }
+        match known {
+            Some(target) => self.goto(target),
+            None => {
+                self.push(Uop::GotoReg { a, offset, clear });
+                self.ended = true;
+            }
+        }
     }
 
     /// Calls architecture code and goes on behind it.

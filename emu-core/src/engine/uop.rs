@@ -384,10 +384,14 @@ pub enum Uop {
         /// Virtual address.
         target: u64,
     },
-    /// Leaves for the address in `a` (already masked).
+    /// Leaves for `(a + offset) & !clear`.
     GotoReg {
-        /// Holds the virtual address.
+        /// Base.
         a: u8,
+        /// Offset in bytes.
+        offset: i32,
+        /// Low bits that are cleared.
+        clear: u8,
     },
     /// Architecture code: function `function` with `operand`. If `ends`, the block ends there and goes on at the address
     /// that the architecture set.
@@ -412,7 +416,7 @@ impl fmt::Display for Uop {
             Uop::Store { width, a, b, offset } => write!(f, "{width:?}[r{a} + {offset}] = r{b}"),
             Uop::Branch { cond, a, b, target } => write!(f, "if r{a} {cond:?} r{b} goto {target:#x}"),
             Uop::Goto { target } => write!(f, "goto {target:#x}"),
-            Uop::GotoReg { a } => write!(f, "goto r{a}"),
+            Uop::GotoReg { a, offset, clear } => write!(f, "goto (r{a} + {offset}) &~ {clear}"),
             Uop::Call { function, operand, ends } => {
                 write!(f, "call {function}({operand:#x}){}", if ends { ", end" } else { "" })
             }

@@ -145,16 +145,14 @@ fn jalr(l: &mut Lifting, i: Insn) {
     if !l.cpu.has(Ext::C) {
         return l.checked_jump(i);
     }
-    let base = if i.imm_i() == 0 {
-        i.rs1()
-    } else {
-        l.lift.binary(BinaryOp::Add, TEMP, i.rs1(), Operand::Imm(i.imm_i()));
-        TEMP
-    };
-    l.lift.binary(BinaryOp::And, TEMP, base, Operand::Imm(!1));
     let next = l.next();
-    l.constant(i.rd(), next);
-    l.lift.goto_reg(TEMP);
+    let link = (i.rd() != 0).then_some((i.rd(), next));
+    if i.rd() == i.rs1() && i.rd() != 0 && l.lift.known(i.rs1()).is_none() {
+        l.lift.binary(BinaryOp::Add, TEMP, i.rs1(), Operand::Imm(i.imm_i()));
+        l.lift.goto_reg(TEMP, 0, 1, link);
+    } else {
+        l.lift.goto_reg(i.rs1(), i.imm_i(), 1, link);
+    }
 }
 
 fn branch(l: &mut Lifting, i: Insn, cond: Cond) {
