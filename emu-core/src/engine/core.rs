@@ -103,7 +103,7 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
     /// Does what the [`Uop::Call`](super::uop::Uop::Call) to `function` with `operand` stands for.
     fn call(h: &mut Hart<Self>, function: u16, operand: u32) -> Step;
 
-    /// The space that an access is made in.
+    /// The space that an access is made in. As whom 0, it is one for loads and stores.
     fn space(h: &mut Hart<Self>, as_whom: u8, intent: Intent) -> Space;
 
     /// Walks the page tables.
@@ -205,6 +205,7 @@ pub struct Core {
     pub(crate) seen_code_epoch: u64,
     pub(crate) jump_epoch: u64,
     pub(crate) space_epoch: u64,
+    pub(crate) data_space: Space,
     pub(crate) fetch_space: Space,
     /// Spreads spaces over the jump cache.
     pub(crate) fetch_mix: u64,
@@ -262,6 +263,7 @@ impl Core {
             seen_code_epoch: 0,
             jump_epoch: 0,
             space_epoch: 0,
+            data_space: Space::NONE,
             fetch_space: Space::NONE,
             fetch_mix: 0,
             mode: 0,
@@ -511,10 +513,20 @@ impl<A: Arch> Hart<'_, A> {
         Ok(Place { pa, beyond, access })
     }
 
+    /// The space of a load or store: that which micro-ops probe in, if it is the hart's own.
+    #[inline]
+    fn space_of(&mut self, access: Access) -> Space {
+        let core = &self.core;
+        if access.as_whom == 0 && core.in_block && !core.spaces_changed && core.space_epoch == core.mmu.space_epoch {
+            return core.data_space;
+        }
+        A::space(self, access.as_whom, access.intent)
+    }
+
     /// The physical page of `access.va`, from the TLB or by a walk.
     #[inline]
     fn translate(&mut self, access: Access) -> Step<u64> {
-        let space = A::space(self, access.as_whom, access.intent);
+        let space = self.space_of(access);
         let may_open = !self.world.debug.watches_page(access.va);
         let allows = |m: &Mapping| match access.intent {
             Intent::Read => m.read,
@@ -533,7 +545,7 @@ impl<A: Arch> Hart<'_, A> {
         let map = A::walk(self, access)?;
         debug_assert!(allows(&map));
         if map.keep {
-            let space = A::space(self, access.as_whom, access.intent);
+            let space = self.space_of(access);
             self.core.mmu.fill_data(access.va, space, map);
             if may_open {
                 self.core.mmu.open(access.va, space, access.intent == Intent::Write, &mut self.world.ram);

@@ -192,6 +192,7 @@ impl<A: Arch> Vcpu<A> {
             let core = &mut self.core;
             core.space_id = data.id();
             core.mix = data.mix();
+            core.data_space = data;
             core.fetch_space = fetch;
             core.fetch_mix = fetch.mix();
             core.mode = mode;

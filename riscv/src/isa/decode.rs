@@ -106,6 +106,12 @@ pub(crate) fn lift(arch: &Riscv, pc: u64, bytes: &[u8], lift: &mut Lift) -> Opti
         return Some(len);
     };
     let insn = Insn(bits.expect("it was decoded"));
+    // An access to a CSR that there is not.
+    let is_csr = matches!(row.name.as_bytes(), [b'c', b's', b'r', b'r', ..]);
+    if is_csr && !privileged::csr_access::exists(arch, insn.csr()) {
+        lift.call_and_end(ILLEGAL, raw);
+        return Some(len);
+    }
     let mode = arch.code_mode();
     let is_float = matches!(row.does, Does::LiftFloat(_) | Does::CallFloat(_));
     if is_float && !mode.has(Mode::FS_ON) {

@@ -91,6 +91,8 @@ pub struct Counters {
     /// Exceptions taken: they take a cycle and retire nothing.
     pub traps: u64,
     mode: (Priv, bool),
+    /// Whether any counter counts in some modes only.
+    filtered: bool,
 }
 
 impl Default for Counters {
@@ -98,7 +100,14 @@ impl Default for Counters {
         let mut counters = [Counter::default(); COUNTERS];
         counters[0].config = Event::Cycle as u64;
         counters[2].config = Event::Instret as u64;
-        let mut c = Counters { counters, inhibit: 0, events: [0; EVENTS], traps: 0, mode: (Priv::Machine, false) };
+        let mut c = Counters {
+            counters,
+            inhibit: 0,
+            events: [0; EVENTS],
+            traps: 0,
+            mode: (Priv::Machine, false),
+            filtered: false,
+        };
         c.update(Priv::Machine, false);
         c
     }
@@ -144,6 +153,7 @@ impl Counters {
             config::EVENT.put(&mut c.config, 0);
         }
         self.counters[i].mark = self.source(i, &now);
+        self.filtered = self.counters.iter().any(|c| c.config & config::INH != 0);
         self.update(self.mode.0, self.mode.1);
     }
 
@@ -166,7 +176,7 @@ impl Counters {
 
     /// Whether any counter counts in some modes only.
     pub fn is_filtered(&self) -> bool {
-        self.counters.iter().any(|c| c.config & config::INH != 0)
+        self.filtered
     }
 
     /// Brings values up to `now`. The mode is about to change, or what is counted.

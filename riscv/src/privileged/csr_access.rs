@@ -12,7 +12,7 @@ use super::irq::*;
 use super::trap::double_trap_enabled;
 use super::virtual_instruction;
 use crate::cpu::{CpuConfig, Ext, PMP_ENTRIES};
-use crate::hart::{HartExt, Priv};
+use crate::hart::{HartExt, Priv, Riscv};
 use crate::isa::{H, illegal};
 
 macro_rules! numbers {
@@ -134,9 +134,9 @@ const KNOWN: [u64; 64] = {
     known
 };
 
-/// Whether a CSR is there, whoever asks.
-fn exists(h: &H, number: u16) -> bool {
-    let cpu = &h.arch.cpu;
+/// Whether a CSR is there, whoever asks. It is asked when an access is lifted.
+pub(crate) fn exists(hart: &Riscv, number: u16) -> bool {
+    let cpu = &hart.cpu;
     let by_name = KNOWN[usize::from(number / 64)] >> (number % 64) & 1 != 0;
     let in_row = matches!(number, 0xc03..=0xc1f | 0xb03..=0xb1f | 0x323..=0x33f | 0x3a0..=0x3af | 0x3b0..=0x3ef
         | 0x30c..=0x30f | 0x60c..=0x60f | 0x10c..=0x10f)
@@ -152,20 +152,57 @@ fn exists(h: &H, number: u16) -> bool {
         && extension(number).is_none_or(|e| cpu.has(e))
         && (!needs_h || cpu.has(Ext::H))
         && (number != n::mtval2 || cpu.has(Ext::H) || cpu.has(Ext::Ssdbltrp))
-        && (!matches!(number, n::mtopei | n::stopei | n::vstopei)
-            || !h.arch.csr.files.is_empty()
-            || number == n::vstopei)
+        && (!matches!(number, n::mtopei | n::stopei | n::vstopei) || !hart.csr.files.is_empty() || number == n::vstopei)
         && (number != n::mseccfg || cpu.has(Ext::Zkr))
 }
 
-/// Whether the hart may access a CSR here ("CSR Address Mapping Conventions"; for V=1 "Virtual-Instruction Exceptions").
+/// Whether a CSR is of those that only the privilege level decides on.
+fn has_no_rule_of_its_own(number: u16) -> bool {
+    const NUMBERS: [u16; 19] = [
+        n::sstatus,
+        n::stvec,
+        n::scounteren,
+        n::sscratch,
+        n::sepc,
+        n::scause,
+        n::stval,
+        n::hstatus,
+        n::htval,
+        n::htinst,
+        n::hedeleg,
+        n::hideleg,
+        n::hcounteren,
+        n::vsstatus,
+        n::vstvec,
+        n::vsscratch,
+        n::vsepc,
+        n::vscause,
+        n::vstval,
+    ];
+    const SET: [u64; 64] = {
+        let (mut set, mut i) = ([0; 64], 0);
+        while i < NUMBERS.len() {
+            set[NUMBERS[i] as usize / 64] |= 1 << (NUMBERS[i] % 64);
+            i += 1;
+        }
+        set
+    };
+    SET[usize::from(number / 64)] >> (number % 64) & 1 != 0
+}
+
+/// Whether the hart may access a CSR that is there ("CSR Address Mapping Conventions"; for V=1 "Virtual-Instruction
+/// Exceptions").
 fn require_access(h: &H, number: u16, write: bool) -> Step {
-    if !exists(h, number) || write && number >> 10 == 3 {
-        return illegal();
-    }
+    debug_assert!(exists(h.arch, number));
     let (mode, v) = (h.arch.mode, h.arch.v);
     let lowest = number >> 8 & 3;
     let c = &h.arch.csr;
+    if mode == Priv::Supervisor && !v && has_no_rule_of_its_own(number) {
+        return Ok(());
+    }
+    if write && number >> 10 == 3 {
+        return illegal();
+    }
     if mode == Priv::Machine {
         return require_specific(h, number, write);
     }
@@ -306,7 +343,7 @@ pub(crate) fn base_for_update(h: &H, number: u16, read: u64) -> u64 {
 
 /// Reads a CSR for a debugger: no rights, no effects.
 pub fn peek(h: &mut H, number: u16) -> Option<u64> {
-    if !exists(h, number) || number == n::seed {
+    if !exists(h.arch, number) || number == n::seed {
         return None;
     }
     value(h, number).ok()
@@ -665,9 +702,12 @@ fn put(h: &mut H, number: u16, value: u64) -> Step {
         }
         _ => {}
     }
-    let sdt = double_trap_enabled(h, false);
-    let guest_sdt = double_trap_enabled(h, true);
     let index = usize::from(number & 3);
+    let sdt = match number {
+        n::mstatus | n::sstatus if double_trap_enabled(h, false) => mstatus::SDT.mask(),
+        n::vsstatus if double_trap_enabled(h, true) => mstatus::SDT.mask(),
+        _ => 0,
+    };
     let writable = match number {
         n::mstateen0..=0x30f => stateen_bits(h, index),
         n::hstateen0..=0x60f => stateen_bits(h, index) & gate(h, index),
@@ -683,7 +723,7 @@ fn put(h: &mut H, number: u16, value: u64) -> Step {
             if cpu.has(Ext::H) {
                 mask |= mstatus::GVA.mask() | mstatus::MPV.mask();
             }
-            mask |= if sdt { mstatus::SDT.mask() } else { 0 };
+            mask |= sdt;
             mask |= if cpu.has(Ext::Smdbltrp) { mstatus::MDT.mask() } else { 0 };
             let known = match mstatus::MPP.of(value) {
                 0 => cpu.has(Ext::U),
@@ -698,12 +738,12 @@ fn put(h: &mut H, number: u16, value: u64) -> Step {
             }
         }
         n::sstatus => {
-            let mask = SSTATUS & float | if sdt { mstatus::SDT.mask() } else { 0 };
+            let mask = SSTATUS & float | sdt;
             c.mstatus = masked(c.mstatus, value, mask);
             hold_sie(&mut c.mstatus);
         }
         n::vsstatus => {
-            let mask = SSTATUS & float | if guest_sdt { mstatus::SDT.mask() } else { 0 };
+            let mask = SSTATUS & float | sdt;
             c.vsstatus = masked(c.vsstatus, value, mask);
             hold_sie(&mut c.vsstatus);
         }
@@ -925,7 +965,7 @@ pub(crate) fn require_write(h: &H, number: u16) -> Step {
 
 /// Writes a CSR for a debugger.
 pub fn poke(h: &mut H, number: u16, value: u64) -> bool {
-    exists(h, number) && number >> 10 != 3 && write(h, number, value).is_ok()
+    exists(h.arch, number) && number >> 10 != 3 && write(h, number, value).is_ok()
 }
 
 const _: () = assert!(PMP_ENTRIES <= 64);
