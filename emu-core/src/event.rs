@@ -25,7 +25,7 @@ pub enum Kind {
     DeviceRead,
     /// A device register was written.
     DeviceWrite,
-    /// The hypervisor made an interrupt pending for its guest.
+    /// An interrupt was made pending for a guest: by its hypervisor, or by a message to what the hypervisor gave it.
     Injection,
 }
 
@@ -86,11 +86,18 @@ pub struct Stats {
     pub instructions: [u64; LEVELS],
     /// World switches, from level to level.
     pub switches: [[u64; LEVELS]; LEVELS],
+    /// Interrupts made pending for the guest at each level, by the architecture's number of the reason.
+    pub injections: Box<[[u64; REASONS]; LEVELS]>,
 }
 
 impl Default for Stats {
     fn default() -> Self {
-        Stats { exits: Box::new([[0; REASONS]; LEVELS]), instructions: [0; LEVELS], switches: [[0; LEVELS]; LEVELS] }
+        Stats {
+            exits: Box::new([[0; REASONS]; LEVELS]),
+            instructions: [0; LEVELS],
+            switches: [[0; LEVELS]; LEVELS],
+            injections: Box::new([[0; REASONS]; LEVELS]),
+        }
     }
 }
 
@@ -133,12 +140,10 @@ impl Events {
         self.stats.exits[usize::from(level).min(LEVELS - 1)][(reason as usize).min(REASONS - 1)] += 1;
     }
 
-    pub(crate) fn device(&mut self, count: u64, vcpu: u32, write: bool, pa: u64, size: u8, value: u64) {
-        if self.sink.is_some() {
-            let kind = if write { Kind::DeviceWrite } else { Kind::DeviceRead };
-            let details = [("address", pa), ("size", size.into()), ("value", value)];
-            self.send(&Event { count, vcpu, level: 0, pc: 0, kind, name: "", details: &details });
-        }
+    /// Counts an interrupt that was made pending for the guest at `level`.
+    #[inline]
+    pub fn count_injection(&mut self, level: u8, reason: u32) {
+        self.stats.injections[usize::from(level).min(LEVELS - 1)][(reason as usize).min(REASONS - 1)] += 1;
     }
 
     pub(crate) fn wants_uops(&self) -> bool {

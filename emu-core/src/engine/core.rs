@@ -10,7 +10,7 @@ use crate::bus::{Bus, BusCx, Space as BusSpace, VcpuSignal};
 use crate::debug::Debug;
 use crate::device::Request;
 use crate::door::Door;
-use crate::event::Events;
+use crate::event::{Event, Events, Kind};
 use crate::ram::{PAGE_MASK, Ram};
 use crate::time::{Frequency, VirtualTime};
 use crate::tlb::{Fast, Mapping, Space, Tlb};
@@ -564,7 +564,7 @@ impl<A: Arch> Hart<'_, A> {
         let value = bus.read(BusSpace::Memory, pa, size, cx);
         self.after_bus();
         if let Some(value) = value {
-            self.world.events.device(count, self.core.index, false, pa, size, value);
+            self.note_device(Kind::DeviceRead, pa, size, value);
         }
         value
     }
@@ -582,9 +582,35 @@ impl<A: Arch> Hart<'_, A> {
         let done = bus.write(BusSpace::Memory, pa, size, value, cx);
         self.after_bus();
         if done.is_some() {
-            self.world.events.device(count, self.core.index, true, pa, size, value);
+            self.note_device(Kind::DeviceWrite, pa, size, value);
         }
         done
+    }
+
+    /// The address of the present instruction.
+    fn pc_now(&self) -> u64 {
+        if !self.core.in_block {
+            return self.core.pc;
+        }
+        // SAFETY: within a block, `op` is the micro-op that runs.
+        let insn = unsafe { (*self.core.op).insn };
+        self.world.blocks.instructions_of(self.core.op).0[usize::from(insn)]
+    }
+
+    fn note_device(&mut self, kind: Kind, pa: u64, size: u8, value: u64) {
+        if self.world.events.is_on() {
+            let details = [("address", pa), ("size", size.into()), ("value", value)];
+            let event = Event {
+                count: self.core.count(),
+                vcpu: self.core.index,
+                level: self.arch.level(),
+                pc: self.pc_now(),
+                kind,
+                name: "",
+                details: &details,
+            };
+            self.world.events.send(&event);
+        }
     }
 
     /// A device was called: whatever that has set off is for the run loop to see to.

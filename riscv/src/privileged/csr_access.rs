@@ -619,8 +619,13 @@ impl Effect {
 /// behind it if that changes what comes next.
 pub(crate) fn write(h: &mut H, number: u16, value: u64) -> Step {
     let number = substitute(number, h.arch.v);
-    let before = (h.arch.csr.mstatus, h.arch.csr.vsstatus);
+    let c = &h.arch.csr;
+    let before = (c.mstatus, c.vsstatus);
+    let injected = (c.hvip, c.hvictl);
     put(h, number, value)?;
+    if !h.arch.v && (h.arch.csr.hvip, h.arch.csr.hvictl) != injected {
+        note_injections(h, injected.0, injected.1);
+    }
     let c = &h.arch.csr;
     let effect = match number {
         n::mstatus | n::sstatus => Effect::of_status(before.0 ^ c.mstatus),
@@ -639,6 +644,19 @@ pub(crate) fn write(h: &mut H, number: u16, value: u64) -> Step {
         }
     }
     Ok(())
+}
+
+/// Interrupts that hvip and hvictl have pending for the guest, and had not.
+fn note_injections(h: &mut H, hvip: u64, hvictl: u64) {
+    let c = &h.arch.csr;
+    let mut new = c.hvip & !hvip;
+    if hvictl::VTI.is(c.hvictl) && c.hvictl != hvictl {
+        new |= 1 << hvictl::IID.of(c.hvictl);
+    }
+    while new != 0 {
+        super::trap::note_injection(h, new.trailing_zeros(), &[]);
+        new &= new - 1;
+    }
 }
 
 fn put(h: &mut H, number: u16, value: u64) -> Step {

@@ -350,6 +350,10 @@ pub(crate) fn signal(h: &mut H, signal: VcpuSignal) {
         VcpuSignal::Message { message, value } => {
             if let Some(file) = h.arch.csr.files.get_mut(message as usize) {
                 file.set_pending(value as u32);
+                if message > FILE_S {
+                    let details = [("file", u64::from(message - FILE_S)), ("identity", value)];
+                    super::trap::note_injection(h, VSEI, &details);
+                }
                 debug_assert!(message <= FILE_S || h.arch.cpu.geilen + FILE_S >= message);
             }
         }

@@ -437,6 +437,15 @@ fn note_event(h: &mut H, trap: &Trap, target: Target) {
     }
 }
 
+/// An interrupt has been made pending for a guest.
+pub(crate) fn note_injection(h: &mut H, number: u32, details: &[(&'static str, u64)]) {
+    const GUEST: u8 = 2;
+    h.world.events.count_injection(GUEST, number + INTERRUPT_REASONS);
+    if h.world.events.is_on() {
+        send(h, Kind::Injection, interrupt_name(number), details);
+    }
+}
+
 pub(crate) fn send(h: &mut H, kind: Kind, name: &str, details: &[(&'static str, u64)]) {
     let event = Event {
         count: h.core.count(),
