@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use wait4::Wait4;
 
-use crate::image::Ending;
 use crate::report::{Measured, Peer, Run};
+use undervisor_benches::image::Ending;
 
 /// Who runs a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! What a bare guest is made of: code at the start of RAM, page tables behind it, and a way to say that it is done.
 
+#![allow(missing_docs, reason = "the names of registers and fields")]
+
 use undervisor_conformance::asm::*;
 
 /// Where RAM begins.

@@ -2,7 +2,6 @@
 
 mod emulators;
 mod guests;
-mod image;
 mod linux;
 mod memory;
 mod report;

@@ -7,9 +7,9 @@ use riscv::platform::virt::{File, Firmware, Images, VirtConfig, build};
 
 use crate::emulators::{Emulator, Laboratory};
 use crate::guests::Guest;
-use crate::image::Ending;
 use crate::linux;
 use crate::report::{print_memory, print_memory_head};
+use undervisor_benches::image::Ending;
 
 /// The rows of memory whose names `wanted` accepts. Comes last: machines run in this process here, and a child's peak
 /// begins with what its parent had.

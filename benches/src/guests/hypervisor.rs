@@ -3,8 +3,8 @@
 use undervisor_conformance::asm::*;
 
 use super::Guest;
-use crate::image::*;
 use crate::report::{Peer, Target};
+use undervisor_benches::image::*;
 
 const CALLS: u64 = 1_000_000;
 
@@ -17,7 +17,8 @@ pub const ECALL: Guest = Guest {
     elf: ecall,
 };
 
-/// From M-mode through HS-mode into VS-mode at the address in T2. (QEMU 11.1 stays in HS-mode where MRET should go there.)
+/// From M-mode through HS-mode into VS-mode at the address in T2. (In QEMU 11.1 mstatus.MPV cannot be
+/// written, so MRET does not lead there.)
 fn enter_guest(a: &mut Asm) {
     a.la(T0, "hypervisor");
     a.csrw(MEPC, T0);

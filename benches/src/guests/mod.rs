@@ -3,8 +3,8 @@
 mod hypervisor;
 mod plain;
 
-use crate::image::Ending;
 use crate::report::Target;
+use undervisor_benches::image::Ending;
 
 /// A guest, and how much it does.
 pub struct Guest {

@@ -3,8 +3,8 @@
 use undervisor_conformance::asm::*;
 
 use super::Guest;
-use crate::image::*;
 use crate::report::{Peer, Target};
+use undervisor_benches::image::*;
 
 const TURNS: u64 = 100_000_000;
 
