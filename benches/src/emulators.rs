@@ -5,10 +5,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use undervisor_benches::image::Ending;
 use wait4::Wait4;
 
 use crate::report::{Measured, Peer, Run};
-use undervisor_benches::image::Ending;
 
 /// Who runs a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

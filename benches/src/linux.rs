@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::emulators::{Emulator, Laboratory};
+use crate::memory::Work;
 use crate::report::{Measured, Peer, Row, Run, Target, Unit};
 
 /// A boot at most takes 1.5 times as long as QEMU's.
@@ -10,7 +11,7 @@ const BOOT: &[Target] = &[Target { peer: Peer::Rv64, times: 1.0 / 1.5 }];
 const EXITS: &[Target] = &[Target { peer: Peer::Rv64, times: 5.0 }];
 
 /// What is booted besides: name and words for the kernel.
-pub const BOOTS: &[(&str, &str)] =
+const BOOTS: &[(&str, &str)] =
     &[("boot of sid to power-off", "quiet"), ("the same with all of the KVM client", "quiet kvmtest")];
 
 /// One kind of exit by itself: a phase of the KVM client, how often, and what is counted. The counts are such that QEMU
@@ -23,15 +24,22 @@ const KINDS: &[(&str, &str, u64, &str)] = &[
 
 const DONE: &str = "UNDERVISOR-DONE rc=0";
 
-/// The rows of boots and exits whose names `wanted` accepts.
-pub fn rows(laboratory: &Laboratory, files: &Path, wanted: impl Fn(&str) -> bool) {
+/// The rows of boots and exits whose names `wanted` accepts. Returns our runs of the boots.
+pub fn rows<'a>(
+    laboratory: &Laboratory,
+    files: &'a Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Vec<(&'static str, Work<'a>, Measured)> {
+    let mut boots = Vec::new();
     for (name, words) in BOOTS.iter().filter(|b| wanted(b.0)) {
         let boot = |emulator| laboratory.linux(emulator, files, words, &expected(words));
-        row(name, Unit::Seconds, BOOT, boot);
+        let row = row(name, Unit::Seconds, BOOT, boot);
+        row.print();
+        boots.push((*name, Work::Linux(files, words), row.ours));
     }
     let kinds: Vec<_> = KINDS.iter().filter(|k| wanted(k.0)).collect();
     if kinds.is_empty() {
-        return;
+        return boots;
     }
     let none = |emulator| laboratory.linux(emulator, files, "quiet kvmtest=none,ticks", &expected("kvmtest"));
     let (ours, theirs) = (none(Emulator::Undervisor), none(Emulator::Peer(Peer::Rv64)));
@@ -41,8 +49,10 @@ pub fn rows(laboratory: &Laboratory, files: &Path, wanted: impl Fn(&str) -> bool
         row(name, Unit::Rate(*count as f64, unit), EXITS, |emulator| {
             let base = if emulator == Emulator::Undervisor { &ours } else { &theirs };
             more_than(base, laboratory.linux(emulator, files, &words, &lines))
-        });
+        })
+        .print();
     }
+    boots
 }
 
 /// What a run took more than another, without which the figure is worth nothing.
@@ -55,17 +65,17 @@ fn more_than(base: &Measured, run: Measured) -> Measured {
     Ok(Run { seconds, ..run })
 }
 
-fn row(name: &str, unit: Unit, targets: &[Target], mut boot: impl FnMut(Emulator) -> Measured) {
+fn row<'a>(name: &'a str, unit: Unit, targets: &'a [Target], boot: impl Fn(Emulator) -> Measured) -> Row<'a> {
     let ours = boot(Emulator::Undervisor);
     let peers = Peer::ALL.map(|peer| match peer {
         Peer::Max => Err(String::new()),
         _ => boot(Emulator::Peer(peer)),
     });
-    Row { name, unit, ours, peers, targets }.print();
+    Row { name, unit, ours, peers, targets }
 }
 
 /// What the console must show for these words.
-pub fn expected(words: &str) -> Vec<String> {
+fn expected(words: &str) -> Vec<String> {
     let mut lines = vec![DONE.to_owned()];
     if words.contains("kvmtest") {
         lines.push("KVM-CLIENT: OK".into());

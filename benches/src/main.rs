@@ -6,33 +6,53 @@ mod linux;
 mod memory;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use undervisor_benches::image::Ending;
 
 use emulators::{Emulator, Laboratory};
+use memory::Work;
 use report::{Peer, Row, Unit};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [option, dir] = &words[..]
+        && option == "--write"
+    {
+        return write(Path::new(dir));
+    }
     let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w.as_str()));
     let laboratory = Laboratory::from_environment();
+    let boots = std::env::var_os("UNDERVISOR_BOOT_FILES").map(|dir| PathBuf::from(dir).join("sid"));
+    let mut runs = Vec::new();
     report::print_head();
     for guest in guests::ALL.iter().filter(|g| wanted(g.name)) {
         let run = |emulator| laboratory.bare(emulator, guest.elf);
-        Row {
+        let row = Row {
             name: guest.name,
             unit: Unit::Rate(guest.work, guest.unit),
             ours: run(Emulator::Undervisor),
             peers: Peer::ALL.map(|peer| run(Emulator::Peer(peer))),
             targets: guest.targets,
+        };
+        row.print();
+        runs.push((guest.name, Work::Bare(guest), row.ours));
+    }
+    match &boots {
+        Some(files) => runs.extend(linux::rows(&laboratory, files, wanted)),
+        None => println!("| boots and KVM's exits | skipped: UNDERVISOR_BOOT_FILES is not set |"),
+    }
+    memory::rows(&runs);
+}
+
+/// Writes the bare guests as ELF files, for a profiler or a debugger.
+fn write(dir: &Path) {
+    for guest in guests::ALL {
+        let name: String = guest.name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+        for (ending, suffix) in [(Ending::Finisher, "elf"), (Ending::Htif, "htif.elf")] {
+            let path = dir.join(format!("{name}.{suffix}"));
+            std::fs::write(&path, (guest.elf)(ending)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            println!("{}", path.display());
         }
-        .print();
-    }
-    let boots = std::env::var_os("UNDERVISOR_BOOT_FILES").map(|dir| PathBuf::from(dir).join("sid"));
-    if let Some(files) = &boots {
-        linux::rows(&laboratory, files, wanted);
-    }
-    memory::rows(&laboratory, guests::ALL, boots.as_deref(), wanted);
-    if boots.is_none() {
-        println!("\nskipped: UNDERVISOR_BOOT_FILES is not set");
     }
 }

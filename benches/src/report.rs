@@ -1,5 +1,7 @@
 //! The tables: ratios, and whether targets are met, are computed here and nowhere typed.
 
+use crate::memory::Used;
+
 /// Who else runs the same guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -129,18 +131,21 @@ fn grouped(x: f64) -> String {
     text
 }
 
-/// What a process may take beyond the pages that its guest uses.
+/// What a process may take beyond the pages that its guest has touched, in MiB.
 const ROOM: f64 = 100.0;
 
 /// The head of the table of memory.
 pub fn print_memory_head() {
-    println!("\n| work | guest pages in use at the end, MiB | peak RSS, MiB | target |\n|---|---|---|---|");
+    println!("\n| work, in MiB | guest pages not zero at the end | guest pages touched | peak RSS | target |");
+    println!("|---|---|---|---|---|");
 }
 
 /// A line of the table of memory.
-pub fn print_memory(name: &str, pages: f64, run: &Run) {
-    let word = if run.memory <= pages + ROOM { "met" } else { "missed" };
-    println!("| {name} | {pages:.0} | {:.0} | {:.0}: {word} |", run.memory, pages + ROOM);
+pub fn print_memory(name: &str, used: &Used, run: &Run) {
+    let limit = used.given + ROOM;
+    let word = if run.memory <= limit { "met" } else { "missed" };
+    let Used { not_zero, given } = used;
+    println!("| {name} | {not_zero:.0} | {given:.0} | {:.0} | at most {limit:.0}: {word} |", run.memory);
 }
 
 #[cfg(test)]

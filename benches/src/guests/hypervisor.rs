@@ -1,10 +1,10 @@
 //! Guests with guests: M-mode makes room for HS-mode, HS-mode runs code in VS-mode.
 
+use undervisor_benches::image::*;
 use undervisor_conformance::asm::*;
 
 use super::Guest;
 use crate::report::{Peer, Target};
-use undervisor_benches::image::*;
 
 const CALLS: u64 = 1_000_000;
 

@@ -3,8 +3,9 @@
 mod hypervisor;
 mod plain;
 
-use crate::report::Target;
 use undervisor_benches::image::Ending;
+
+use crate::report::Target;
 
 /// A guest, and how much it does.
 pub struct Guest {
@@ -23,3 +24,18 @@ pub struct Guest {
 /// In the order of the table.
 pub const ALL: &[Guest] =
     &[plain::INTEGER, plain::CHASE, plain::SFENCE, hypervisor::ECALL, hypervisor::HFENCE, hypervisor::WORLD_SWITCH];
+
+#[cfg(test)]
+mod tests {
+    use emu_core::machine::End;
+
+    use super::*;
+
+    #[test]
+    fn guests_end_with_success() {
+        for guest in [plain::SFENCE, hypervisor::ECALL, hypervisor::HFENCE, hypervisor::WORLD_SWITCH] {
+            let mut machine = undervisor_benches::machine((guest.elf)(Ending::Finisher));
+            assert_eq!(machine.run(1 << 30), End::PowerOff(0), "{}", guest.name);
+        }
+    }
+}

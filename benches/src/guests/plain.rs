@@ -1,10 +1,10 @@
 //! Guests that need no hypervisor extension.
 
+use undervisor_benches::image::*;
 use undervisor_conformance::asm::*;
 
 use super::Guest;
 use crate::report::{Peer, Target};
-use undervisor_benches::image::*;
 
 const TURNS: u64 = 100_000_000;
 
