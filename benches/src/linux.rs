@@ -62,7 +62,7 @@ fn more_than(base: &Measured, run: Measured) -> Measured {
     if seconds <= 0.0 {
         return Err("lost in noise".into());
     }
-    Ok(Run { seconds, ..run })
+    Ok(Run { seconds, slowest: run.slowest - base.seconds, ..run })
 }
 
 fn row<'a>(name: &'a str, unit: Unit, targets: &'a [Target], boot: impl Fn(Emulator) -> Measured) -> Row<'a> {

@@ -34,11 +34,13 @@ pub struct Target {
     pub times: f64,
 }
 
-/// What a run took.
+/// What some runs of the same took.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
-    /// CPU time.
+    /// CPU time of the fastest.
     pub seconds: f64,
+    /// CPU time of the slowest.
+    pub slowest: f64,
     /// Peak resident memory in MiB.
     pub memory: f64,
 }
@@ -91,11 +93,19 @@ impl Row<'_> {
         }
     }
 
+    /// The fastest run's figure, and the slowest one's where it differs by more than a tenth.
     fn figure(&self, run: &Measured) -> String {
-        match (run, self.unit) {
-            (Ok(run), Unit::Rate(work, _)) => grouped(work / run.seconds),
-            (Ok(run), Unit::Seconds) => format!("{:.2} s", run.seconds),
-            (Err(why), _) => why.clone(),
+        let run = match run {
+            Ok(run) => run,
+            Err(why) => return why.clone(),
+        };
+        let figure = |seconds| match self.unit {
+            Unit::Rate(work, _) => grouped(work / seconds),
+            Unit::Seconds => format!("{seconds:.2} s"),
+        };
+        match run.slowest > run.seconds * 1.1 {
+            true => format!("{} (slowest {})", figure(run.seconds), figure(run.slowest)),
+            false => figure(run.seconds),
         }
     }
 
@@ -154,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_target_is_a_ratio() {
-        let run = |seconds| Ok(Run { seconds, memory: 1.0 });
+        let run = |seconds| Ok(Run { seconds, slowest: seconds, memory: 1.0 });
         let row = Row {
             name: "work",
             unit: Unit::Rate(1e6, "turns/s"),
@@ -167,5 +177,6 @@ mod tests {
         assert_eq!(verdict(Peer::Max), "8.00 of QEMU max: missed");
         assert_eq!(verdict(Peer::Spike), "8.00 of Spike: not compared");
         assert_eq!(row.figure(&row.ours), "1,000,000");
+        assert_eq!(row.figure(&Ok(Run { seconds: 1.0, slowest: 2.0, memory: 1.0 })), "1,000,000 (slowest 500,000)");
     }
 }
