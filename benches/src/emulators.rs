@@ -85,7 +85,7 @@ impl Laboratory {
                 command.arg("--firmware").arg(file("fw_dynamic.bin")).arg("--kernel").arg(file("Image"));
                 command.arg("--initrd").arg(file("initrd.cpio"));
             }
-            Emulator::Peer(Peer::Spike) => return Err("cannot boot it".into()),
+            Emulator::Peer(Peer::Spike) => return Err("not asked".into()),
             Emulator::Peer(peer) => {
                 command.args(["-M", "virt", "-cpu", cpu(peer), "-m", "1G", "-nographic", "-no-reboot"]);
                 command.args(["-append", &append]);
