@@ -1,0 +1,143 @@
+//! The emulators that run guests, and what a run of one costs.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use undervisor_benches::image::Ending;
+use wait4::Wait4;
+
+use crate::report::{Measured, Peer, Run};
+
+/// Who runs a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emulator {
+    Undervisor,
+    Peer(Peer),
+}
+
+/// Where the emulators are; how often each guest is run; where files for them go.
+pub struct Laboratory {
+    qemu: Option<OsString>,
+    spike: Option<OsString>,
+    runs: u32,
+    file: PathBuf,
+}
+
+const UNDERVISOR: &str = "target/release/undervisor";
+
+impl Laboratory {
+    /// As the environment says.
+    pub fn from_environment() -> Self {
+        Laboratory {
+            qemu: std::env::var_os("UNDERVISOR_QEMU_SYSTEM_RISCV64"),
+            spike: std::env::var_os("UNDERVISOR_SPIKE"),
+            runs: std::env::var("UNDERVISOR_BENCH_RUNS").map_or(3, |n| n.parse().expect("a number of runs")),
+            file: std::env::temp_dir().join(format!("undervisor-bench-{}", std::process::id())),
+        }
+    }
+
+    /// The program, or which variable should name it.
+    fn program(&self, emulator: Emulator) -> Result<OsString, String> {
+        let (path, variable) = match emulator {
+            Emulator::Undervisor => return Ok(undervisor()),
+            Emulator::Peer(Peer::Spike) => (&self.spike, "UNDERVISOR_SPIKE"),
+            Emulator::Peer(_) => (&self.qemu, "UNDERVISOR_QEMU_SYSTEM_RISCV64"),
+        };
+        path.clone().ok_or_else(|| format!("skipped: {variable} is not set"))
+    }
+
+    /// Runs a bare guest, whose ELF file is made for how this emulator ends.
+    pub fn bare(&self, emulator: Emulator, elf: fn(Ending) -> Vec<u8>) -> Measured {
+        let mut command = Command::new(self.program(emulator)?);
+        let elf = match emulator {
+            Emulator::Undervisor => {
+                command.args(["run", "--firmware", "none", "--memory", "256M", "--kernel"]);
+                elf(Ending::Finisher)
+            }
+            Emulator::Peer(Peer::Spike) => {
+                command.args(["--isa=rv64gch_zicntr_zba_zbb_svinval", "-m256"]);
+                elf(Ending::Htif)
+            }
+            Emulator::Peer(peer) => {
+                command.args(["-M", "virt", "-cpu", cpu(peer), "-m", "256M", "-bios", "none"]);
+                command.args(["-display", "none", "-serial", "null", "-monitor", "none", "-kernel"]);
+                elf(Ending::Finisher)
+            }
+        };
+        let path = self.file.with_extension("elf");
+        std::fs::write(&path, elf).map_err(|e| format!("{}: {e}", path.display()))?;
+        command.arg(&path);
+        let best = self.best(&mut command, &[]);
+        let _ = std::fs::remove_file(&path); // it lies in the directory for such files
+        best
+    }
+
+    /// Boots Linux with firmware; the console must show these lines.
+    pub fn linux(&self, emulator: Emulator, files: &Path, words: &str, expected: &[String]) -> Measured {
+        let mut command = Command::new(self.program(emulator)?);
+        let append = format!("console=ttyS0 {words}");
+        let file = |name: &str| files.join(name);
+        match emulator {
+            Emulator::Undervisor => {
+                command.args(["run", "--memory", "1G", "--append", &append]);
+                command.arg("--firmware").arg(file("fw_dynamic.bin")).arg("--kernel").arg(file("Image"));
+                command.arg("--initrd").arg(file("initrd.cpio"));
+            }
+            Emulator::Peer(Peer::Spike) => return Err("not asked".into()),
+            Emulator::Peer(peer) => {
+                command.args(["-M", "virt", "-cpu", cpu(peer), "-m", "1G", "-nographic", "-no-reboot"]);
+                command.args(["-append", &append]);
+                command.arg("-bios").arg(file("fw_dynamic.bin")).arg("-kernel").arg(file("Image"));
+                command.arg("-initrd").arg(file("initrd.cpio"));
+            }
+        }
+        self.best(&mut command, expected)
+    }
+
+    /// The best of some runs.
+    fn best(&self, command: &mut Command, expected: &[String]) -> Measured {
+        let mut best = self.measure(command, expected)?;
+        for _ in 1..self.runs {
+            let run = self.measure(command, expected)?;
+            let slowest = best.slowest.max(run.slowest);
+            best = Run { slowest, ..if run.seconds < best.seconds { run } else { best } };
+        }
+        Ok(best)
+    }
+
+    /// One run. It must end with success, and show what is expected.
+    fn measure(&self, command: &mut Command, expected: &[String]) -> Measured {
+        let program = command.get_program().display().to_string();
+        let about = |what: &dyn std::fmt::Display| format!("{program}: {what}");
+        let output = self.file.with_extension("out");
+        let file = File::create(&output).map_err(|e| about(&e))?;
+        let mut child =
+            command.stdin(Stdio::null()).stdout(file).stderr(Stdio::null()).spawn().map_err(|e| about(&e))?;
+        let used = child.wait4().map_err(|e| about(&e))?;
+        let shown = std::fs::read(&output).map_err(|e| about(&e))?;
+        let _ = std::fs::remove_file(&output); // it lies in the directory for such files
+        if !used.status.success() {
+            return Err(about(&used.status));
+        }
+        let shown = String::from_utf8_lossy(&shown);
+        if let Some(line) = expected.iter().find(|line| !shown.contains(line.as_str())) {
+            return Err(about(&format!("`{line}` was not shown")));
+        }
+        let seconds = (used.rusage.utime + used.rusage.stime).as_secs_f64();
+        Ok(Run { seconds, slowest: seconds, memory: used.rusage.maxrss as f64 / f64::from(1 << 20) })
+    }
+}
+
+fn cpu(peer: Peer) -> &'static str {
+    if peer == Peer::Max { "max" } else { "rv64,h=true" }
+}
+
+/// Ours: as `UNDERVISOR` says, else beside this program, where `cargo build --release` puts it.
+fn undervisor() -> OsString {
+    std::env::var_os("UNDERVISOR").unwrap_or_else(|| {
+        let beside = std::env::current_exe().ok().map(|me| me.with_file_name("undervisor"));
+        beside.filter(|p| p.exists()).map_or_else(|| UNDERVISOR.into(), PathBuf::into_os_string)
+    })
+}
