@@ -638,8 +638,21 @@ impl<A: Arch> Hart<'_, A> {
         self.world.door.read(port)
     }
 
+    /// An access that crosses pages begins only if something answers in both.
+    fn require_answer(&mut self, place: &Place) -> Step {
+        let Some((beyond, here)) = place.beyond else { return Ok(()) };
+        for (pa, skipped) in [(place.pa, 0), (beyond, here)] {
+            if !self.world.ram.contains(pa, 1) && !self.world.bus.answers(BusSpace::Memory, pa) {
+                let va = place.access.va.wrapping_add(skipped.into());
+                return Err(A::bus_error(self, Access { va, ..place.access }));
+            }
+        }
+        Ok(())
+    }
+
     /// Loads from a resolved place, zero-extended.
     pub fn load_at(&mut self, place: Place, size: u8) -> Step<u64> {
+        self.require_answer(&place)?;
         let value = match place.beyond {
             None => self.read_physical(place.pa, size),
             Some((pa, n)) => {
@@ -653,6 +666,7 @@ impl<A: Arch> Hart<'_, A> {
 
     /// Stores the low `size` bytes of `value` to a resolved place.
     pub fn store_at(&mut self, place: Place, size: u8, value: u64) -> Step {
+        self.require_answer(&place)?;
         let done = match place.beyond {
             None => self.write_physical(place.pa, size, value),
             Some((pa, n)) => {
