@@ -155,7 +155,7 @@ trait Condition {
 
 macro_rules! binary_handlers {
     ($($(#[$m:meta])* $name:ident $print:literal |$x:ident, $y:ident| $body:expr;)*) => {
-        $(struct $name;
+        $(pub(super) struct $name;
         impl Binary for $name {
             #[inline(always)]
             fn apply($x: u64, $y: u64) -> u64 { $body }
@@ -428,6 +428,32 @@ unsafe fn branch<C: Condition, const A: bool, const B: bool, const HOW: u8>(
     }
 }
 
+/// An operation with an immediate, and the branch behind it that compares its result: the end of many a loop.
+unsafe fn reg_imm_branch<F: Binary, C: Condition, const A: bool, const FAR_AWAY: bool>(
+    core: *mut Core,
+    op: *const Op,
+    budget: i64,
+    last: u64,
+) -> Exit {
+    // SAFETY: as in `leave`; a branch stands behind `op`.
+    unsafe {
+        let result = F::apply(first::<A>(core, op, last), (*op).imm as i64 as u64);
+        set(core, (*op).d, result);
+        let exit = op.add(1);
+        if !C::COND.holds(result, get(core, (*exit).b)) {
+            return goto!(core, exit.add(2), budget, result);
+        }
+        let linked = branch::<C, true, false, LINKED>;
+        if FAR_AWAY {
+            leave::<FAR>(core, exit, budget, linked)
+        } else if (*exit.add(1).cast::<Link>()).target.is_null() {
+            leave::<UNLINKED>(core, exit, budget, linked)
+        } else {
+            leave::<LINKED>(core, exit, budget, linked)
+        }
+    }
+}
+
 unsafe fn jump<const HOW: u8>(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
     // SAFETY: as in `leave`.
     unsafe { leave::<HOW>(core, op, budget, jump::<LINKED>) }
@@ -495,9 +521,26 @@ macro_rules! conditions {
         fn branch_handler(c: Cond, a_last: bool, b_last: bool, far: bool) -> Handler {
             match c { $(Cond::$name => Of::<cond::$name>::branch(a_last, b_last, far),)* }
         }
+        fn fused_branch_handler(op: BinaryOp, c: Cond, a_last: bool, far: bool) -> Option<Handler> {
+            match c { $(Cond::$name => Of::<cond::$name>::fused(op, a_last, far),)* }
+        }
     };
 }
 impl<C: Condition> Of<C> {
+    fn fused(op: BinaryOp, a_last: bool, far: bool) -> Option<Handler> {
+        Some(match (op, a_last, far) {
+            (BinaryOp::Add, false, false) => reg_imm_branch::<names::Add, C, false, false>,
+            (BinaryOp::Add, true, false) => reg_imm_branch::<names::Add, C, true, false>,
+            (BinaryOp::Add, false, true) => reg_imm_branch::<names::Add, C, false, true>,
+            (BinaryOp::Add, true, true) => reg_imm_branch::<names::Add, C, true, true>,
+            (BinaryOp::And, false, false) => reg_imm_branch::<names::And, C, false, false>,
+            (BinaryOp::And, true, false) => reg_imm_branch::<names::And, C, true, false>,
+            (BinaryOp::And, false, true) => reg_imm_branch::<names::And, C, false, true>,
+            (BinaryOp::And, true, true) => reg_imm_branch::<names::And, C, true, true>,
+            _ => return None,
+        })
+    }
+
     fn branch(a_last: bool, b_last: bool, far: bool) -> Handler {
         match (a_last, b_last, far) {
             (false, false, false) => branch::<C, false, false, UNLINKED>,
@@ -541,7 +584,7 @@ impl Lifted {
 pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) {
     let page = block.starts[0] & !PAGE_MASK;
     let mut last: Option<u8> = None;
-    for &(insn, uop) in &block.uops {
+    for (i, &(insn, uop)) in block.uops.iter().enumerate() {
         let is_last = |r: u8| last == Some(r);
         let op = |run: Handler, imm: i32, a: u8, b: u8, d: u8| Slot { op: Op { run, imm, a, b, d, insn } };
         let far = |target: u64| !linkable || target & !PAGE_MASK != page;
@@ -562,7 +605,16 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) {
             Uop::Binary { op: f, d, a, b } => {
                 result = Some(d);
                 out.push(match b {
-                    Operand::Imm(imm) => op(names::binary(f, is_last(a), Source::Imm), imm, a, 0, d),
+                    Operand::Imm(imm) => {
+                        // Only the first slot's handler differs: the branch behind it stands as it is.
+                        let fused = match block.uops.get(i + 1) {
+                            Some(&(_, Uop::Branch { cond, a: x, target, .. })) if x == d => {
+                                fused_branch_handler(f, cond, is_last(a), far(target))
+                            }
+                            _ => None,
+                        };
+                        op(fused.unwrap_or_else(|| names::binary(f, is_last(a), Source::Imm)), imm, a, 0, d)
+                    }
                     Operand::Reg(b) => {
                         let source = if is_last(b) { Source::Last } else { Source::Reg };
                         op(names::binary(f, is_last(a), source), 0, a, b, d)
