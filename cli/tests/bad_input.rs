@@ -1,58 +1,11 @@
 //! Bad input: one line that names the thing and what was expected, code 2, and no file left behind.
 
+mod common;
+
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
 
-struct Dir(PathBuf);
+use common::{Dir, RAM, RISCV, elf, undervisor};
 
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("undervisor-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        Dir(dir)
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, bytes).unwrap();
-        path.display().to_string()
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
-}
-
-fn undervisor(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_undervisor"));
-    command.args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-/// A 64-bit ELF file for `machine` with one segment of `size` bytes at `at`.
-fn elf(machine: u16, at: u64, code: &[u32], size: u64) -> Vec<u8> {
-    let mut file = Vec::new();
-    file.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0");
-    file.extend(machine.to_le_bytes());
-    file.extend(1u32.to_le_bytes());
-    [at, 64, 0].iter().for_each(|w| file.extend(w.to_le_bytes()));
-    file.extend(0u32.to_le_bytes());
-    [64u16, 56, 1, 0, 0, 0].iter().for_each(|w| file.extend(w.to_le_bytes()));
-    file.extend(1u32.to_le_bytes());
-    file.extend(7u32.to_le_bytes());
-    [120, at, at, 4 * code.len() as u64, size, 1].iter().for_each(|w| file.extend(w.to_le_bytes()));
-    code.iter().for_each(|w| file.extend(w.to_le_bytes()));
-    file
-}
-
-const RISCV: u16 = 243;
-const RAM: u64 = 0x8000_0000;
 /// lui t0, 0x100; lui t1, 0x5; addi t1, t1, 0x555; sw t1, 0(t0): power off by the test finisher.
 const POWER_OFF: [u32; 4] = [0x0010_02b7, 0x0000_5337, 0x5553_0313, 0x0062_a023];
 
@@ -113,10 +66,15 @@ fn wrong_options_are_refused_by_name() {
     is_refused(&with(&["--smp", "100000"]), &["100000 harts"]);
     is_refused(&with(&["--frequency", "1"]), &["1 Hz"]);
     is_refused(&with(&["--expect", "("]), &["--expect"]);
-    is_refused(&with(&["--console", "pigeon"]), &["pigeon", "stdio"]);
     is_refused(&with(&["--json", "/no/such/dir/x.json"]), &["/no/such/dir"]);
     is_refused(&with(&["--memory", "16777216G"]), &["RAM"]);
-    for bad in [&["--memory", "0"][..], &["--memory", "12Q"], &["--nonsense"], &["--snapshot-at", "5"]] {
+    for bad in [
+        &["--console", "pigeon"][..],
+        &["--memory", "0"],
+        &["--memory", "12Q"],
+        &["--nonsense"],
+        &["--snapshot-at", "5"],
+    ] {
         let out = undervisor(&with(bad));
         assert_eq!(out.status.code(), Some(2), "{bad:?}");
     }
