@@ -143,6 +143,10 @@ impl<'a> Runner<'a> {
         } else if let Some(port) = stdio.filter(|_| !is_typed) {
             let console = self.consoles[port as usize].clone();
             door.connect_piped(port, Box::new(Piped(console)));
+            // Where a snapshot's machine had come to the end of its input, it has to be told that there is more.
+            if self.o.restore.is_some() && may_bring_something() {
+                self.machine.arrive(port, &[]);
+            }
         }
         if let Some(trace) = &self.trace {
             self.machine.world.events.listen(Box::new(trace.clone()));
@@ -385,6 +389,16 @@ impl<'a> Runner<'a> {
             })).collect::<Vec<_>>(),
         })
     }
+}
+
+/// Whether standard input is a pipe or a file that is not empty: not `/dev/null`, with which a run from a snapshot is the
+/// same as the run that went on.
+fn may_bring_something() -> bool {
+    use rustix::fs::FileType;
+    rustix::fs::fstat(std::io::stdin()).is_ok_and(|stat| match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => stat.st_size != 0,
+        kind => kind != FileType::CharacterDevice,
+    })
 }
 
 fn quit() -> Ended {
