@@ -27,7 +27,7 @@ fn reset_loop() -> Vec<u8> {
 /// Marks the first sector of its drive and asks for a reset; powers off if it is marked.
 fn marks_its_drive() -> Vec<u8> {
     guest(|a| {
-        a.start_virtio(0);
+        a.start_virtio(0, 0);
         a.transfer(false, 1);
         a.li(T0, SECTOR);
         a.lbu(T1, T0, 0);

@@ -120,8 +120,12 @@ pub trait Guest {
     fn reset(&mut self) {
         self.finisher(0x7777);
     }
-    /// Starts the virtio device in slot 0, with its queue `queue`.
-    fn start_virtio(&mut self, queue: u64);
+    /// Starts the virtio device in a slot, with one of its queues.
+    fn start_virtio(&mut self, slot: u64, queue: u64);
+    /// Sends what lies at [`SECTOR`] through queue 1 of the device in a slot, once.
+    fn send(&mut self, slot: u64, len: u64);
+    /// Powers off if a device has used a buffer, else fails.
+    fn end_by_used(&mut self);
     /// Reads the first sector of the drive to [`SECTOR`] or writes it; the status is at [`STATUS`]. The first request after
     /// the start has number 1.
     fn transfer(&mut self, writes: bool, number: u64);
@@ -168,7 +172,7 @@ impl Guest for Asm {
         self.store_word(0x10_0000, value);
     }
 
-    fn start_virtio(&mut self, queue: u64) {
+    fn start_virtio(&mut self, slot: u64, queue: u64) {
         let registers = [
             (0x70, 0),
             (0x70, 3),
@@ -187,7 +191,7 @@ impl Guest for Asm {
             (0x70, 15),
         ];
         for (register, value) in registers {
-            self.store_word(VIRTIO + register, value);
+            self.store_word(VIRTIO + 0x1000 * slot + register, value);
         }
     }
 
@@ -205,5 +209,21 @@ impl Guest for Asm {
         self.store_double(STATUS, 0xff);
         self.store_double(QUEUE + 0x1000, number << 16);
         self.store_word(VIRTIO + 0x50, 0);
+    }
+
+    fn send(&mut self, slot: u64, len: u64) {
+        self.store_double(QUEUE, SECTOR);
+        self.store_double(QUEUE + 8, len);
+        self.store_double(QUEUE + 0x1000, 1 << 16);
+        self.store_word(VIRTIO + 0x1000 * slot + 0x50, 1);
+    }
+
+    fn end_by_used(&mut self) {
+        self.li(T0, QUEUE + 0x2000);
+        self.lbu(T1, T0, 2);
+        self.beq(T1, ZERO, "unused");
+        self.power_off();
+        self.label("unused");
+        self.fail();
     }
 }
