@@ -20,7 +20,7 @@ use crate::gdb;
 use crate::options::{DeviceKind, End, OnReset, Run};
 use crate::outputs::{self, Named};
 use crate::recording::{self, Beginning};
-use crate::runner::{Parts, Runner};
+use crate::runner::{Parts, Runner, Source};
 use crate::trace::Tracer;
 
 pub fn read_file(path: &Path) -> Result<File, UserError> {
@@ -181,10 +181,10 @@ fn patterns(o: &Run) -> Result<Vec<(Verdict, Pattern)>, UserError> {
 }
 
 /// What a snapshot is of: how its machine was made, and its state.
-fn load_snapshot(path: &Path) -> Result<(VirtConfig, Image), UserError> {
-    let (platform, image) = snapshot::load(path)?;
-    let config = emu_core::from_bytes(&platform).map_err(|e| about(path.display(), format!("corrupted: {e}")))?;
-    Ok((config, image))
+fn load_snapshot(path: &Path) -> Result<(Source, Image), UserError> {
+    let (source, image) = snapshot::load(path)?;
+    let source = emu_core::from_bytes(&source).map_err(|e| about(path.display(), format!("corrupted: {e}")))?;
+    Ok((source, image))
 }
 
 fn build(o: &Run, config: &VirtConfig, snapshot: Option<(&Path, Image)>) -> Result<Machine<Riscv>, UserError> {
@@ -203,18 +203,17 @@ fn build(o: &Run, config: &VirtConfig, snapshot: Option<(&Path, Image)>) -> Resu
 pub fn run(o: &Run) -> Result<u8, UserError> {
     // Everything is checked before the first file is made.
     patterns(o)?;
-    let (config, snapshot) = match &o.restore {
-        Some(path) => load_snapshot(path).map(|(config, image)| (config, Some((path.as_path(), image))))?,
-        None => (config(o)?, None),
+    let (Source { config, had_no_input }, snapshot) = match &o.restore {
+        Some(path) => load_snapshot(path).map(|(source, image)| (source, Some((path.as_path(), image))))?,
+        None => (Source { config: config(o)?, had_no_input: false }, None),
     };
     let ends = console_ends(o, &config)?;
     outputs::check(&written(o), &read(o, &config))?;
     let debugger = o.gdb.as_deref().map(gdb::listen).transpose()?;
     let mut machine = build(o, &config, snapshot)?;
     let power_on = (o.on_reset == OnReset::Reboot).then(|| machine.save());
-    let platform = emu_core::to_bytes(&config);
     let begins = (o.record.is_some() || o.replay.is_some()).then(|| Beginning {
-        platform: platform.clone(),
+        platform: emu_core::to_bytes(&config),
         count: machine.count(),
         state_hash: machine.state_hash(),
     });
@@ -237,7 +236,7 @@ pub fn run(o: &Run) -> Result<u8, UserError> {
         };
         consoles.push(Shared::new(to, patterns(o)?));
     }
-    let mut runner = Runner::new(Parts { o, machine, power_on, platform, consoles, begins, replay, trace });
+    let mut runner = Runner::new(Parts { o, machine, power_on, config, had_no_input, consoles, begins, replay, trace });
     let stdio = ends.iter().position(|end| *end == End::Stdio).map(|port| port as u32);
     runner.connect(stdio);
     if let Some(listener) = debugger

@@ -7,7 +7,9 @@ use emu_core::door::Stamped;
 use emu_core::machine::{End, Image, Machine};
 use emu_core::snapshot;
 use riscv::hart::Riscv;
+use riscv::platform::virt::VirtConfig;
 use riscv::privileged::cause_name;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::console::{Piped, Recorded, Shared, Verdict};
@@ -41,6 +43,15 @@ impl Ended {
     }
 }
 
+/// What a snapshot says about where it comes from.
+#[derive(Serialize, Deserialize)]
+pub struct Source {
+    /// What the machine was made from.
+    pub config: VirtConfig,
+    /// Its consoles had no piped input, or none any more.
+    pub had_no_input: bool,
+}
+
 /// What was done before the last reset: the machine itself counts from 0 again.
 #[derive(Default)]
 struct Earlier {
@@ -60,7 +71,10 @@ pub struct Runner<'a> {
     /// Its state at power-on, where a reset starts it again.
     power_on: Option<Image>,
     earlier: Earlier,
-    platform: Vec<u8>,
+    /// What the machine was made from.
+    config: VirtConfig,
+    /// The machine comes from a snapshot, before which its input had ended.
+    had_no_input: bool,
     /// By port of the door.
     consoles: Vec<Shared>,
     /// The port that keys are typed at.
@@ -82,7 +96,8 @@ pub struct Parts<'a> {
     pub o: &'a Run,
     pub machine: Machine<Riscv>,
     pub power_on: Option<Image>,
-    pub platform: Vec<u8>,
+    pub config: VirtConfig,
+    pub had_no_input: bool,
     pub consoles: Vec<Shared>,
     pub begins: Option<Beginning>,
     pub replay: Replay,
@@ -92,13 +107,14 @@ pub struct Parts<'a> {
 impl<'a> Runner<'a> {
     /// A run that has not begun.
     pub fn new(parts: Parts<'a>) -> Self {
-        let Parts { o, machine, power_on, platform, consoles, begins, replay, trace } = parts;
+        let Parts { o, machine, power_on, config, had_no_input, consoles, begins, replay, trace } = parts;
         let mut runner = Runner {
             o,
             machine,
             power_on,
             earlier: Earlier::default(),
-            platform,
+            config,
+            had_no_input,
             consoles,
             keyboard: 0,
             terminal: None,
@@ -143,8 +159,8 @@ impl<'a> Runner<'a> {
         } else if let Some(port) = stdio.filter(|_| !is_typed) {
             let console = self.consoles[port as usize].clone();
             door.connect_piped(port, Box::new(Piped(console)));
-            // Where a snapshot's machine had come to the end of its input, it has to be told that there is more.
-            if self.o.restore.is_some() && may_bring_something() {
+            // A device that was told that there is nothing asks no more until something arrives.
+            if self.had_no_input && may_bring_something() {
                 self.machine.arrive(port, &[]);
             }
         }
@@ -316,7 +332,9 @@ impl<'a> Runner<'a> {
         self.snapshot_due = None;
         let path = self.o.snapshot.as_deref().expect("clap requires it");
         let image = self.machine.save();
-        let saved = snapshot::save(path, &self.platform, &image);
+        let has_input = (0..self.consoles.len() as u32).any(|port| self.machine.world.door.has_piped(port));
+        let source = Source { config: self.config.clone(), had_no_input: !has_input };
+        let saved = snapshot::save(path, &emu_core::to_bytes(&source), &image);
         self.note(saved.map_err(UserError::from));
     }
 

@@ -64,3 +64,34 @@ fn a_recording_from_a_snapshot_is_replayed_from_it() {
     fs::write(&recording, bytes).unwrap();
     refuse(&bare, "truncated");
 }
+
+/// A run from a snapshot is the run that went on, if the input that was not read yet is the same.
+#[test]
+fn a_snapshot_goes_on_as_the_run_did() {
+    let dir = Dir::new("goes-on");
+    let kernel = dir.file(
+        "kernel",
+        &guest(|a| {
+            a.li(S0, 2_000_000);
+            a.label("while");
+            a.addi(S0, S0, -1);
+            a.bne(S0, ZERO, "while");
+            a.hear("first");
+            a.hear("second");
+            a.power_off();
+            a.label("forever");
+            a.j("forever");
+        }),
+    );
+    let (json, snapshot, input) = (dir.path("json"), dir.path("snapshot"), dir.file("input", b"ab"));
+    let run = |arguments: &[&str]| {
+        let all = [arguments, &["--json", &json]].concat();
+        let out = command(&all).stdin(File::open(&input).unwrap()).output().unwrap();
+        assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+        let summary = dir.json("json");
+        (summary["state_hash"].clone(), summary["instructions"].clone())
+    };
+    let take = ["--seed", "5", "--smp", "2", "--snapshot-at", "1000000", "--snapshot", &snapshot];
+    let whole = run(&[&["run", "--firmware", "none", "--kernel", &kernel], &take[..]].concat());
+    assert_eq!(run(&["run", "--restore", &snapshot]), whole);
+}
