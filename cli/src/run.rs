@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use emu_core::devices::virtio::disk::DiskMode;
@@ -25,6 +26,10 @@ use crate::trace::Tracer;
 
 pub fn read_file(path: &Path) -> Result<File, UserError> {
     let name = path.display().to_string();
+    // Some devices have no end.
+    if fs::metadata(path).is_ok_and(|data| data.file_type().is_char_device()) {
+        return Err(about(name, "it is a device; expected a file"));
+    }
     match fs::read(path) {
         Ok(bytes) => Ok(File { name, bytes }),
         Err(e) => Err(about(name, e)),
@@ -38,21 +43,22 @@ pub fn machine_options(text: &str) -> Result<IrqChip, UserError> {
     if name != "riscv64-virt" && name != "virt" {
         return Err(about(name, "there is no such machine; expected riscv64-virt"));
     }
-    let (mut aia, mut guests) = ("none", 3);
+    let (mut aia, mut guests) = ("none", None);
     for word in words {
         match word.split_once('=') {
             Some(("aia", value)) => aia = value,
             Some(("guests", value)) => {
-                guests =
-                    value.parse().map_err(|_| about(word, "expected a number of guest interrupt files, 0 to 63"))?;
+                let number = value.parse();
+                guests = Some(number.map_err(|_| about(word, "expected a number of guest interrupt files, 0 to 63"))?);
             }
             _ => return Err(about(word, "expected aia=none|aplic|aplic-imsic or guests=N")),
         }
     }
-    match aia {
-        "none" => Ok(IrqChip::Plic),
-        "aplic" => Ok(IrqChip::Aplic),
-        "aplic-imsic" => Ok(IrqChip::AplicImsic { guest_files: guests }),
+    match (aia, guests) {
+        ("aplic-imsic", guests) => Ok(IrqChip::AplicImsic { guest_files: guests.unwrap_or(3) }),
+        ("none" | "aplic", Some(guests)) => Err(about(format!("guests={guests}"), "it needs aia=aplic-imsic")),
+        ("none", None) => Ok(IrqChip::Plic),
+        ("aplic", None) => Ok(IrqChip::Aplic),
         _ => Err(about(format!("aia={aia}"), "expected none, aplic or aplic-imsic")),
     }
 }
@@ -68,6 +74,9 @@ fn drive(text: &str, number: usize) -> Result<VirtioDevice, UserError> {
         }
         _ => (text, DiskMode::ReadWrite),
     };
+    if path.is_empty() {
+        return Err(about(format!("--drive {text}"), "expected a file"));
+    }
     Ok(VirtioDevice::Drive { path: PathBuf::from(path), mode, serial: format!("undervisor-{number}") })
 }
 

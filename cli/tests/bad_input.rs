@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{Dir, RAM, RISCV, elf, undervisor};
+use common::{Dir, RAM, RISCV, command, elf, stderr, undervisor};
 
 /// lui t0, 0x100; lui t1, 0x5; addi t1, t1, 0x555; sw t1, 0(t0): power off by the test finisher.
 const POWER_OFF: [u32; 4] = [0x0010_02b7, 0x0000_5337, 0x5553_0313, 0x0062_a023];
@@ -38,6 +38,16 @@ fn wrong_files_are_refused_by_name() {
     let mut x86 = vec![0; 4096];
     x86[0x202..0x206].copy_from_slice(b"HdrS");
     is_refused(&["run", "--kernel", &dir.file("bzImage", &x86)], &["bzImage", "x86"]);
+    is_refused(
+        &["run", "--kernel", &dir.file("arm.elf", &elf(183, RAM, &POWER_OFF, 16))],
+        &["arm.elf", "Aarch64", "RISC-V"],
+    );
+    is_refused(&["run", "--firmware", &dir.path("arm.elf"), "--kernel", &good], &["arm.elf", "Aarch64"]);
+    let mut narrow = elf(RISCV, RAM, &POWER_OFF, 16);
+    narrow[4] = 1;
+    is_refused(&["run", "--kernel", &dir.file("rv32.elf", &narrow)], &["rv32.elf", "64-bit RISC-V ELF"]);
+    is_refused(&["run", "--kernel", "/dev/zero"], &["/dev/zero", "device"]);
+    is_refused(&["run", "--kernel", &good, "--initrd", "/dev/zero"], &["/dev/zero", "device"]);
     let large = dir.file("large.elf", &elf(RISCV, RAM, &POWER_OFF, 1 << 40));
     is_refused(&["run", "--kernel", &large], &["large.elf", "do not fit", "512 MiB"]);
     let below = dir.file("below.elf", &elf(RISCV, 0x1000, &POWER_OFF, 16));
@@ -62,6 +72,8 @@ fn wrong_options_are_refused_by_name() {
     is_refused(&with(&["--machine", "pc"]), &["pc", "riscv64-virt"]);
     is_refused(&with(&["--machine", "virt,aia=maybe"]), &["maybe", "aplic-imsic"]);
     is_refused(&with(&["--machine", "virt,aia=aplic-imsic,guests=64"]), &["64", "63"]);
+    is_refused(&with(&["--machine", "virt,guests=5"]), &["guests=5", "aplic-imsic"]);
+    is_refused(&with(&["--drive", ",ro"]), &["--drive ,ro", "expected a file"]);
     is_refused(&with(&["--smp", "0"]), &["0 harts"]);
     is_refused(&with(&["--smp", "100000"]), &["100000 harts"]);
     is_refused(&with(&["--frequency", "1"]), &["1 Hz"]);
@@ -133,4 +145,40 @@ fn exit_codes_are_as_documented() {
     assert_eq!(code(&shout, &["--expect", "^x"]).0, 0);
     assert_eq!(code(&shout, &["--fail-on", "x$"]).0, 5);
     assert_eq!(undervisor(&["--help"]).status.code(), Some(0));
+}
+
+/// File names are bytes; standard streams may be closed; a limit may be 0.
+#[test]
+fn what_is_unusual_is_no_error() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    let dir = Dir::new("unusual");
+    let name = |prefix: &str, name: &str| {
+        let mut bytes = format!("{prefix}{}", dir.path(name)).into_bytes();
+        bytes.push(0xff);
+        OsString::from_vec(bytes)
+    };
+    let kernel = elf(RISCV, RAM, &POWER_OFF, 16);
+    let good = dir.file("good.elf", &kernel);
+    for prefix in ["kernel", "firmware"] {
+        fs::write(name("", prefix), &kernel).unwrap();
+    }
+    let mut all = vec![OsString::from("run")];
+    for option in ["kernel", "json", "trace", "record"] {
+        all.extend([format!("--{option}").into(), name("", option)]);
+    }
+    all.extend(["--console".into(), name("file:", "console"), "--firmware".into(), "none".into()]);
+    let out = command(&[]).args(&all).output().unwrap();
+    assert_eq!((out.status.code(), stderr(&out).as_str()), (Some(0), ""));
+    assert!(["json", "trace", "record", "console"].iter().all(|file| fs::metadata(name("", file)).is_ok()));
+    let out = command(&["run", "--firmware"]).arg(name("", "firmware")).output().unwrap();
+    assert_eq!((out.status.code(), stderr(&out).as_str()), (Some(0), ""));
+    let out = command(&["run", "--kernel", &good, "--drive"]).arg(name("", "kernel")).output().unwrap();
+    assert!(out.status.code() == Some(2) && stderr(&out).contains("UTF-8"), "{}", stderr(&out));
+
+    let closed = format!("{} run --firmware none --kernel {good} <&- >&- 2>&-", env!("CARGO_BIN_EXE_undervisor"));
+    assert_eq!(std::process::Command::new("sh").args(["-c", &closed]).status().unwrap().code(), Some(0));
+    let limit = |n| undervisor(&["run", "--firmware", "none", "--kernel", &good, "--max-instructions", n]);
+    assert_eq!(limit("0").status.code(), Some(4));
+    assert_eq!(limit("18446744073709551615").status.code(), Some(0));
 }

@@ -101,6 +101,12 @@ fn a_full_disk_is_told() {
 }
 
 #[test]
+fn a_suite_is_not_run_for_a_report_that_cannot_be() {
+    let dir = Dir::new("junit");
+    is_refused(&["conformance", "riscv-tests", &dir.path(""), "--junit", "/no/such/dir/x"], &["/no/such/dir"]);
+}
+
+#[test]
 fn no_file_is_written_twice_or_read_and_written() {
     let dir = Dir::new("twice");
     let kernel = kernel(&dir);
