@@ -2,17 +2,19 @@
 
 use std::path::Path;
 
-use emu_core::snapshot;
 use riscv::cpu::CpuConfig;
 use riscv::platform::virt::{Firmware, VirtConfig};
 use undervisor_conformance::{kvm_unit_tests, riscv_tests, suite};
 
-use crate::error::{UserError, about};
+use crate::error::{UserError, about, print};
 use crate::options::{Conformance, Suite};
+use crate::outputs::{self, Named};
 use crate::run::{machine_options, read_file};
 
 /// Runs a suite; 0 if nothing failed, else 1.
 pub fn run(o: &Conformance) -> Result<u8, UserError> {
+    let junit = o.junit.as_deref().map(|path| Named { option: "--junit", path });
+    outputs::check(junit.as_slice(), &[])?;
     let cpu = CpuConfig::parse(&o.cpu)?;
     let irqchip = machine_options(&o.machine)?;
     let outcomes = match o.suite {
@@ -30,11 +32,10 @@ pub fn run(o: &Conformance) -> Result<u8, UserError> {
     if outcomes.is_empty() {
         return Err(about(o.dir.display(), "there is no test of this suite in it"));
     }
-    print!("{}", suite::table(&outcomes));
     if let Some(path) = &o.junit {
         let name = format!("{:?}", o.suite);
-        snapshot::write_aside(path, &[suite::junit(&name, &outcomes).as_bytes()])
-            .map_err(|e| about(path.display(), e))?;
+        outputs::save(path, &[suite::junit(&name, &outcomes).as_bytes()])?;
     }
+    print(&suite::table(&outcomes))?;
     Ok(u8::from(suite::counts(&outcomes)[1] != 0))
 }

@@ -1,84 +1,130 @@
-//! The console: where the guest's output goes, what is looked for in it, where its input comes from.
+//! Consoles: where the guest's output goes, what is looked for in it, where piped input comes from.
 
-use std::io::{IsTerminal, Read, Write};
-use std::sync::{Arc, Mutex, mpsc};
+use std::io::{BufWriter, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use emu_core::door::{Input, Output};
-use regex::bytes::Regex;
 
-/// What the console has come to.
-#[derive(Default)]
-pub struct Seen {
+use crate::expect::Pattern;
+
+/// What a console has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
     /// `--expect` matched.
-    pub expected: bool,
+    Expected,
     /// `--fail-on` matched.
-    pub failed: bool,
-    /// Of all bytes.
-    hasher: blake3::Hasher,
-    /// The present line, as far as it goes.
-    line: Vec<u8>,
+    Failed,
 }
 
-/// No line is looked at beyond so many bytes.
-const LONGEST_LINE: usize = 8192;
-
-/// The end of the console that the machine writes to.
+/// A console's other end.
 pub struct Console {
-    to: Box<dyn Write + Send>,
-    expect: Option<Regex>,
-    fail_on: Option<Regex>,
-    seen: Arc<Mutex<Seen>>,
+    to: BufWriter<Box<dyn Write + Send>>,
+    /// The first thing that could not be written; nothing is from then on.
+    error: Option<std::io::Error>,
+    /// In the order in which they are asked: of two that match at the same byte the failure counts.
+    patterns: Vec<(Verdict, Pattern)>,
+    /// The first match.
+    verdict: Option<Verdict>,
+    /// Of all bytes.
+    hasher: blake3::Hasher,
+    /// The unfinished line has not been looked at since it last grew.
+    has_grown: bool,
 }
 
 impl Console {
-    /// A console, and what it sees.
-    pub fn new(to: Box<dyn Write + Send>, expect: Option<Regex>, fail_on: Option<Regex>) -> (Self, Arc<Mutex<Seen>>) {
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        (Console { to, expect, fail_on, seen: seen.clone() }, seen)
-    }
-}
-
-impl Output for Console {
     fn write(&mut self, bytes: &[u8]) {
-        // A host's output that is gone must not change what the guest does.
-        let _ = self.to.write_all(bytes).and_then(|()| self.to.flush());
-        let mut seen = self.seen.lock().expect("nobody panics with it");
-        seen.hasher.update(bytes);
-        for b in bytes {
-            if seen.line.len() < LONGEST_LINE {
-                seen.line.push(*b);
-            }
-            // A prompt has no end of line: the unfinished line is looked at from its last character that is no letter.
-            if !b.is_ascii_alphanumeric() || seen.line.len() == LONGEST_LINE {
-                let end = seen.line.iter().rposition(|b| !b"\r\n".contains(b)).map_or(0, |i| i + 1);
-                let line = &seen.line[..end];
-                let (expected, failed) =
-                    [&self.expect, &self.fail_on].map(|r| r.as_ref().is_some_and(|r| r.is_match(line))).into();
-                seen.expected |= expected;
-                seen.failed |= failed;
-            }
-            if *b == b'\n' {
-                seen.line.clear();
+        self.try_to(|to| to.write_all(bytes));
+        self.hasher.update(bytes);
+        self.has_grown = true;
+        for byte in bytes {
+            for (verdict, pattern) in &mut self.patterns {
+                if pattern.take(*byte) {
+                    self.verdict = self.verdict.or(Some(*verdict));
+                }
             }
         }
     }
+
+    /// A host's output that is gone must not change what the guest does: it is told at the end.
+    fn try_to(&mut self, write: impl FnOnce(&mut BufWriter<Box<dyn Write + Send>>) -> std::io::Result<()>) {
+        if self.error.is_none() {
+            self.error = write(&mut self.to).err();
+        }
+    }
+
+    /// Lets out what has been written.
+    pub fn flush(&mut self) {
+        self.try_to(|to| to.flush());
+    }
+
+    /// The verdict so far, after a look at the unfinished line.
+    pub fn look(&mut self) -> Option<Verdict> {
+        if std::mem::take(&mut self.has_grown) && self.verdict.is_none() {
+            self.verdict = self.patterns.iter().find(|(_, p)| p.matches_already()).map(|(v, _)| *v);
+        }
+        self.verdict
+    }
+
+    /// The machine has ended, or starts anew: so has the line.
+    pub fn end_line(&mut self) -> Option<Verdict> {
+        for (verdict, pattern) in &mut self.patterns {
+            if pattern.end() {
+                self.verdict = self.verdict.or(Some(*verdict));
+            }
+        }
+        self.verdict
+    }
+
+    /// BLAKE3 of all bytes that the guest wrote.
+    pub fn hash(&self) -> String {
+        self.hasher.finalize().to_hex().to_string()
+    }
+
+    /// What went wrong with the output, if anything did.
+    pub fn take_error(&mut self) -> Option<std::io::Error> {
+        self.error.take()
+    }
 }
 
-/// BLAKE3 of all bytes that the guest wrote.
-pub fn hash(seen: &Mutex<Seen>) -> String {
-    seen.lock().expect("nobody panics with it").hasher.finalize().to_hex().to_string()
+/// A console, shared between the machine's door and whoever looks at it.
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Console>>);
+
+impl Shared {
+    /// A console whose output goes to `to`, with patterns that are looked for.
+    pub fn new(to: Box<dyn Write + Send>, patterns: Vec<(Verdict, Pattern)>) -> Self {
+        let to = BufWriter::new(to);
+        let hasher = blake3::Hasher::new();
+        Shared(Arc::new(Mutex::new(Console { to, error: None, patterns, verdict: None, hasher, has_grown: false })))
+    }
+
+    /// The console.
+    pub fn lock(&self) -> MutexGuard<'_, Console> {
+        self.0.lock().expect("nobody panics with it")
+    }
 }
 
-/// Standard input that is a file or a pipe: read when the guest asks.
-pub struct Piped(pub std::io::Stdin);
+impl Output for Shared {
+    fn write(&mut self, bytes: &[u8]) {
+        self.lock().write(bytes);
+    }
+}
+
+/// Standard input that is a file or a pipe: read when the guest asks. Once a verdict is there, the run is about to end, and
+/// nothing more is waited for.
+pub struct Piped(pub Shared);
 
 impl Input for Piped {
     fn read(&mut self) -> Option<u8> {
-        let mut byte = [0];
-        match self.0.lock().read(&mut byte) {
-            Ok(1) => Some(byte[0]),
-            _ => None,
+        {
+            let mut console = self.0.lock();
+            if console.look().is_some() {
+                return None;
+            }
+            // Whoever is to answer has to see the question.
+            console.flush();
         }
+        std::io::stdin().lock().bytes().next()?.ok()
     }
 }
 
@@ -88,102 +134,5 @@ pub struct Recorded(pub std::collections::VecDeque<u8>);
 impl Input for Recorded {
     fn read(&mut self) -> Option<u8> {
         self.0.pop_front()
-    }
-}
-
-/// The escape key: Ctrl-A.
-const ESCAPE: u8 = 1;
-
-/// A terminal in raw mode. It is put back when this is dropped.
-pub struct Terminal {
-    before: rustix::termios::Termios,
-    keys: mpsc::Receiver<u8>,
-    escaped: bool,
-}
-
-/// What was typed.
-pub enum Typed {
-    /// Bytes for the guest; maybe none.
-    Bytes(Vec<u8>),
-    /// Ctrl-A x.
-    Quit,
-}
-
-impl Terminal {
-    /// Standard input, if it is a terminal.
-    pub fn open() -> Option<Self> {
-        let stdin = std::io::stdin();
-        if !stdin.is_terminal() {
-            return None;
-        }
-        let before = rustix::termios::tcgetattr(&stdin).ok()?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        // Output keeps its line ends.
-        raw.output_modes = before.output_modes;
-        rustix::termios::tcsetattr(&stdin, rustix::termios::OptionalActions::Now, &raw).ok()?;
-        let saved = before.clone();
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            restore(&saved);
-            hook(info);
-        }));
-        let (sender, keys) = mpsc::channel();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "typed input is stamped with the instruction count as it arrives"
-        )]
-        std::thread::spawn(move || {
-            let mut byte = [0];
-            while std::io::stdin().read(&mut byte).is_ok_and(|n| n == 1) && sender.send(byte[0]).is_ok() {}
-        });
-        Some(Terminal { before, keys, escaped: false })
-    }
-
-    /// What has been typed since the last call; waits for up to `milliseconds` if there is nothing.
-    pub fn read(&mut self, milliseconds: u64) -> Typed {
-        let mut bytes = Vec::new();
-        let first = if milliseconds == 0 {
-            self.keys.try_recv().ok()
-        } else {
-            self.keys.recv_timeout(std::time::Duration::from_millis(milliseconds)).ok()
-        };
-        for key in first.into_iter().chain(self.keys.try_iter()) {
-            match (std::mem::take(&mut self.escaped), key) {
-                (false, ESCAPE) => self.escaped = true,
-                (true, b'x') => return Typed::Quit,
-                (true, ESCAPE) | (false, _) => bytes.push(key),
-                (true, _) => {}
-            }
-        }
-        Typed::Bytes(bytes)
-    }
-}
-
-fn restore(to: &rustix::termios::Termios) {
-    // There is no better place for it to be said.
-    let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, to);
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        restore(&self.before);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_found_however_it_comes() {
-        let regex = |s| Some(Regex::new(s).unwrap());
-        let (mut console, seen) = Console::new(Box::new(std::io::sink()), regex("up \\d+$"), regex("login: "));
-        for b in b"not up\r\nsystem up 12" {
-            console.write(&[*b]);
-        }
-        assert!(!seen.lock().unwrap().expected);
-        console.write(b"\nlogin: ");
-        assert!(seen.lock().unwrap().failed);
     }
 }

@@ -1,7 +1,9 @@
 //! `--gdb`: the remote protocol of GDB. Every hart is a thread. No byte of the guest is patched.
 
+use std::marker::PhantomData;
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::LazyLock;
 
 use emu_core::debug::Watch;
@@ -28,10 +30,8 @@ use riscv::hart::{Priv, Riscv};
 use riscv::privileged::csr_access::{peek, poke};
 use riscv::privileged::{CSR_NAMES, View, debug_translate};
 
-use crate::error::{UserError, about};
-
-/// Instructions between looks at the connection.
-const SLICE: u64 = 500_000;
+use crate::error::{UserError, about, tell};
+use crate::runner::{Ended, Runner};
 
 /// GDB's numbers of registers (its documentation, "RISC-V Features").
 const PC: usize = 32;
@@ -125,15 +125,15 @@ impl Arch for Rv64 {
 }
 
 /// What GDB debugs.
-struct Debugged {
-    machine: Machine<Riscv>,
+struct Debugged<'r, 'a> {
+    runner: &'r mut Runner<'a>,
     breakpoints: Vec<u64>,
     watches: Vec<Watch>,
     /// The hart that is to take one step.
     step: Option<usize>,
     view: View,
-    /// Why the machine cannot run any more.
-    ended: Option<End>,
+    /// Why the run has ended.
+    ended: Option<Ended>,
 }
 
 fn hart_of(tid: Tid) -> usize {
@@ -144,21 +144,21 @@ fn tid_of(hart: u32) -> Tid {
     Tid::new(hart as usize + 1).expect("it is not 0")
 }
 
-impl Debugged {
+impl Debugged<'_, '_> {
     fn set_stops(&mut self) {
-        self.machine.set_stops(self.breakpoints.iter().copied(), self.watches.clone());
+        self.runner.machine.set_stops(self.breakpoints.iter().copied(), self.watches.clone());
     }
 
     /// The physical address of `va`, and how many bytes lie with it in its page.
     fn place(&mut self, hart: usize, va: u64) -> Option<(u64, usize)> {
         let view = self.view;
-        let h = &mut self.machine.vcpus[hart].at(&mut self.machine.world);
+        let h = &mut self.runner.machine.vcpus[hart].at(&mut self.runner.machine.world);
         let pa = debug_translate(h, va, view)?;
         Some((pa, 4096 - (va & 0xfff) as usize))
     }
 }
 
-impl Target for Debugged {
+impl Target for Debugged<'_, '_> {
     type Arch = Rv64;
     type Error = &'static str;
 
@@ -175,16 +175,16 @@ impl Target for Debugged {
     }
 }
 
-impl MultiThreadBase for Debugged {
+impl MultiThreadBase for Debugged<'_, '_> {
     fn read_registers(&mut self, regs: &mut Core, tid: Tid) -> TargetResult<(), Self> {
-        let core = &self.machine.vcpus[hart_of(tid)].core;
+        let core = &self.runner.machine.vcpus[hart_of(tid)].core;
         regs.x.copy_from_slice(&core.regs[..32]);
         regs.pc = core.pc;
         Ok(())
     }
 
     fn write_registers(&mut self, regs: &Core, tid: Tid) -> TargetResult<(), Self> {
-        let core = &mut self.machine.vcpus[hart_of(tid)].core;
+        let core = &mut self.runner.machine.vcpus[hart_of(tid)].core;
         core.regs[1..32].copy_from_slice(&regs.x[1..]);
         core.pc = regs.pc;
         Ok(())
@@ -199,7 +199,7 @@ impl MultiThreadBase for Debugged {
         while done < data.len() {
             let Some((pa, room)) = self.place(hart_of(tid), start.wrapping_add(done as u64)) else { break };
             let n = room.min(data.len() - done);
-            if self.machine.world.ram.read(pa, &mut data[done..done + n]).is_err() {
+            if self.runner.machine.world.ram.read(pa, &mut data[done..done + n]).is_err() {
                 break;
             }
             done += n;
@@ -213,7 +213,7 @@ impl MultiThreadBase for Debugged {
             let at = start.wrapping_add(done as u64);
             let (pa, room) = self.place(hart_of(tid), at).ok_or(TargetError::NonFatal)?;
             let n = room.min(data.len() - done);
-            self.machine.world.ram.write(pa, &data[done..done + n]).map_err(|_| TargetError::NonFatal)?;
+            self.runner.machine.world.ram.write(pa, &data[done..done + n]).map_err(|_| TargetError::NonFatal)?;
             done += n;
         }
         // Translated code may have been written.
@@ -222,7 +222,7 @@ impl MultiThreadBase for Debugged {
     }
 
     fn list_active_threads(&mut self, thread_is_active: &mut dyn FnMut(Tid)) -> Result<(), Self::Error> {
-        (0..self.machine.vcpus.len() as u32).for_each(|h| thread_is_active(tid_of(h)));
+        (0..self.runner.machine.vcpus.len() as u32).for_each(|h| thread_is_active(tid_of(h)));
         Ok(())
     }
 
@@ -231,16 +231,16 @@ impl MultiThreadBase for Debugged {
     }
 }
 
-impl SingleRegisterAccess<Tid> for Debugged {
+impl SingleRegisterAccess<Tid> for Debugged<'_, '_> {
     fn read_register(&mut self, tid: Tid, Number(n): Number, buf: &mut [u8]) -> TargetResult<usize, Self> {
-        let vcpu = &mut self.machine.vcpus[hart_of(tid)];
+        let vcpu = &mut self.runner.machine.vcpus[hart_of(tid)];
         let value = match n {
             0..PC => Some(vcpu.core.regs[n]),
             PC => Some(vcpu.core.pc),
             FIRST_F..FIRST_CSR => Some(vcpu.core.regs[n - 1]),
             PRIV => Some(vcpu.arch.mode as u64),
             V => Some(vcpu.arch.v.into()),
-            _ => peek(&mut vcpu.at(&mut self.machine.world), (n - FIRST_CSR) as u16),
+            _ => peek(&mut vcpu.at(&mut self.runner.machine.world), (n - FIRST_CSR) as u16),
         };
         // A CSR that this hart has not reads as 0: GDB asks for all that the description names.
         buf[..8].copy_from_slice(&value.unwrap_or(0).to_le_bytes());
@@ -249,7 +249,7 @@ impl SingleRegisterAccess<Tid> for Debugged {
 
     fn write_register(&mut self, tid: Tid, Number(n): Number, value: &[u8]) -> TargetResult<(), Self> {
         let value = u64::from_le_bytes(value.try_into().map_err(|_| TargetError::NonFatal)?);
-        let vcpu = &mut self.machine.vcpus[hart_of(tid)];
+        let vcpu = &mut self.runner.machine.vcpus[hart_of(tid)];
         match n {
             0 => {}
             1..PC => vcpu.core.regs[n] = value,
@@ -258,7 +258,7 @@ impl SingleRegisterAccess<Tid> for Debugged {
             PRIV => vcpu.arch.mode = Priv::from_bits(value),
             V => vcpu.arch.v = value & 1 != 0,
             _ => {
-                if !poke(&mut vcpu.at(&mut self.machine.world), (n - FIRST_CSR) as u16, value) {
+                if !poke(&mut vcpu.at(&mut self.runner.machine.world), (n - FIRST_CSR) as u16, value) {
                     return Err(TargetError::NonFatal);
                 }
             }
@@ -267,7 +267,7 @@ impl SingleRegisterAccess<Tid> for Debugged {
     }
 }
 
-impl MultiThreadResume for Debugged {
+impl MultiThreadResume for Debugged<'_, '_> {
     fn resume(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
@@ -291,20 +291,20 @@ impl MultiThreadResume for Debugged {
 }
 
 /// A step is always of one hart alone. Harts that go on, go on together: time is one for all of them.
-impl MultiThreadSchedulerLocking for Debugged {
+impl MultiThreadSchedulerLocking for Debugged<'_, '_> {
     fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
 }
 
-impl MultiThreadSingleStep for Debugged {
+impl MultiThreadSingleStep for Debugged<'_, '_> {
     fn set_resume_action_step(&mut self, tid: Tid, _signal: Option<Signal>) -> Result<(), Self::Error> {
         self.step = Some(hart_of(tid));
         Ok(())
     }
 }
 
-impl Breakpoints for Debugged {
+impl Breakpoints for Debugged<'_, '_> {
     fn support_sw_breakpoint(&mut self) -> Option<SwBreakpointOps<'_, Self>> {
         Some(self)
     }
@@ -318,7 +318,7 @@ impl Breakpoints for Debugged {
     }
 }
 
-impl SwBreakpoint for Debugged {
+impl SwBreakpoint for Debugged<'_, '_> {
     fn add_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         self.breakpoints.push(addr);
         self.set_stops();
@@ -333,7 +333,7 @@ impl SwBreakpoint for Debugged {
     }
 }
 
-impl HwBreakpoint for Debugged {
+impl HwBreakpoint for Debugged<'_, '_> {
     fn add_hw_breakpoint(&mut self, addr: u64, kind: usize) -> TargetResult<bool, Self> {
         self.add_sw_breakpoint(addr, kind)
     }
@@ -347,7 +347,7 @@ fn watch(va: u64, len: u64, kind: WatchKind) -> Watch {
     Watch { va, len: len.max(1), on_read: kind != WatchKind::Write, on_write: kind != WatchKind::Read }
 }
 
-impl HwWatchpoint for Debugged {
+impl HwWatchpoint for Debugged<'_, '_> {
     fn add_hw_watchpoint(&mut self, addr: u64, len: u64, kind: WatchKind) -> TargetResult<bool, Self> {
         self.watches.push(watch(addr, len, kind));
         self.set_stops();
@@ -362,14 +362,14 @@ impl HwWatchpoint for Debugged {
     }
 }
 
-impl MonitorCmd for Debugged {
+impl MonitorCmd for Debugged<'_, '_> {
     fn handle_monitor_cmd(&mut self, cmd: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Self::Error> {
         match cmd {
             b"memory current" => self.view = View::Current,
             b"memory physical" => self.view = View::Physical,
             b"memory guest" => self.view = View::Guest,
             b"count" => {
-                outputln!(out, "{} instructions, {} ns", self.machine.retired(), self.machine.now());
+                outputln!(out, "{} instructions, {} ns", self.runner.machine.retired(), self.runner.machine.now());
                 return Ok(());
             }
             _ => outputln!(out, "memory current|physical|guest: whose addresses are used; count: where the machine is"),
@@ -379,25 +379,27 @@ impl MonitorCmd for Debugged {
     }
 }
 
-enum Loop {}
+/// How GDB's packets and the machine's slices alternate.
+struct Loop<'r, 'a>(PhantomData<&'r &'a ()>);
 
 type Stop = MultiThreadStopReason<u64>;
 
-fn stop_reason(end: End) -> Option<Stop> {
-    Some(match end {
-        End::Limit | End::Idle(_) => return None,
-        End::Breakpoint(hart) => Stop::SwBreak(tid_of(hart)),
-        End::Watchpoint(hit) => {
+/// What the debugger is told; nothing if there is nothing to tell.
+fn stop_reason(end: &ControlFlow<Ended, End>) -> Option<Stop> {
+    match end {
+        Continue(End::Breakpoint(hart)) => Some(Stop::SwBreak(tid_of(*hart))),
+        Continue(End::Watchpoint(hit)) => {
             let kind = if hit.write { WatchKind::Write } else { WatchKind::Read };
-            Stop::Watch { tid: tid_of(hit.vcpu), kind, addr: hit.watch.va }
+            Some(Stop::Watch { tid: tid_of(hit.vcpu), kind, addr: hit.watch.va })
         }
-        End::PowerOff(code) => Stop::Exited(code as u8),
-        End::Reset | End::Deadlock | End::Shutdown(..) => Stop::Terminated(Signal::SIGABRT),
-    })
+        Continue(_) => None,
+        Break(ended) if ended.code == 3 => Some(Stop::Terminated(Signal::SIGABRT)),
+        Break(ended) => Some(Stop::Exited(ended.guest_code.unwrap_or(ended.code.into()) as u8)),
+    }
 }
 
-impl BlockingEventLoop for Loop {
-    type Target = Debugged;
+impl<'r, 'a: 'r> BlockingEventLoop for Loop<'r, 'a> {
+    type Target = Debugged<'r, 'a>;
     type Connection = TcpStream;
     type StopReason = Stop;
 
@@ -406,65 +408,55 @@ impl BlockingEventLoop for Loop {
         conn: &mut TcpStream,
     ) -> Result<Event<Stop>, WaitForStopReasonError<&'static str, std::io::Error>> {
         if let Some(hart) = target.step.take() {
-            let end = target.machine.step(hart);
-            target.ended = stop_reason(end).and(Some(end));
-            return Ok(Event::TargetStopped(stop_reason(end).unwrap_or(Stop::DoneStep)));
+            let end = target.runner.slice(|machine, _| machine.step(hart));
+            let stop = stop_reason(&end).unwrap_or(Stop::DoneStep);
+            target.ended = end.break_value();
+            return Ok(Event::TargetStopped(stop));
         }
-        let mut first = true;
+        let mut run: fn(&mut Machine<Riscv>, u64) -> End = Machine::run_past_breakpoint;
         loop {
             if conn.peek().map_err(WaitForStopReasonError::Connection)?.is_some() {
                 let byte = ConnectionExt::read(conn).map_err(WaitForStopReasonError::Connection)?;
                 return Ok(Event::IncomingData(byte));
             }
-            let limit = target.machine.retired() + SLICE;
-            let end = if first { target.machine.run_past_breakpoint(limit) } else { target.machine.run(limit) };
-            first = false;
-            if let Some(stop) = stop_reason(end) {
-                target.ended = Some(end);
+            let end = target.runner.slice(run);
+            run = Machine::run;
+            if let Some(stop) = stop_reason(&end) {
+                target.ended = end.break_value();
                 return Ok(Event::TargetStopped(stop));
             }
         }
     }
 
     fn on_interrupt(target: &mut Self::Target) -> Result<Option<Stop>, &'static str> {
-        let hart = target.machine.current() as u32;
+        let hart = target.runner.machine.current() as u32;
         Ok(Some(Stop::SignalWithThread { tid: tid_of(hart), signal: Signal::SIGINT }))
     }
 }
 
-/// How a session ended.
-pub enum Session {
-    /// The debugger has let go: the machine runs on.
-    Detached,
-    /// The debugger has ended the machine.
-    Killed,
-    /// The machine has ended by itself.
-    Ended(End),
+/// Takes the address, before anything else is done.
+pub fn listen(address: &str) -> Result<TcpListener, UserError> {
+    TcpListener::bind(address).map_err(|e| about(format!("--gdb {address}"), e))
 }
 
-/// Waits for a debugger at `address`, and lets it have the machine. The machine comes back.
-pub fn serve(address: &str, machine: Machine<Riscv>) -> Result<(Machine<Riscv>, Session), UserError> {
-    let listener = TcpListener::bind(address).map_err(|e| about(address, e))?;
-    let at = listener.local_addr().map_err(|e| about(address, e))?;
-    eprintln!("undervisor: waiting for a debugger at {at}");
-    let (stream, _) = listener.accept().map_err(|e| about(address, e))?;
+/// Waits for a debugger, and lets it have the run. Returns how the run ended, if it has.
+pub fn serve(listener: TcpListener, runner: &mut Runner) -> Result<Option<Ended>, UserError> {
+    let at = listener.local_addr()?;
+    tell(format!("waiting for a debugger at {at}"));
+    let (stream, _) = listener.accept().map_err(|e| about(at, e))?;
+    drop(listener);
     let (breakpoints, watches) = (Vec::new(), Vec::new());
-    let mut target = Debugged { machine, breakpoints, watches, step: None, view: View::Current, ended: None };
+    let mut target = Debugged { runner, breakpoints, watches, step: None, view: View::Current, ended: None };
     let result = GdbStub::new(stream).run_blocking::<Loop>(&mut target);
-    let Debugged { mut machine, ended, .. } = target;
-    machine.set_stops([], Vec::new());
-    let session = match result {
-        Ok(DisconnectReason::Disconnect) => Session::Detached,
-        Ok(DisconnectReason::Kill) => Session::Killed,
-        Ok(DisconnectReason::TargetExited(_) | DisconnectReason::TargetTerminated(_)) => match ended {
-            Some(end) => Session::Ended(end),
-            None => Session::Detached,
-        },
-        // A debugger that goes away without a word leaves the machine to itself.
+    target.runner.machine.set_stops([], Vec::new());
+    Ok(match result {
+        Ok(DisconnectReason::Disconnect) => None,
+        Ok(DisconnectReason::Kill) => Some(Ended::new(0, "quit", "ended by the debugger")),
+        Ok(DisconnectReason::TargetExited(_) | DisconnectReason::TargetTerminated(_)) => target.ended,
+        // A debugger that goes away without a word leaves the machine to itself, unless that has ended.
         Err(e) => {
-            eprintln!("undervisor: the debugger is gone: {e}");
-            Session::Detached
+            tell(format!("the debugger is gone: {e}"));
+            target.ended
         }
-    };
-    Ok((machine, session))
+    })
 }

@@ -4,45 +4,45 @@ mod conformance;
 mod console;
 mod demo;
 mod error;
+mod expect;
 mod gdb;
 mod options;
+mod outputs;
+mod recording;
 mod report;
 mod run;
+mod runner;
+mod terminal;
 mod trace;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
+use error::{UserError, print, tell};
 use options::{Command, Options};
 
 fn main() -> ExitCode {
-    let options = match Options::try_parse() {
-        Ok(options) => options,
+    let options = match Options::read() {
+        Ok(options) => options.map_err(UserError),
         Err(e) => {
             let _ = e.print(); // nothing can be done about a closed terminal
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }
     };
-    let result = match options.command {
-        Command::Run(run) => run::run(*run),
-        Command::Conformance(c) => conformance::run(&c),
-        Command::Demo => demo::run(),
-        Command::Features => {
-            print!("{}", report::features());
-            Ok(0)
-        }
-        Command::Cpus => {
-            print!("{}", report::cpus());
-            Ok(0)
-        }
-    };
-    match result {
+    match options.and_then(|o| run_command(o.command)) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            // One line, whatever the error's causes have to say.
-            eprintln!("undervisor: {}", e.0.replace('\n', " "));
+            tell(e.0);
             ExitCode::from(2)
         }
+    }
+}
+
+fn run_command(command: Command) -> Result<u8, UserError> {
+    match command {
+        Command::Run(run) => run::run(&run),
+        Command::Conformance(c) => conformance::run(&c),
+        Command::Demo => demo::run(),
+        Command::Features => print(&report::features()).map(|()| 0),
+        Command::Cpus => print(&report::cpus()).map(|()| 0),
     }
 }

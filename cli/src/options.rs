@@ -1,8 +1,11 @@
 //! What `undervisor` takes.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// A computer in software, with the virtualization extensions, under real hypervisors
 #[derive(Parser)]
@@ -82,7 +85,8 @@ pub enum Suite {
 
 #[derive(Args)]
 pub struct Run {
-    /// The machine: riscv64-virt, with aia=none|aplic|aplic-imsic and guests=N (guest interrupt files of a hart)
+    /// The machine: riscv64-virt, with aia=none|aplic|aplic-imsic and guests=N (guest interrupt files of a hart). Without
+    /// this it follows from the kernel's architecture, which today has to be RISC-V
     #[arg(long, value_name = "NAME[,OPTION=VALUE]", help_heading = "Machine")]
     pub machine: Option<String>,
     /// CPU model and switches, such as rv64,+smrnmi,-svadu (see `undervisor cpus`)
@@ -94,14 +98,18 @@ pub struct Run {
     /// RAM: bytes, or with K, M, G
     #[arg(long, default_value = "512M", value_parser = size, value_name = "SIZE", help_heading = "Machine")]
     pub memory: u64,
-    /// A drive: raw file, written to; `,ro` read-only; `,overlay` keeps writes in memory
-    #[arg(long, value_name = "FILE[,ro|,overlay]", help_heading = "Machine")]
+    /// A drive: raw file, written to; `,ro` read-only; `,overlay` keeps writes in memory, as long as the machine lasts
+    #[arg(long, value_name = "FILE[,rw|,ro|,overlay]", help_heading = "Machine")]
     pub drive: Vec<String>,
+    /// A further device. virtio-console: its other end is the next --console; virtio-net: it has no other end yet
+    #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
+    pub device: Vec<DeviceKind>,
     /// Nominal frequency in hertz: instructions in a second of virtual time
     #[arg(long, default_value_t = emu_core::time::DEFAULT_HERTZ, value_name = "HERTZ", help_heading = "Machine")]
     pub frequency: u64,
     /// Turn of a vCPU, in instructions
     #[arg(long, default_value_t = emu_core::machine::DEFAULT_QUANTUM, value_name = "N", help_heading = "Machine")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub quantum: u64,
     /// Varies turns and their order, and what entropy sources give; the same seed gives the same run
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Machine")]
@@ -109,7 +117,7 @@ pub struct Run {
 
     /// Firmware: an ELF or raw file, `none` (the kernel starts in M-mode), or `builtin` (a small SBI)
     #[arg(long, default_value = "builtin", value_name = "FILE|none|builtin", help_heading = "Software")]
-    pub firmware: String,
+    pub firmware: PathBuf,
     /// Kernel: Linux Image, Image.gz, ELF
     #[arg(long, value_name = "FILE", help_heading = "Software")]
     pub kernel: Option<PathBuf>,
@@ -120,23 +128,25 @@ pub struct Run {
     #[arg(long, default_value = "", value_name = "TEXT", help_heading = "Software")]
     pub append: String,
 
-    /// Where the console goes
-    #[arg(long, default_value = "stdio", value_name = "stdio|file:PATH|null", help_heading = "Console")]
-    pub console: String,
-    /// Succeed when a line of the console matches
+    /// Where a console goes: first the UART (stdio if not given), then those of --device (null if not given). Input comes
+    /// from standard input, with stdio only: keys as they are typed, a pipe or file when the guest asks
+    #[arg(long, value_name = "stdio|file:PATH|null", help_heading = "Console")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(end))]
+    pub console: Vec<End>,
+    /// Succeed when a line of a console matches; a match within a line counts before the line has ended
     #[arg(long, value_name = "REGEX", help_heading = "Console")]
     pub expect: Option<String>,
-    /// Fail (code 5) when a line of the console matches
+    /// Fail (code 5) when a line of a console matches
     #[arg(long, value_name = "REGEX", help_heading = "Console")]
     pub fail_on: Option<String>,
 
-    /// Stop (code 4) after so many instructions
+    /// Stop (code 4) after so many instructions, those before a reset or in a snapshot included
     #[arg(long, value_name = "N", help_heading = "Run")]
     pub max_instructions: Option<u64>,
-    /// What happens when the guest asks for a reset
+    /// What happens when the guest asks for a reset. Drives keep what they hold; counts and reports go on
     #[arg(long, default_value = "exit", value_name = "WHAT", help_heading = "Run")]
     pub on_reset: OnReset,
-    /// Take a snapshot after so many instructions, and go on
+    /// Take a snapshot after so many instructions, those before a reset or in a snapshot included, and go on
     #[arg(long, value_name = "N", requires = "snapshot", help_heading = "Run")]
     pub snapshot_at: Option<u64>,
     /// Where the snapshot goes
@@ -148,7 +158,7 @@ pub struct Run {
     /// Log everything that comes from outside
     #[arg(long, value_name = "FILE", conflicts_with = "replay", help_heading = "Run")]
     pub record: Option<PathBuf>,
-    /// Run again with what was logged
+    /// Run again with what was logged; nothing else is let in
     #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub replay: Option<PathBuf>,
 
@@ -157,9 +167,10 @@ pub struct Run {
     pub trace: Option<PathBuf>,
     /// Which events: exits (traps, interrupts, returns, switches), devices, uops (micro-ops of each block)
     #[arg(long, value_delimiter = ',', default_value = "exits,devices", value_name = "LIST", help_heading = "Reports")]
+    #[arg(requires = "trace")]
     pub trace_events: Vec<TraceEvents>,
     /// Form of the trace
-    #[arg(long, default_value = "text", value_name = "FORM", help_heading = "Reports")]
+    #[arg(long, default_value = "text", value_name = "FORM", requires = "trace", help_heading = "Reports")]
     pub trace_format: TraceFormat,
     /// Print exits by reason and level at the end
     #[arg(long, help_heading = "Reports")]
@@ -167,9 +178,79 @@ pub struct Run {
     /// Write a summary
     #[arg(long, value_name = "FILE", help_heading = "Reports")]
     pub json: Option<PathBuf>,
-    /// Wait for a debugger at this address, such as 127.0.0.1:1234
+    /// Wait for a debugger at this address, such as 127.0.0.1:1234. Keys are let in when it has gone
     #[arg(long, value_name = "ADDR", help_heading = "Reports")]
     pub gdb: Option<String>,
+}
+
+impl Options {
+    /// The command line. The inner error is a contradiction, in one line.
+    pub fn read() -> Result<Result<Self, String>, clap::Error> {
+        let matches = Options::command().try_get_matches()?;
+        if let Some(("run", run)) = matches.subcommand()
+            && let Err(contradiction) = require_consistent(run)
+        {
+            return Ok(Err(contradiction));
+        }
+        Options::from_arg_matches(&matches).map(Ok)
+    }
+}
+
+/// What a snapshot brings along.
+const OF_THE_MACHINE: &[&str] = &[
+    "machine",
+    "cpu",
+    "smp",
+    "memory",
+    "drive",
+    "device",
+    "frequency",
+    "quantum",
+    "seed",
+    "firmware",
+    "kernel",
+    "initrd",
+    "append",
+];
+
+fn require_consistent(run: &ArgMatches) -> Result<(), String> {
+    let is_given = |id: &&&str| run.value_source(id) == Some(ValueSource::CommandLine);
+    if run.contains_id("restore") {
+        if let Some(id) = OF_THE_MACHINE.iter().find(is_given) {
+            return Err(format!("--{id} contradicts --restore: the machine and what runs in it are the snapshot's"));
+        }
+        if run.get_one("on_reset") == Some(&OnReset::Reboot) {
+            return Err("--on-reset reboot contradicts --restore: a snapshot has no kernel to start again".into());
+        }
+    }
+    Ok(())
+}
+
+/// A further device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceKind {
+    VirtioConsole,
+    VirtioNet,
+}
+
+/// The other end of a console.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    Stdio,
+    File(PathBuf),
+    Null,
+}
+
+fn end(text: OsString) -> Result<End, String> {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    match text.as_bytes() {
+        b"stdio" => Ok(End::Stdio),
+        b"null" => Ok(End::Null),
+        [b'f', b'i', b'l', b'e', b':', path @ ..] if !path.is_empty() => {
+            Ok(End::File(OsString::from_vec(path.to_vec()).into()))
+        }
+        _ => Err("expected stdio, file:PATH or null".into()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -224,7 +305,11 @@ mod tests {
 
     #[test]
     fn the_options_are_consistent() {
-        use clap::CommandFactory;
         Options::command().debug_assert();
+        let command = Options::command();
+        let run = command.find_subcommand("run").unwrap();
+        for id in OF_THE_MACHINE {
+            assert!(run.get_arguments().any(|a| a.get_id() == id && a.get_long() == Some(id)), "{id}");
+        }
     }
 }

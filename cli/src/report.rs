@@ -1,6 +1,7 @@
 //! What is told at the end of a run, and the lists that `undervisor` prints.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use emu_core::event::{LEVELS, REASONS, Stats};
 use riscv::cpu::{CpuConfig, Ext};
@@ -90,6 +91,11 @@ pub fn stats_table(stats: &Stats) -> String {
         }
     }
     text
+}
+
+/// Prints the counts, beside the console.
+pub fn print_stats(stats: &Stats) {
+    let _ = std::io::stderr().write_all(stats_table(stats).as_bytes()); // there is no better place for it to be said
 }
 
 /// The counts for the summary.

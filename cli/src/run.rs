@@ -1,50 +1,35 @@
 //! `undervisor run`.
 
-use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufWriter, Write};
+use std::io::Write;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
 use emu_core::devices::virtio::disk::DiskMode;
-use emu_core::door::Stamped;
-use emu_core::machine::{End, Machine};
+use emu_core::machine::{Image, Machine};
 use emu_core::snapshot;
-use regex::bytes::Regex;
 use riscv::cpu::CpuConfig;
 use riscv::hart::Riscv;
 use riscv::platform::board::{IrqChip, VirtioDevice};
 use riscv::platform::virt::{self, CONSOLE, File, Firmware, Images, VirtConfig};
-use riscv::privileged::cause_name;
-use serde_json::json;
 
-use crate::console::{self, Console, Piped, Recorded, Seen, Terminal, Typed};
+use crate::console::{Shared, Verdict};
 use crate::error::{UserError, about};
-use crate::gdb::{self, Session};
-use crate::options::{OnReset, Run};
-use crate::report;
+use crate::expect::Pattern;
+use crate::gdb;
+use crate::options::{DeviceKind, End, OnReset, Run};
+use crate::outputs::{self, Named};
+use crate::recording::{self, Beginning};
+use crate::runner::{Parts, Runner, Source};
 use crate::trace::Tracer;
-
-/// After so many instructions the console, the terminal and limits are looked at. Part of no machine's state.
-const SLICE: u64 = 200_000;
-
-/// Why a run ended, and how the process says so.
-struct Ended {
-    code: u8,
-    cause: &'static str,
-    /// More about it, for people.
-    text: String,
-    guest_code: Option<u32>,
-}
-
-impl Ended {
-    fn new(code: u8, cause: &'static str, text: impl Into<String>) -> Self {
-        Ended { code, cause, text: text.into(), guest_code: None }
-    }
-}
 
 pub fn read_file(path: &Path) -> Result<File, UserError> {
     let name = path.display().to_string();
+    // Some devices have no end.
+    if fs::metadata(path).is_ok_and(|data| data.file_type().is_char_device()) {
+        return Err(about(name, "it is a device; expected a file"));
+    }
     match fs::read(path) {
         Ok(bytes) => Ok(File { name, bytes }),
         Err(e) => Err(about(name, e)),
@@ -58,38 +43,59 @@ pub fn machine_options(text: &str) -> Result<IrqChip, UserError> {
     if name != "riscv64-virt" && name != "virt" {
         return Err(about(name, "there is no such machine; expected riscv64-virt"));
     }
-    let (mut aia, mut guests) = ("none", 3);
+    let (mut aia, mut guests) = ("none", None);
     for word in words {
         match word.split_once('=') {
             Some(("aia", value)) => aia = value,
             Some(("guests", value)) => {
-                guests =
-                    value.parse().map_err(|_| about(word, "expected a number of guest interrupt files, 0 to 63"))?;
+                let number = value.parse();
+                guests = Some(number.map_err(|_| about(word, "expected a number of guest interrupt files, 0 to 63"))?);
             }
             _ => return Err(about(word, "expected aia=none|aplic|aplic-imsic or guests=N")),
         }
     }
-    match aia {
-        "none" => Ok(IrqChip::Plic),
-        "aplic" => Ok(IrqChip::Aplic),
-        "aplic-imsic" => Ok(IrqChip::AplicImsic { guest_files: guests }),
+    match (aia, guests) {
+        ("aplic-imsic", guests) => Ok(IrqChip::AplicImsic { guest_files: guests.unwrap_or(3) }),
+        ("none" | "aplic", Some(guests)) => Err(about(format!("guests={guests}"), "it needs aia=aplic-imsic")),
+        ("none", None) => Ok(IrqChip::Plic),
+        ("aplic", None) => Ok(IrqChip::Aplic),
         _ => Err(about(format!("aia={aia}"), "expected none, aplic or aplic-imsic")),
     }
 }
 
-fn drive(text: &str, number: usize) -> VirtioDevice {
+/// A file name may have commas in it: the last word is a mode if it is one, and the rest of the name if there is such a file.
+fn drive(text: &str, number: usize) -> Result<VirtioDevice, UserError> {
     let (path, mode) = match text.rsplit_once(',') {
+        Some((path, "rw")) => (path, DiskMode::ReadWrite),
         Some((path, "ro")) => (path, DiskMode::ReadOnly),
         Some((path, "overlay")) => (path, DiskMode::Overlay),
+        Some((_, word)) if !Path::new(text).exists() => {
+            return Err(about(format!("--drive {text}"), format!("`{word}` is no mode; expected rw, ro or overlay")));
+        }
         _ => (text, DiskMode::ReadWrite),
     };
-    VirtioDevice::Drive { path: PathBuf::from(path), mode, serial: format!("undervisor-{number}") }
+    if path.is_empty() {
+        return Err(about(format!("--drive {text}"), "expected a file"));
+    }
+    Ok(VirtioDevice::Drive { path: PathBuf::from(path), mode, serial: format!("undervisor-{number}") })
 }
 
 fn config(o: &Run) -> Result<VirtConfig, UserError> {
     let irqchip = machine_options(o.machine.as_deref().unwrap_or("riscv64-virt"))?;
-    let mut virtio: Vec<_> = o.drive.iter().enumerate().map(|(i, d)| drive(d, i)).collect();
+    let drives = o.drive.iter().enumerate().map(|(i, d)| drive(d, i));
+    let mut virtio = drives.collect::<Result<Vec<_>, _>>()?;
     virtio.push(VirtioDevice::Rng { seed: o.seed });
+    let (mut port, mut mac) = (CONSOLE, [0x52, 0x54, 0, 0x12, 0x34, 0x55]);
+    virtio.extend(o.device.iter().map(|device| match device {
+        DeviceKind::VirtioConsole => {
+            port += 1;
+            VirtioDevice::Console { port }
+        }
+        DeviceKind::VirtioNet => {
+            mac[5] += 1;
+            VirtioDevice::Net { mac }
+        }
+    }));
     Ok(VirtConfig {
         cpu: CpuConfig::parse(&o.cpu)?,
         harts: o.smp,
@@ -104,11 +110,17 @@ fn config(o: &Run) -> Result<VirtConfig, UserError> {
     })
 }
 
+/// A file, where the word is none of the others.
+fn firmware_file(o: &Run) -> Option<&Path> {
+    let is_word = [OsStr::new("none"), OsStr::new("builtin")].contains(&o.firmware.as_os_str());
+    (!is_word).then_some(&o.firmware)
+}
+
 fn images(o: &Run) -> Result<Images, UserError> {
-    let firmware = match o.firmware.as_str() {
-        "none" => Firmware::None,
-        "builtin" => Firmware::BuiltIn,
-        path => Firmware::File(read_file(Path::new(path))?),
+    let firmware = match firmware_file(o) {
+        Some(path) => Firmware::File(read_file(path)?),
+        None if o.firmware.as_os_str() == "none" => Firmware::None,
+        None => Firmware::BuiltIn,
     };
     let kernel = o.kernel.as_deref().map(read_file).transpose()?;
     if kernel.is_none() && !matches!(firmware, Firmware::File(_)) {
@@ -117,317 +129,133 @@ fn images(o: &Run) -> Result<Images, UserError> {
     Ok(Images { firmware, kernel, initrd: o.initrd.as_deref().map(read_file).transpose()? })
 }
 
-/// What the machine is made from.
-struct Source {
-    config: VirtConfig,
-    /// Nothing where it comes from a snapshot.
-    images: Option<Images>,
-}
-
-/// What a recording holds.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Recording {
-    magic: String,
-    /// What the machine was made from: another would run otherwise.
-    platform: Vec<u8>,
-    /// The instruction that the recording begins at.
-    begins: u64,
-    input: Vec<Stamped>,
-}
-
-const RECORDING: &str = "UNDERVISOR-RECORDING-1";
-
-struct Runner<'a> {
-    o: &'a Run,
-    machine: Machine<Riscv>,
-    seen: Arc<Mutex<Seen>>,
-    terminal: Option<Terminal>,
-    replay: VecDeque<Stamped>,
-    recorded: Vec<Stamped>,
-    snapshot_due: Option<u64>,
-    platform: Vec<u8>,
-}
-
-/// Runs a machine; returns the exit code.
-pub fn run(o: Run) -> Result<u8, UserError> {
-    let source = match &o.restore {
-        Some(path) => {
-            let (platform, image) = snapshot::load(path)?;
-            let config: VirtConfig =
-                emu_core::from_bytes(&platform).map_err(|e| about(path.display(), format!("corrupted: {e}")))?;
-            let (mut machine, _) = virt::build_empty(&config)?;
-            machine.restore(&image).map_err(|e| about(path.display(), e))?;
-            (Source { config, images: None }, machine)
-        }
-        None => {
-            let (config, images) = (config(&o)?, images(&o)?);
-            let machine = virt::build(&config, &images)?;
-            (Source { config, images: Some(images) }, machine)
-        }
-    };
-    let (source, machine) = source;
-    let platform = emu_core::to_bytes(&source.config);
-    let regex = |name: &str, text: &Option<String>| -> Result<Option<Regex>, UserError> {
-        text.as_deref().map(Regex::new).transpose().map_err(|e| about(name, e))
-    };
-    let (expect, fail_on) = (regex("--expect", &o.expect)?, regex("--fail-on", &o.fail_on)?);
-    let replay = match &o.replay {
-        Some(path) => read_recording(path, &platform, machine.count())?,
-        None => VecDeque::new(),
-    };
-    // Files that will be written are tried before the run, so that no run is lost to a wrong path.
-    for path in [&o.json, &o.record, &o.snapshot].into_iter().flatten() {
-        require_writable(path)?;
+/// The other ends of the machine's consoles, by port.
+fn console_ends(o: &Run, config: &VirtConfig) -> Result<Vec<End>, UserError> {
+    let devices = config.virtio.iter().filter(|d| matches!(d, VirtioDevice::Console { .. })).count();
+    let mut ends = if o.console.is_empty() { vec![End::Stdio] } else { o.console.clone() };
+    if ends.len() > 1 + devices {
+        let given = ends.len();
+        return Err(UserError(format!("{given} times --console: the machine has {} (see --device)", 1 + devices)));
     }
-    let to: Box<dyn Write + Send> = match o.console.as_str() {
-        "stdio" => Box::new(std::io::stdout()),
-        "null" => Box::new(std::io::sink()),
-        other => match other.strip_prefix("file:") {
-            Some(path) => Box::new(fs::File::create(path).map_err(|e| about(path, e))?),
-            None => return Err(about(other, "expected stdio, file:PATH or null")),
-        },
-    };
-    let (console, seen) = Console::new(to, expect, fail_on);
-    let mut runner = Runner {
-        o: &o,
-        machine,
-        seen,
-        terminal: None,
-        replay,
-        recorded: Vec::new(),
-        snapshot_due: o.snapshot_at,
-        platform,
-    };
-    if let Some(path) = &o.trace {
-        let file = fs::File::create(path).map_err(|e| about(path.display(), e))?;
-        let tracer = Tracer::new(Box::new(BufWriter::new(file)), o.trace_format, &o.trace_events);
-        runner.machine.world.events.listen(Box::new(tracer));
+    ends.resize(1 + devices, End::Null);
+    if ends.iter().filter(|e| **e == End::Stdio).count() > 1 {
+        return Err(UserError("--console stdio: standard input and output serve one console only".into()));
     }
-    runner.connect(console)?;
-    if let Some(address) = &o.gdb {
-        let (machine, session) = gdb::serve(address, runner.machine)?;
-        runner.machine = machine;
-        let ended = match session {
-            Session::Detached => None,
-            Session::Killed => Some(Ended::new(0, "quit", "ended by the debugger")),
-            Session::Ended(end) => runner.see_to(end),
+    Ok(ends)
+}
+
+/// Files that the run writes.
+fn written(o: &Run) -> Vec<Named<'_>> {
+    let files = [("--json", &o.json), ("--record", &o.record), ("--snapshot", &o.snapshot), ("--trace", &o.trace)];
+    let mut written = Vec::new();
+    for (option, path) in files {
+        written.extend(path.as_deref().map(|path| Named { option, path }));
+    }
+    for end in &o.console {
+        if let End::File(path) = end {
+            written.push(Named { option: "--console", path });
+        }
+    }
+    written
+}
+
+/// Files that the run reads.
+fn read<'a>(o: &'a Run, config: &'a VirtConfig) -> Vec<Named<'a>> {
+    let files = [("--kernel", &o.kernel), ("--initrd", &o.initrd), ("--restore", &o.restore), ("--replay", &o.replay)];
+    let mut read = Vec::new();
+    for (option, path) in files {
+        read.extend(path.as_deref().map(|path| Named { option, path }));
+    }
+    read.extend(firmware_file(o).map(|path| Named { option: "--firmware", path }));
+    for device in &config.virtio {
+        if let VirtioDevice::Drive { path, .. } = device {
+            read.push(Named { option: "--drive", path });
+        }
+    }
+    read
+}
+
+/// What is looked for in a console, failures first.
+fn patterns(o: &Run) -> Result<Vec<(Verdict, Pattern)>, UserError> {
+    let named =
+        [("--fail-on", Verdict::Failed, o.fail_on.as_deref()), ("--expect", Verdict::Expected, o.expect.as_deref())];
+    let mut patterns = Vec::new();
+    for (option, verdict, text) in named {
+        if let Some(text) = text {
+            let pattern = Pattern::new(text).map_err(|e| about(format!("{option} {text}"), e))?;
+            patterns.push((verdict, pattern));
+        }
+    }
+    Ok(patterns)
+}
+
+/// What a snapshot is of: how its machine was made, and its state.
+fn load_snapshot(path: &Path) -> Result<(Source, Image), UserError> {
+    let (source, image) = snapshot::load(path)?;
+    let source = emu_core::from_bytes(&source).map_err(|e| about(path.display(), format!("corrupted: {e}")))?;
+    Ok((source, image))
+}
+
+fn build(o: &Run, config: &VirtConfig, snapshot: Option<(&Path, Image)>) -> Result<Machine<Riscv>, UserError> {
+    let Some((path, image)) = snapshot else { return Ok(virt::build(config, &images(o)?)?) };
+    let (mut machine, _) = virt::build_empty(config)?;
+    machine.restore(&image).map_err(|e| about(path.display(), e))?;
+    let (at, now) = (o.snapshot_at.unwrap_or(u64::MAX), machine.retired());
+    if at < now {
+        let problem = format!("the machine of {} has executed {now} instructions already", path.display());
+        return Err(about(format!("--snapshot-at {at}"), problem));
+    }
+    Ok(machine)
+}
+
+/// Runs a machine; the exit code.
+pub fn run(o: &Run) -> Result<u8, UserError> {
+    // Everything is checked before the first file is made.
+    patterns(o)?;
+    let (Source { config, had_no_input }, snapshot) = match &o.restore {
+        Some(path) => load_snapshot(path).map(|(source, image)| (source, Some((path.as_path(), image))))?,
+        None => (Source { config: config(o)?, had_no_input: false }, None),
+    };
+    let ends = console_ends(o, &config)?;
+    outputs::check(&written(o), &read(o, &config))?;
+    let debugger = o.gdb.as_deref().map(gdb::listen).transpose()?;
+    let mut machine = build(o, &config, snapshot)?;
+    let power_on = (o.on_reset == OnReset::Reboot).then(|| machine.save());
+    let begins = (o.record.is_some() || o.replay.is_some()).then(|| Beginning {
+        platform: emu_core::to_bytes(&config),
+        count: machine.count(),
+        state_hash: machine.state_hash(),
+    });
+    let replay = match (&o.replay, &begins) {
+        (Some(path), Some(begins)) => recording::load(path, begins)?,
+        _ => recording::Replay::default(),
+    };
+
+    let mut paths: Vec<&Path> = o.trace.as_deref().into_iter().collect();
+    paths.extend(ends.iter().filter_map(|end| if let End::File(path) = end { Some(path.as_path()) } else { None }));
+    let mut files = outputs::open(&paths)?.into_iter();
+    let trace = o.trace.as_ref().and_then(|_| files.next());
+    let trace = trace.map(|file| Tracer::new(file, o.trace_format, &o.trace_events));
+    let mut consoles = Vec::new();
+    for end in &ends {
+        let to: Box<dyn Write + Send> = match end {
+            End::Stdio => Box::new(std::io::stdout()),
+            End::Null => Box::new(std::io::sink()),
+            End::File(_) => Box::new(files.next().expect("one was opened for each")),
         };
-        if let Some(ended) = ended {
-            runner.finish(&ended)?;
-            return Ok(ended.code);
-        }
+        consoles.push(Shared::new(to, patterns(o)?));
     }
-    let ended = loop {
-        let ended = runner.go()?;
-        if ended.cause != "reset" || o.on_reset == OnReset::Exit {
-            break ended;
-        }
-        let Some(images) = &source.images else { break ended };
-        // A reboot is a new machine whose clock goes on from 0; drives stay as they are.
-        let (old, _) = (std::mem::take(&mut runner.machine.world.door), ());
-        let mut machine = virt::build(&source.config, images)?;
-        machine.world.door = old;
-        machine.stops_when_idle = runner.machine.stops_when_idle;
-        runner.machine = machine;
-    };
-    drop(runner.terminal.take());
-    runner.finish(&ended)?;
-    Ok(ended.code)
-}
-
-/// A file that is to be written later can be: its directory exists and takes files.
-fn require_writable(path: &Path) -> Result<(), UserError> {
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path.is_dir() {
-        return Err(about(path.display(), "it is a directory; expected a file"));
+    let mut runner = Runner::new(Parts { o, machine, power_on, config, had_no_input, consoles, begins, replay, trace });
+    let stdio = ends.iter().position(|end| *end == End::Stdio).map(|port| port as u32);
+    runner.connect(stdio);
+    if let Some(listener) = debugger
+        && let Some(ended) = gdb::serve(listener, &mut runner)?
+    {
+        return Ok(runner.finish(&ended));
     }
-    if !dir.is_dir() {
-        return Err(about(path.display(), format!("there is no directory {}", dir.display())));
+    if let Some(port) = stdio.filter(|_| o.replay.is_none()) {
+        runner.open_terminal(port);
     }
-    Ok(())
-}
-
-fn read_recording(path: &Path, platform: &[u8], count: u64) -> Result<VecDeque<Stamped>, UserError> {
-    let file = read_file(path)?;
-    let (body, sum) = file.bytes.split_last_chunk::<32>().ok_or_else(|| about(path.display(), "not a recording"))?;
-    let recording: Recording =
-        emu_core::from_bytes(body).map_err(|_| about(path.display(), "not a recording, or a truncated one"))?;
-    if recording.magic != RECORDING || blake3::hash(body).as_bytes() != sum {
-        return Err(about(path.display(), "not a recording, or a corrupted one"));
-    }
-    if recording.platform != platform {
-        return Err(about(
-            path.display(),
-            "it was recorded on another machine: give the options that it was recorded with",
-        ));
-    }
-    if recording.begins != count {
-        return Err(about(
-            path.display(),
-            format!("it begins at instruction {}, this run at {count}", recording.begins),
-        ));
-    }
-    Ok(recording.input.into())
-}
-
-impl Runner<'_> {
-    /// Connects the console and its input.
-    fn connect(&mut self, console: Console) -> Result<(), UserError> {
-        let door = &mut self.machine.world.door;
-        door.connect_output(CONSOLE, Box::new(console));
-        if self.o.record.is_some() {
-            door.start_record();
-        }
-        if self.o.replay.is_some() {
-            let (piped, typed): (Vec<Stamped>, Vec<Stamped>) = self.replay.drain(..).partition(|s| s.piped);
-            self.replay = typed.into();
-            let bytes: VecDeque<u8> = piped.into_iter().flat_map(|s| s.bytes).collect();
-            if !bytes.is_empty() {
-                door.connect_piped(CONSOLE, Box::new(Recorded(bytes)));
-            }
-        } else if self.o.console == "stdio" && self.o.gdb.is_none() {
-            self.terminal = Terminal::open();
-            if self.terminal.is_some() {
-                self.machine.stops_when_idle = true;
-            } else {
-                door.connect_piped(CONSOLE, Box::new(Piped(std::io::stdin())));
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs until the run has ended, or the guest asks for a reset.
-    fn go(&mut self) -> Result<Ended, UserError> {
-        loop {
-            if let Some(at) = self.snapshot_due
-                && self.machine.retired() >= at
-            {
-                self.take_snapshot()?;
-            }
-            if let Some(max) = self.o.max_instructions
-                && self.machine.retired() >= max
-            {
-                return Ok(Ended::new(4, "limit", format!("{max} instructions have been executed")));
-            }
-            while self.replay.front().is_some_and(|s| s.at <= self.machine.count()) {
-                let stamped = self.replay.pop_front().expect("there is one");
-                self.machine.arrive(stamped.port, &stamped.bytes);
-            }
-            self.machine.stops_at = self.replay.front().map_or(u64::MAX, |s| s.at);
-            let mut limit = self.machine.retired() + SLICE;
-            limit = limit.min(self.o.max_instructions.unwrap_or(u64::MAX)).min(self.snapshot_due.unwrap_or(u64::MAX));
-            let end = self.machine.run(limit);
-            if self.o.record.is_some() {
-                self.recorded.append(&mut self.machine.world.door.take_record());
-            }
-            {
-                let seen = self.seen.lock().expect("nobody panics with it");
-                if seen.failed {
-                    return Ok(Ended::new(5, "fail-on", "the console shows what --fail-on names"));
-                }
-                if seen.expected {
-                    return Ok(Ended::new(0, "expected", "the console shows what --expect names"));
-                }
-            }
-            if let Some(ended) = self.see_to(end) {
-                return Ok(ended);
-            }
-        }
-    }
-
-    fn see_to(&mut self, end: End) -> Option<Ended> {
-        let wait = match end {
-            End::Limit | End::Breakpoint(_) | End::Watchpoint(_) => 0,
-            // One virtual nanosecond is a real one while nothing happens.
-            End::Idle(Some(at)) => ((at - self.machine.now()) / 1_000_000).clamp(1, 100),
-            End::Idle(None) => 1000,
-            End::PowerOff(0) => return Some(Ended::new(0, "power-off", "powered off")),
-            End::PowerOff(code) => {
-                let text = format!("the guest reported failure {code}");
-                return Some(Ended { guest_code: Some(code), ..Ended::new(1, "guest-failure", text) });
-            }
-            End::Reset => return Some(Ended::new(3, "reset", "the guest asked for a reset")),
-            End::Deadlock => {
-                return Some(Ended::new(
-                    3,
-                    "deadlock",
-                    "deadlock: all harts wait, and nothing is pending that could wake one",
-                ));
-            }
-            End::Shutdown(hart, stop) => {
-                let text = format!(
-                    "hart {hart} cannot go on: {} while a trap to M-mode is unexpected, at {:#x}",
-                    cause_name(stop.code),
-                    stop.value
-                );
-                return Some(Ended::new(3, "crash", text));
-            }
-        };
-        if let Some(terminal) = &mut self.terminal {
-            match terminal.read(wait) {
-                Typed::Quit => return Some(Ended::new(0, "quit", "quit by the user")),
-                Typed::Bytes(bytes) if !bytes.is_empty() => self.machine.arrive(CONSOLE, &bytes),
-                Typed::Bytes(_) if wait != 0 => {
-                    self.machine.skip_idle();
-                }
-                Typed::Bytes(_) => {}
-            }
-        }
-        None
-    }
-
-    fn take_snapshot(&mut self) -> Result<(), UserError> {
-        self.snapshot_due = None;
-        let path = self.o.snapshot.as_deref().expect("clap requires it");
-        let image = self.machine.save();
-        snapshot::save(path, &self.platform, &image)?;
-        Ok(())
-    }
-
-    /// Says how it ended, everywhere where that was asked for.
-    fn finish(mut self, ended: &Ended) -> Result<(), UserError> {
-        self.machine.settle_stats();
-        self.machine.world.events.stop_listening();
-        if let Some(path) = &self.o.record {
-            let recording = Recording {
-                magic: RECORDING.into(),
-                platform: self.platform.clone(),
-                begins: 0,
-                input: std::mem::take(&mut self.recorded),
-            };
-            let bytes = emu_core::to_bytes(&recording);
-            let sum = blake3::hash(&bytes);
-            snapshot::write_aside(path, &[&bytes, sum.as_bytes()]).map_err(|e| about(path.display(), e))?;
-        }
-        let stats = self.machine.world.events.stats.clone();
-        if self.o.stats {
-            eprint!("{}", report::stats_table(&stats));
-        }
-        if let Some(path) = &self.o.json {
-            let hash = self.machine.state_hash();
-            let hex: String = hash.iter().map(|b| format!("{b:02x}")).collect();
-            let summary = json!({
-                "cause": ended.cause,
-                "exit_code": ended.code,
-                "guest_code": ended.guest_code,
-                "text": ended.text,
-                "instructions": self.machine.retired(),
-                "virtual_time_ns": self.machine.now(),
-                "state_hash": hex,
-                "console_hash": console::hash(&self.seen),
-                "levels": report::stats_json(&stats),
-                "harts": self.machine.vcpus.iter().map(|v| json!({
-                    "pc": format!("{:#x}", v.core.pc),
-                    "mode": format!("{:?}", v.arch.mode),
-                    "virtual": v.arch.v,
-                })).collect::<Vec<_>>(),
-            });
-            let text = format!("{summary:#}\n");
-            snapshot::write_aside(path, &[text.as_bytes()]).map_err(|e| about(path.display(), e))?;
-        }
-        if !matches!(ended.cause, "power-off" | "expected") {
-            eprintln!("undervisor: {}", ended.text);
-        }
-        Ok(())
-    }
+    let ended = runner.run();
+    Ok(runner.finish(&ended))
 }

@@ -1,38 +1,30 @@
 //! The event stream, written down.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use emu_core::engine::Lifted;
 use emu_core::event::{Event, Kind, Sink};
 
 use crate::options::{TraceEvents, TraceFormat};
 
-/// Writes events to a file.
-pub struct Tracer {
-    to: Box<dyn Write + Send>,
+/// A trace in a file.
+pub struct Trace {
+    to: BufWriter<File>,
     format: TraceFormat,
-    exits: bool,
-    devices: bool,
-    uops: bool,
+    /// Instructions of the machine's clock before its last reset: counts go on.
+    before: u64,
+    /// The first thing that could not be written; nothing is from then on.
+    error: Option<std::io::Error>,
 }
 
-impl Tracer {
-    /// A trace of these events.
-    pub fn new(to: Box<dyn Write + Send>, format: TraceFormat, events: &[TraceEvents]) -> Self {
-        let has = |e| events.contains(&e);
-        Tracer {
-            to,
-            format,
-            exits: has(TraceEvents::Exits),
-            devices: has(TraceEvents::Devices),
-            uops: has(TraceEvents::Uops),
-        }
-    }
-
+impl Trace {
     fn line(&mut self, event: &Event) -> std::io::Result<()> {
         match self.format {
             TraceFormat::Text => {
-                let Event { count, vcpu, level, pc, .. } = event;
+                let Event { vcpu, level, pc, .. } = event;
+                let count = self.before + event.count;
                 write!(self.to, "{count} cpu{vcpu} L{level} {pc:#x} {} {}", event.kind.name(), event.name)?;
                 for (name, value) in event.details {
                     write!(self.to, " {name}={value:#x}")?;
@@ -41,7 +33,7 @@ impl Tracer {
             }
             TraceFormat::Jsonl => {
                 let mut object = serde_json::json!({
-                    "count": event.count, "cpu": event.vcpu, "level": event.level, "pc": format!("{:#x}", event.pc),
+                    "count": self.before + event.count, "cpu": event.vcpu, "level": event.level, "pc": format!("{:#x}", event.pc),
                     "kind": event.kind.name(), "name": event.name,
                 });
                 for (name, value) in event.details {
@@ -72,6 +64,56 @@ impl Tracer {
             }
         }
     }
+
+    fn try_to(&mut self, write: impl FnOnce(&mut Self) -> std::io::Result<()>) {
+        if self.error.is_none() {
+            self.error = write(self).err();
+        }
+    }
+
+    /// The machine starts anew, after so many instructions of its clock.
+    pub fn reset(&mut self, count: u64) {
+        self.before += count;
+        let count = self.before;
+        self.try_to(|trace| match trace.format {
+            TraceFormat::Text => writeln!(trace.to, "{count} reset"),
+            TraceFormat::Jsonl => writeln!(trace.to, "{}", serde_json::json!({ "count": count, "kind": "reset" })),
+        });
+    }
+
+    /// Writes what is left; what could not be written, if anything could not.
+    pub fn finish(&mut self) -> std::io::Result<()> {
+        self.try_to(|trace| trace.to.flush());
+        self.error.take().map_or(Ok(()), Err)
+    }
+}
+
+/// Writes events to a trace that others have too.
+#[derive(Clone)]
+pub struct Tracer {
+    trace: Arc<Mutex<Trace>>,
+    exits: bool,
+    devices: bool,
+    uops: bool,
+}
+
+impl Tracer {
+    /// A trace of these events.
+    pub fn new(to: File, format: TraceFormat, events: &[TraceEvents]) -> Self {
+        let has = |e| events.contains(&e);
+        let trace = Trace { to: BufWriter::new(to), format, before: 0, error: None };
+        Tracer {
+            trace: Arc::new(Mutex::new(trace)),
+            exits: has(TraceEvents::Exits),
+            devices: has(TraceEvents::Devices),
+            uops: has(TraceEvents::Uops),
+        }
+    }
+
+    /// The trace.
+    pub fn lock(&self) -> MutexGuard<'_, Trace> {
+        self.trace.lock().expect("nobody panics with it")
+    }
 }
 
 impl Sink for Tracer {
@@ -81,8 +123,7 @@ impl Sink for Tracer {
             _ => self.exits,
         };
         if wanted {
-            // A full disk ends the trace, not the run.
-            let _ = self.line(event);
+            self.lock().try_to(|trace| trace.line(event));
         }
     }
 
@@ -91,6 +132,6 @@ impl Sink for Tracer {
     }
 
     fn uops(&mut self, block: &Lifted) {
-        let _ = self.block(block); // likewise
+        self.lock().try_to(|trace| trace.block(block));
     }
 }

@@ -1,58 +1,11 @@
 //! Bad input: one line that names the thing and what was expected, code 2, and no file left behind.
 
+mod common;
+
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
 
-struct Dir(PathBuf);
+use common::{Dir, RAM, RISCV, command, elf, stderr, undervisor};
 
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("undervisor-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        Dir(dir)
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, bytes).unwrap();
-        path.display().to_string()
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
-}
-
-fn undervisor(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_undervisor"));
-    command.args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-/// A 64-bit ELF file for `machine` with one segment of `size` bytes at `at`.
-fn elf(machine: u16, at: u64, code: &[u32], size: u64) -> Vec<u8> {
-    let mut file = Vec::new();
-    file.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0");
-    file.extend(machine.to_le_bytes());
-    file.extend(1u32.to_le_bytes());
-    [at, 64, 0].iter().for_each(|w| file.extend(w.to_le_bytes()));
-    file.extend(0u32.to_le_bytes());
-    [64u16, 56, 1, 0, 0, 0].iter().for_each(|w| file.extend(w.to_le_bytes()));
-    file.extend(1u32.to_le_bytes());
-    file.extend(7u32.to_le_bytes());
-    [120, at, at, 4 * code.len() as u64, size, 1].iter().for_each(|w| file.extend(w.to_le_bytes()));
-    code.iter().for_each(|w| file.extend(w.to_le_bytes()));
-    file
-}
-
-const RISCV: u16 = 243;
-const RAM: u64 = 0x8000_0000;
 /// lui t0, 0x100; lui t1, 0x5; addi t1, t1, 0x555; sw t1, 0(t0): power off by the test finisher.
 const POWER_OFF: [u32; 4] = [0x0010_02b7, 0x0000_5337, 0x5553_0313, 0x0062_a023];
 
@@ -85,6 +38,16 @@ fn wrong_files_are_refused_by_name() {
     let mut x86 = vec![0; 4096];
     x86[0x202..0x206].copy_from_slice(b"HdrS");
     is_refused(&["run", "--kernel", &dir.file("bzImage", &x86)], &["bzImage", "x86"]);
+    is_refused(
+        &["run", "--kernel", &dir.file("arm.elf", &elf(183, RAM, &POWER_OFF, 16))],
+        &["arm.elf", "Aarch64", "RISC-V"],
+    );
+    is_refused(&["run", "--firmware", &dir.path("arm.elf"), "--kernel", &good], &["arm.elf", "Aarch64"]);
+    let mut narrow = elf(RISCV, RAM, &POWER_OFF, 16);
+    narrow[4] = 1;
+    is_refused(&["run", "--kernel", &dir.file("rv32.elf", &narrow)], &["rv32.elf", "64-bit RISC-V ELF"]);
+    is_refused(&["run", "--kernel", "/dev/zero"], &["/dev/zero", "device"]);
+    is_refused(&["run", "--kernel", &good, "--initrd", "/dev/zero"], &["/dev/zero", "device"]);
     let large = dir.file("large.elf", &elf(RISCV, RAM, &POWER_OFF, 1 << 40));
     is_refused(&["run", "--kernel", &large], &["large.elf", "do not fit", "512 MiB"]);
     let below = dir.file("below.elf", &elf(RISCV, 0x1000, &POWER_OFF, 16));
@@ -109,14 +72,21 @@ fn wrong_options_are_refused_by_name() {
     is_refused(&with(&["--machine", "pc"]), &["pc", "riscv64-virt"]);
     is_refused(&with(&["--machine", "virt,aia=maybe"]), &["maybe", "aplic-imsic"]);
     is_refused(&with(&["--machine", "virt,aia=aplic-imsic,guests=64"]), &["64", "63"]);
+    is_refused(&with(&["--machine", "virt,guests=5"]), &["guests=5", "aplic-imsic"]);
+    is_refused(&with(&["--drive", ",ro"]), &["--drive ,ro", "expected a file"]);
     is_refused(&with(&["--smp", "0"]), &["0 harts"]);
     is_refused(&with(&["--smp", "100000"]), &["100000 harts"]);
     is_refused(&with(&["--frequency", "1"]), &["1 Hz"]);
     is_refused(&with(&["--expect", "("]), &["--expect"]);
-    is_refused(&with(&["--console", "pigeon"]), &["pigeon", "stdio"]);
     is_refused(&with(&["--json", "/no/such/dir/x.json"]), &["/no/such/dir"]);
     is_refused(&with(&["--memory", "16777216G"]), &["RAM"]);
-    for bad in [&["--memory", "0"][..], &["--memory", "12Q"], &["--nonsense"], &["--snapshot-at", "5"]] {
+    for bad in [
+        &["--console", "pigeon"][..],
+        &["--memory", "0"],
+        &["--memory", "12Q"],
+        &["--nonsense"],
+        &["--snapshot-at", "5"],
+    ] {
         let out = undervisor(&with(bad));
         assert_eq!(out.status.code(), Some(2), "{bad:?}");
     }
@@ -175,4 +145,40 @@ fn exit_codes_are_as_documented() {
     assert_eq!(code(&shout, &["--expect", "^x"]).0, 0);
     assert_eq!(code(&shout, &["--fail-on", "x$"]).0, 5);
     assert_eq!(undervisor(&["--help"]).status.code(), Some(0));
+}
+
+/// File names are bytes; standard streams may be closed; a limit may be 0.
+#[test]
+fn what_is_unusual_is_no_error() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    let dir = Dir::new("unusual");
+    let name = |prefix: &str, name: &str| {
+        let mut bytes = format!("{prefix}{}", dir.path(name)).into_bytes();
+        bytes.push(0xff);
+        OsString::from_vec(bytes)
+    };
+    let kernel = elf(RISCV, RAM, &POWER_OFF, 16);
+    let good = dir.file("good.elf", &kernel);
+    for prefix in ["kernel", "firmware"] {
+        fs::write(name("", prefix), &kernel).unwrap();
+    }
+    let mut all = vec![OsString::from("run")];
+    for option in ["kernel", "json", "trace", "record"] {
+        all.extend([format!("--{option}").into(), name("", option)]);
+    }
+    all.extend(["--console".into(), name("file:", "console"), "--firmware".into(), "none".into()]);
+    let out = command(&[]).args(&all).output().unwrap();
+    assert_eq!((out.status.code(), stderr(&out).as_str()), (Some(0), ""));
+    assert!(["json", "trace", "record", "console"].iter().all(|file| fs::metadata(name("", file)).is_ok()));
+    let out = command(&["run", "--firmware"]).arg(name("", "firmware")).output().unwrap();
+    assert_eq!((out.status.code(), stderr(&out).as_str()), (Some(0), ""));
+    let out = command(&["run", "--kernel", &good, "--drive"]).arg(name("", "kernel")).output().unwrap();
+    assert!(out.status.code() == Some(2) && stderr(&out).contains("UTF-8"), "{}", stderr(&out));
+
+    let closed = format!("{} run --firmware none --kernel {good} <&- >&- 2>&-", env!("CARGO_BIN_EXE_undervisor"));
+    assert_eq!(std::process::Command::new("sh").args(["-c", &closed]).status().unwrap().code(), Some(0));
+    let limit = |n| undervisor(&["run", "--firmware", "none", "--kernel", &good, "--max-instructions", n]);
+    assert_eq!(limit("0").status.code(), Some(4));
+    assert_eq!(limit("18446744073709551615").status.code(), Some(0));
 }

@@ -1,22 +1,13 @@
 //! `--gdb`, spoken to as GDB does.
 
+mod common;
+
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, Stdio};
 
-/// A RISC-V ELF file with these words at the start of RAM.
-fn elf(code: &[u32]) -> Vec<u8> {
-    let at = 0x8000_0000u64;
-    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xf3\0\x01\0\0\0".to_vec();
-    [at, 64, 0].iter().for_each(|w| file.extend(w.to_le_bytes()));
-    file.extend(0u32.to_le_bytes());
-    [64u16, 56, 1, 0, 0, 0].iter().for_each(|w| file.extend(w.to_le_bytes()));
-    [1u32, 7].iter().for_each(|w| file.extend(w.to_le_bytes()));
-    let size = 4 * code.len() as u64;
-    [120, at, at, size, size, 1].iter().for_each(|w| file.extend(w.to_le_bytes()));
-    code.iter().for_each(|w| file.extend(w.to_le_bytes()));
-    file
-}
+use common::{Dir, Guest, RAM, RISCV, command, elf, guest, wait};
 
 struct Session(TcpStream);
 
@@ -55,27 +46,28 @@ impl Session {
     }
 }
 
-#[test]
-fn a_session() {
-    let path = std::env::temp_dir().join(format!("undervisor-gdb-{}.elf", std::process::id()));
-    // li a0, 5; auipc a1, 0; addi a0, a0, 1; sd a0, 64(a1); j .-8
-    std::fs::write(&path, elf(&[0x0050_0513, 0x0000_0597, 0x0015_0513, 0x04a5_b023, 0xff9f_f06f])).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_undervisor"))
-        .args(["run", "--firmware", "none", "--gdb", "127.0.0.1:0", "--kernel"])
-        .arg(&path)
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+/// The program, which waits for a debugger, and the debugger.
+fn debug(arguments: &[&str], stdin: Stdio) -> (Child, Session) {
+    let all = [&["run", "--firmware", "none", "--gdb", "127.0.0.1:0"], arguments].concat();
+    let mut child = command(&all).stdin(stdin).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     stderr.read_line(&mut line).unwrap();
-    let address = line.trim().rsplit(' ').next().unwrap();
-    let stream = TcpStream::connect(address).unwrap();
+    let stream = TcpStream::connect(line.trim().rsplit(' ').next().unwrap()).unwrap();
     stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     let mut gdb = Session(stream);
-
     assert!(gdb.ask("qSupported:multiprocess+;hwbreak+;swbreak+").contains("qXfer:features:read+"));
+    (child, gdb)
+}
+
+#[test]
+fn a_session() {
+    let dir = Dir::new("gdb");
+    // li a0, 5; auipc a1, 0; addi a0, a0, 1; sd a0, 64(a1); j .-8
+    let code = [0x0050_0513, 0x0000_0597, 0x0015_0513, 0x04a5_b023, 0xff9f_f06f];
+    let kernel = dir.file("kernel", &elf(RISCV, RAM, &code, 20));
+    let (mut child, mut gdb) = debug(&["--kernel", &kernel], Stdio::null());
+
     assert!(gdb.ask("qXfer:features:read:target.xml:0,ffff").contains("name=\"zero\""));
     assert!(gdb.ask("?").starts_with('T'));
     assert_eq!(gdb.register(32), 0x8000_0000);
@@ -100,5 +92,98 @@ fn a_session() {
     assert_eq!(gdb.ask("m80000100,4"), "01020304");
     write!(gdb.0, "$vKill;1#6e").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_run_that_the_debugger_ends_is_reported() {
+    let dir = Dir::new("gdb-kill");
+    let kernel = dir.file(
+        "kernel",
+        &guest(|a| {
+            a.hear("hear");
+            a.say("x\n");
+            a.label("forever");
+            a.j("forever");
+        }),
+    );
+    let [json, trace, record] = ["json", "trace", "record"].map(|name| dir.path(name));
+    let reports = ["--json", &json, "--trace", &trace, "--record", &record];
+    let input = dir.file("input", b"k");
+    let stdin = fs::File::open(input).unwrap();
+    let all = [&["--kernel", &kernel, "--console", "stdio"], &reports[..]].concat();
+    let (mut child, mut gdb) = debug(&all, stdin.into());
+    assert_eq!(gdb.ask("Z2,80000200,8"), "OK");
+    gdb.ask("vCont;s:p1.1");
+    write!(gdb.0, "$vCont;c#a8").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    gdb.0.write_all(&[3]).unwrap();
+    write!(gdb.0, "$vKill;1#6e").unwrap();
+    assert_eq!(wait(&mut child), Some(0));
+    assert_eq!(dir.json("json")["cause"], "quit");
+    assert!(fs::read_to_string(trace).unwrap().contains("device-write"));
+    assert!(fs::read(record).unwrap().windows(2).any(|w| w == [1, b'k']), "what the guest heard is recorded");
+}
+
+#[test]
+fn limits_hold_with_a_debugger_and_after_it() {
+    let dir = Dir::new("gdb-limits");
+    let kernel = dir.file(
+        "kernel",
+        &guest(|a| {
+            a.hear("hear");
+            a.say("got it");
+            a.label("forever");
+            a.j("forever");
+        }),
+    );
+    let (json, snapshot) = (dir.path("json"), dir.path("snapshot"));
+    let limits = ["--kernel", &kernel, "--json", &json, "--max-instructions", "9000000", "--snapshot-at", "5000"];
+    let limits = [&limits[..], &["--snapshot", &snapshot]].concat();
+    let (mut child, mut gdb) = debug(&limits, Stdio::null());
+    assert!(gdb.ask("vCont;c").starts_with("W04"));
+    assert_eq!(wait(&mut child), Some(4));
+    assert_eq!(dir.json("json")["instructions"], 9_000_000);
+    fs::remove_file(&snapshot).unwrap();
+    // A debugger that vanishes leaves the run to itself.
+    let (mut child, gdb) = debug(&limits, Stdio::null());
+    drop(gdb);
+    assert_eq!(wait(&mut child), Some(4));
+    assert_eq!(dir.json("json")["instructions"], 9_000_000);
+    fs::remove_file(&snapshot).unwrap();
+    // So does one that lets go; and the pipe is heard.
+    let expects = [&limits[..], &["--expect", "got it"]].concat();
+    let (mut child, mut gdb) = debug(&expects, Stdio::piped());
+    gdb.ask("vCont;s:p1.1");
+    assert_eq!(gdb.ask("D;1"), "OK");
+    child.stdin.take().unwrap().write_all(b"k").unwrap();
+    assert_eq!(wait(&mut child), Some(0));
+    assert_eq!(dir.json("json")["cause"], "expected");
+    assert!(fs::metadata(&snapshot).is_ok());
+}
+
+#[test]
+fn a_machine_that_ends_tells_the_debugger() {
+    let dir = Dir::new("gdb-end");
+    let json = dir.path("json");
+    let fails = dir.file("fails", &guest(|a| a.fail()));
+    let (mut child, mut gdb) = debug(&["--kernel", &fails, "--json", &json], Stdio::null());
+    let reply = gdb.ask("vCont;c");
+    assert!(reply.starts_with("W07"), "{reply}");
+    assert_eq!(wait(&mut child), Some(1));
+    assert_eq!((&dir.json("json")["guest_code"], &dir.json("json")["exit_code"]), (&7.into(), &1.into()));
+
+    let resets = dir.file("resets", &guest(|a| a.reset()));
+    let (mut child, mut gdb) = debug(&["--kernel", &resets, "--json", &json], Stdio::null());
+    assert!(gdb.ask("vCont;c").starts_with("X06"));
+    assert_eq!(wait(&mut child), Some(3));
+    let reboots = ["--kernel", &resets, "--json", &json, "--on-reset", "reboot", "--memory", "8M"];
+    let (mut child, mut gdb) = debug(&reboots, Stdio::null());
+    assert_eq!(gdb.ask("Z0,80000000,4"), "OK");
+    for _ in 0..3 {
+        assert!(gdb.ask("vCont;c").contains("swbreak"), "a breakpoint outlives a reset");
+        assert_eq!(gdb.register(32), RAM);
+    }
+    write!(gdb.0, "$vKill;1#6e").unwrap();
+    assert_eq!(wait(&mut child), Some(0));
+    assert_eq!(dir.json("json")["resets"], 3);
 }

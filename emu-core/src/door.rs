@@ -56,6 +56,11 @@ impl Door {
         *slot(&mut self.piped, port) = Some(input);
     }
 
+    /// Whether piped input of console `port` has not ended.
+    pub fn has_piped(&self, port: u32) -> bool {
+        self.piped.get(port as usize).is_some_and(Option::is_some)
+    }
+
     /// Starts to record all that enters.
     pub fn start_record(&mut self) {
         self.record = Some(Vec::new());
@@ -142,7 +147,9 @@ mod tests {
         assert_eq!(door.read(0), Some(b'a'));
         door.count = 9;
         assert_eq!(door.read(0), Some(b'b'));
+        assert!(door.has_piped(0));
         assert_eq!((door.read(0), door.read(1)), (None, None));
+        assert!(!door.has_piped(0) && !door.has_piped(1));
         let log = door.take_record();
         assert_eq!(log, [(7, b"a"), (9, b"b")].map(|(at, b)| Stamped { at, port: 0, bytes: b.to_vec(), piped: true }));
     }

@@ -56,6 +56,10 @@ impl Schedule {
 
     /// Gives the turn to the next of the vCPUs that can run, if there is one.
     fn turn(&mut self, can_run: &[bool]) -> bool {
+        // Nothing is drawn for nobody: how often a machine that waits is looked at must not be seen later.
+        if !can_run.contains(&true) {
+            return false;
+        }
         let n = can_run.len();
         let first = if self.varies { self.next_random() as usize % n } else { (self.current + 1) % n };
         let Some(next) = (0..n).map(|i| (first + i) % n).find(|i| can_run[*i]) else { return false };
