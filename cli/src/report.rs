@@ -63,8 +63,19 @@ pub fn reason_name(reason: usize) -> &'static str {
     if reason >= INTERRUPT_REASONS { interrupt_name(reason - INTERRUPT_REASONS) } else { cause_name(reason) }
 }
 
-fn exits(stats: &Stats) -> impl Iterator<Item = (usize, usize, u64)> + '_ {
-    (0..LEVELS).flat_map(move |l| (0..REASONS).map(move |r| (l, r, stats.exits[l][r]))).filter(|(.., n)| *n != 0)
+/// What has been counted: level, reason, how often.
+fn counted(counts: &[[u64; REASONS]; LEVELS]) -> Vec<(usize, usize, u64)> {
+    let all = (0..LEVELS).flat_map(|l| (0..REASONS).map(move |r| (l, r, counts[l][r])));
+    all.filter(|(.., n)| *n != 0).collect()
+}
+
+fn count_table(text: &mut String, title: &str, counts: &[[u64; REASONS]; LEVELS]) {
+    let mut all = counted(counts);
+    all.sort_by_key(|(l, _, n)| (*l, u64::MAX - n));
+    let _ = writeln!(text, "\nlevel  {title:40} {:>12}", "count");
+    for (level, reason, n) in all {
+        let _ = writeln!(text, "L{level:<5} {:40} {n:>12}", reason_name(reason));
+    }
 }
 
 /// The counts as a table, by level.
@@ -73,11 +84,9 @@ pub fn stats_table(stats: &Stats) -> String {
     for (level, n) in stats.instructions.iter().enumerate().filter(|(_, n)| **n != 0) {
         let _ = writeln!(text, "L{level:<5} {n:>15}");
     }
-    text.push_str("\nlevel  traps and interrupts                          count\n");
-    let mut all: Vec<_> = exits(stats).collect();
-    all.sort_by_key(|(l, _, n)| (*l, u64::MAX - n));
-    for (level, reason, n) in all {
-        let _ = writeln!(text, "L{level:<5} {:40} {n:>12}", reason_name(reason));
+    count_table(&mut text, "traps and interrupts", &stats.exits);
+    if !counted(&stats.injections).is_empty() {
+        count_table(&mut text, "made pending for the guest at this level", &stats.injections);
     }
     let switches: Vec<_> = (0..LEVELS)
         .flat_map(|a| (0..LEVELS).map(move |b| (a, b)))
@@ -102,13 +111,17 @@ pub fn print_stats(stats: &Stats) {
 pub fn stats_json(stats: &Stats) -> Value {
     let mut levels = serde_json::Map::new();
     for level in 0..LEVELS {
-        let mut reasons = serde_json::Map::new();
-        for (_, reason, n) in exits(stats).filter(|(l, ..)| *l == level) {
-            reasons.insert(reason_name(reason).into(), n.into());
-        }
+        let by_reason = |counts| {
+            let mut reasons = serde_json::Map::new();
+            for (_, reason, n) in counted(counts).into_iter().filter(|(l, ..)| *l == level) {
+                reasons.insert(reason_name(reason).into(), n.into());
+            }
+            reasons
+        };
+        let (exits, injections) = (by_reason(&stats.exits), by_reason(&stats.injections));
         let n = stats.instructions[level];
-        if n != 0 || !reasons.is_empty() {
-            levels.insert(format!("L{level}"), json!({ "instructions": n, "exits": reasons }));
+        if n != 0 || !exits.is_empty() || !injections.is_empty() {
+            levels.insert(format!("L{level}"), json!({ "instructions": n, "exits": exits, "injections": injections }));
         }
     }
     Value::Object(levels)
