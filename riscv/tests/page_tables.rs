@@ -191,7 +191,7 @@ impl Model {
                 size = 16;
                 base &= !0xffff;
             }
-            if base % (1 << size) != 0 {
+            if !base.is_multiple_of(1 << size) {
                 return Err(fault);
             }
             let status = if self.v { self.vsstatus } else { self.mstatus };
