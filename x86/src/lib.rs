@@ -1,0 +1,6 @@
+//! x86-64 (Intel 64 and IA-32 Architectures Software Developer's Manual, "SDM"; AMD64 Architecture Programmer's Manual,
+//! "APM"): the processor and the PC.
+
+pub mod fpu;
+pub mod platform;
+pub mod vector;
