@@ -5,7 +5,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::encode::{Lifted, Op, Slot, encode};
+use super::encode::{Lifted, Op, Slot, encode, end_of_instruction};
 use crate::ram::{PAGE_MASK, Ram};
 
 /// 2 Mi slots of 16 bytes: 32 MiB of streams, of which a host maps what is used.
@@ -38,12 +38,17 @@ pub(crate) struct BlockCache {
     starts: Vec<u64>,
     /// Likewise what was noted of them; the last of each block is 0.
     notes: Vec<u32>,
+    /// Likewise where their slots begin, counted from those of the block, and where the last one's end.
+    slots_of: Vec<u16>,
     map: FxHashMap<Key, u32>,
     pages: FxHashMap<u64, Vec<Key>>,
     /// A block that is run once and never linked, in slots of its own.
     scratch: Vec<Slot>,
     scratch_starts: Vec<u64>,
     scratch_notes: Vec<u32>,
+    scratch_slots_of: Vec<u16>,
+    /// The rest of an instruction that is to be left behind.
+    rest: Vec<Slot>,
     /// Changes whenever a block dies.
     pub epoch: u64,
 }
@@ -55,11 +60,14 @@ impl Default for BlockCache {
             blocks: Vec::new(),
             starts: Vec::new(),
             notes: Vec::new(),
+            slots_of: Vec::new(),
             map: FxHashMap::default(),
             pages: FxHashMap::default(),
             scratch: Vec::with_capacity(MAX_SLOTS),
             scratch_starts: Vec::new(),
             scratch_notes: Vec::new(),
+            scratch_slots_of: Vec::new(),
+            rest: Vec::new(),
             epoch: 1,
         }
     }
@@ -83,7 +91,8 @@ impl BlockCache {
         }
         let block =
             Block { slot: self.slots.len() as u32, start: self.starts.len() as u32, insns: lifted.len() as u8, beyond };
-        encode(lifted, beyond.is_none(), &mut self.slots);
+        let slots_of = encode(lifted, beyond.is_none(), &mut self.slots);
+        self.slots_of.extend(slots_of);
         debug_assert!(self.slots.len() <= SLOTS);
         self.starts.extend(&lifted.starts);
         self.notes.extend(&lifted.notes);
@@ -110,7 +119,7 @@ impl BlockCache {
     /// A block that is run once: the present contents of the scratch slots.
     pub fn scratch(&mut self, lifted: &Lifted) -> *const Op {
         self.scratch.clear();
-        encode(lifted, false, &mut self.scratch);
+        self.scratch_slots_of = encode(lifted, false, &mut self.scratch);
         debug_assert!(self.scratch.len() <= MAX_SLOTS);
         self.scratch_starts.clone_from(&lifted.starts);
         self.scratch_notes.clone_from(&lifted.notes);
@@ -144,6 +153,44 @@ impl BlockCache {
         self.slots.clear();
         self.starts.clear();
         self.notes.clear();
+        self.slots_of.clear();
+    }
+
+    /// A copy of what is left of the instruction of `op` behind it, which ends in leaving; `None` if nothing is left.
+    pub fn rest_of_instruction(&mut self, op: *const Op) -> Option<*const Op> {
+        // SAFETY: `op` is in a live stream.
+        let insn = usize::from(unsafe { (*op).insn });
+        let (slots, first, slots_of): (&[Slot], usize, &[u16]) = if self.scratch.as_ptr_range().contains(&op.cast()) {
+            (&self.scratch, 0, &self.scratch_slots_of)
+        } else {
+            let block = self.block_of(op);
+            let (start, insns) = (block.start as usize, usize::from(block.insns));
+            (&self.slots, block.slot as usize, &self.slots_of[start..][..insns + 1])
+        };
+        // SAFETY: as in `block_of`; the scratch slots are the other stream.
+        let at = unsafe { op.cast::<Slot>().offset_from(slots.as_ptr()) } as usize + 1;
+        let end = first + usize::from(slots_of[insn + 1]);
+        if at >= end {
+            return None;
+        }
+        self.rest.clear();
+        self.rest.extend_from_slice(&slots[at..end]);
+        self.rest.push(Slot { op: Op { run: end_of_instruction, imm: 0, a: 0, b: 0, d: 0, insn: insn as u8 } });
+        Some(self.rest.as_ptr().cast())
+    }
+
+    /// Where `op` stands in the rest of an instruction, as a distance in slots; `None` at its end.
+    pub fn place_in_rest(&self, op: *const Op) -> Option<usize> {
+        // SAFETY: `op` is in `rest`.
+        let place = unsafe { op.cast::<Slot>().offset_from(self.rest.as_ptr()) } as usize;
+        (place + 1 < self.rest.len()).then_some(place)
+    }
+
+    /// The block that `op` is in, which is not the scratch block.
+    fn block_of(&self, op: *const Op) -> &Block {
+        // SAFETY: not in the scratch slots, so `op` is in `slots`: no other streams exist.
+        let slot = unsafe { op.cast::<Slot>().offset_from(self.slots.as_ptr()) } as u32;
+        &self.blocks[self.blocks.partition_point(|b| b.slot <= slot) - 1]
     }
 
     /// The virtual addresses of the instructions of the block that `op` is in, ending with that of the first one behind,
@@ -152,9 +199,7 @@ impl BlockCache {
         if self.scratch.as_ptr_range().contains(&op.cast()) {
             return (&self.scratch_starts, &self.scratch_notes);
         }
-        // SAFETY: not in the scratch slots, so `op` is in `slots`: no other streams exist.
-        let slot = unsafe { op.cast::<Slot>().offset_from(self.slots.as_ptr()) } as u32;
-        let block = &self.blocks[self.blocks.partition_point(|b| b.slot <= slot) - 1];
+        let block = self.block_of(op);
         let (start, insns) = (block.start as usize, usize::from(block.insns));
         (&self.starts[start..][..insns + 1], &self.notes[start..][..insns])
     }

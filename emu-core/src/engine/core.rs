@@ -160,6 +160,7 @@ pub(crate) fn jump_slot(pc: u64, mix: u64) -> usize {
 pub(crate) struct Hooks {
     pub load: unsafe fn(*mut Core, u64, u8) -> bool,
     pub store: unsafe fn(*mut Core, u64, u8) -> bool,
+    pub may_store: unsafe fn(*mut Core, u64, u8) -> bool,
     pub call: unsafe fn(*mut Core, u16, u32) -> bool,
 }
 
@@ -417,7 +418,7 @@ impl<A: Arch> Vcpu<A> {
 struct Shim<A>(std::marker::PhantomData<A>);
 
 impl<A: Arch> Shim<A> {
-    const HOOKS: Hooks = Hooks { load: Self::load, store: Self::store, call: Self::call };
+    const HOOKS: Hooks = Hooks { load: Self::load, store: Self::store, may_store: Self::may_store, call: Self::call };
 
     /// # Safety
     /// `core` is the first field of a `Vcpu<A>` (only [`Vcpu::new`] pairs a core with these hooks), its `world` is lent
@@ -456,6 +457,15 @@ impl<A: Arch> Shim<A> {
             let mut h = Self::hart(core);
             let result = h.store(va, size, h.core.value, 0);
             Self::finish(h, result.map(|()| 0))
+        }
+    }
+
+    unsafe fn may_store(core: *mut Core, va: u64, size: u8) -> bool {
+        // SAFETY: as for `hart`.
+        unsafe {
+            let mut h = Self::hart(core);
+            let result = h.resolve(va, size, Intent::Write, 0);
+            Self::finish(h, result.map(|_| 0))
         }
     }
 

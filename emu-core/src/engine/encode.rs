@@ -11,6 +11,7 @@
 use std::marker::PhantomData;
 
 use super::core::{Core, JumpEntry, jump_slot};
+use super::flags::{AluOp, FLAGS_KIND, FLAGS_X, FLAGS_Y, FlagCond, Flags, Size, alu_ops, shift_of};
 use super::uop::{BinaryOp, Cond, Operand, SIGN, SINK, UnaryOp, Uop, Width, binary_ops, unary_ops};
 use super::uop::{clmul, or_combine, sext32};
 use crate::ram::PAGE_MASK;
@@ -26,7 +27,8 @@ pub(crate) const TAIL: bool =
 pub(crate) enum Exit {
     /// Go on at `core.pc`.
     Next,
-    /// Leave after the instruction of `core.op`, which has been retired.
+    /// Leave behind the instruction of `core.op`, all of which up to that micro-op has been done. `core.last` is the last
+    /// result.
     Leave,
     /// The instruction of `core.op` did not complete: `core.stop` says why.
     Stop,
@@ -84,14 +86,14 @@ pub(crate) union Slot {
 
 const _: () = assert!(size_of::<Op>() == 16 && size_of::<Slot>() == 16);
 
-/// Runs a stream until it exits.
+/// Runs a stream until it exits. `last` is the last result.
 ///
 /// # Safety
 /// As for [`Handler`].
-pub(crate) unsafe fn run(core: *mut Core, op: *const Op, budget: i64) -> Exit {
+pub(crate) unsafe fn run(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
     // SAFETY: by the caller.
     unsafe {
-        let mut exit = ((*op).run)(core, op, budget, 0);
+        let mut exit = ((*op).run)(core, op, budget, last);
         if !TAIL {
             while exit == Exit::Continue {
                 let op = (*core).op;
@@ -140,6 +142,13 @@ unsafe fn second<const LAST: bool>(core: *mut Core, op: *const Op, last: u64) ->
     unsafe { if LAST { last } else { get(core, (*op).b) } }
 }
 
+trait Alu {
+    fn apply(a: u64, b: u64, shift: u32, flags: Flags) -> (u64, Flags);
+    const READS_FLAGS: bool;
+}
+trait OfSize {
+    const SIZE: Size;
+}
 trait Binary {
     fn apply(x: u64, y: u64) -> u64;
 }
@@ -196,6 +205,152 @@ enum Source {
     Reg,
     Last,
     Imm,
+}
+
+macro_rules! alu_handlers {
+    ($($(#[$m:meta])* $name:ident $print:literal |$a:ident, $b:ident, $shift:ident, $flags:ident| $body:expr;)*) => {
+        mod alu {
+            use super::super::flags::*;
+            $(pub(super) struct $name;
+            impl super::Alu for $name {
+                #[inline(always)]
+                fn apply($a: u64, $b: u64, $shift: u32, $flags: Flags) -> (u64, Flags) { $body }
+                const READS_FLAGS: bool = AluOp::$name.reads_flags();
+            })*
+        }
+        fn alu_handler(op: AluOp, size: Size, immediate: bool, flags: bool) -> Handler {
+            match op { $(AluOp::$name => of_size::<alu::$name>(size, immediate, flags),)* }
+        }
+    };
+}
+alu_ops!(alu_handlers);
+
+mod size {
+    pub(super) struct Bits8;
+    pub(super) struct Bits16;
+    pub(super) struct Bits32;
+    pub(super) struct Bits64;
+}
+impl OfSize for size::Bits8 {
+    const SIZE: Size = Size::Bits8;
+}
+impl OfSize for size::Bits16 {
+    const SIZE: Size = Size::Bits16;
+}
+impl OfSize for size::Bits32 {
+    const SIZE: Size = Size::Bits32;
+}
+impl OfSize for size::Bits64 {
+    const SIZE: Size = Size::Bits64;
+}
+
+fn of_size<F: Alu>(size: Size, immediate: bool, flags: bool) -> Handler {
+    match size {
+        Size::Bits8 => of_form::<F, size::Bits8>(immediate, flags),
+        Size::Bits16 => of_form::<F, size::Bits16>(immediate, flags),
+        Size::Bits32 => of_form::<F, size::Bits32>(immediate, flags),
+        Size::Bits64 => of_form::<F, size::Bits64>(immediate, flags),
+    }
+}
+
+fn of_form<F: Alu, S: OfSize>(immediate: bool, flags: bool) -> Handler {
+    match (immediate, flags) {
+        (false, false) => alu::<F, S, false, false>,
+        (false, true) => alu::<F, S, false, true>,
+        (true, false) => alu::<F, S, true, false>,
+        (true, true) => alu::<F, S, true, true>,
+    }
+}
+
+#[inline(always)]
+unsafe fn flags(core: *mut Core) -> Flags {
+    // SAFETY: as in `get`.
+    unsafe { Flags { kind: get(core, FLAGS_KIND), x: get(core, FLAGS_X), y: get(core, FLAGS_Y) } }
+}
+
+#[inline(always)]
+unsafe fn set_flags(core: *mut Core, flags: Flags) {
+    // SAFETY: as in `get`.
+    unsafe {
+        set(core, FLAGS_KIND, flags.kind);
+        set(core, FLAGS_X, flags.x);
+        set(core, FLAGS_Y, flags.y);
+    }
+}
+
+/// An operation in a size. Flags are left only if somebody may ask for them.
+unsafe fn alu<F: Alu, S: OfSize, const IMM: bool, const FLAGS: bool>(
+    core: *mut Core,
+    op: *const Op,
+    budget: i64,
+    _last: u64,
+) -> Exit {
+    // SAFETY: as in `reg_reg`.
+    unsafe {
+        let shift = shift_of(S::SIZE.bytes());
+        let a = get(core, (*op).a) << shift;
+        let b = if IMM { (*op).imm as i64 as u64 } else { get(core, (*op).b) } << shift;
+        let before = if F::READS_FLAGS { flags(core) } else { Flags { kind: 0, x: 0, y: 0 } };
+        let (result, after) = F::apply(a, b, shift, before);
+        let result = S::SIZE.merge(get(core, (*op).d), result >> shift);
+        set(core, (*op).d, result);
+        if FLAGS {
+            set_flags(core, after);
+        }
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+/// The condition in `b`, inverted if `a` is not 0.
+#[inline(always)]
+unsafe fn asked(core: *mut Core, op: *const Op) -> bool {
+    // SAFETY: as in `reg_reg`.
+    unsafe { flags(core).holds(FlagCond::ALL[usize::from((*op).b & 7)]) != ((*op).a != 0) }
+}
+
+unsafe fn set_if(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
+    // SAFETY: as in `reg_reg`.
+    unsafe {
+        let result = u64::from(asked(core, op));
+        set(core, (*op).d, result);
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+unsafe fn branch_if<const HOW: u8>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as in `leave`.
+    unsafe {
+        if asked(core, op) {
+            return leave::<HOW>(core, op, budget, branch_if::<LINKED>);
+        }
+        goto!(core, op.add(2), budget, last)
+    }
+}
+
+unsafe fn get_flags(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
+    // SAFETY: as in `reg_reg`.
+    unsafe {
+        let result = flags(core).all();
+        set(core, (*op).d, result);
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+unsafe fn put_flags(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as in `reg_reg`.
+    unsafe {
+        set_flags(core, Flags::eager(get(core, (*op).a)));
+        goto!(core, op.add(1), budget, last)
+    }
+}
+
+unsafe fn move_if(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
+    // SAFETY: as in `reg_reg`.
+    unsafe {
+        let result = get(core, if get(core, (*op).b) != 0 { (*op).a } else { (*op).d });
+        set(core, (*op).d, result);
+        goto!(core, op.add(1), budget, result)
+    }
 }
 
 mod names {
@@ -277,14 +432,11 @@ unsafe fn wanted(core: *mut Core, va: u64, size: u8) -> u64 {
     unsafe { va.wrapping_add(size as u64 - 1) & !PAGE_MASK | (*core).space_id }
 }
 
-unsafe fn load<W: Access, const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
-    // SAFETY: as in `reg_reg`; where the tag fits, the addend leads to the host's copy of that page.
+/// The value that a probe has let through.
+#[inline(always)]
+unsafe fn host_load<W: Access>(va: u64, entry: *const Fast) -> u64 {
+    // SAFETY: the tag fits, so the addend leads to the host's copy of that page.
     unsafe {
-        let va = first::<A>(core, op, last).wrapping_add((*op).imm as i64 as u64);
-        let entry = probe(core, va);
-        if (*entry).read != wanted(core, va, W::WIDTH.bytes()) {
-            return load_slow::<W>(core, op, budget, va);
-        }
         let host = va.wrapping_add((*entry).addend) as *const u8;
         let value = match W::WIDTH.bytes() {
             1 => u64::from(*host),
@@ -292,8 +444,92 @@ unsafe fn load<W: Access, const A: bool>(core: *mut Core, op: *const Op, budget:
             4 => u64::from(u32::from_le(host.cast::<u32>().read_unaligned())),
             _ => u64::from_le(host.cast::<u64>().read_unaligned()),
         };
-        let result = W::WIDTH.extend(value);
+        W::WIDTH.extend(value)
+    }
+}
+
+#[inline(always)]
+unsafe fn host_store<W: Access>(va: u64, entry: *const Fast, value: u64) {
+    // SAFETY: as in `host_load`.
+    unsafe {
+        let host = va.wrapping_add((*entry).addend) as *mut u8;
+        match W::WIDTH.bytes() {
+            1 => *host = value as u8,
+            2 => host.cast::<u16>().write_unaligned((value as u16).to_le()),
+            4 => host.cast::<u32>().write_unaligned((value as u32).to_le()),
+            _ => host.cast::<u64>().write_unaligned(value.to_le()),
+        }
+    }
+}
+
+unsafe fn load<W: Access, const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as in `reg_reg`.
+    unsafe {
+        let va = first::<A>(core, op, last).wrapping_add((*op).imm as i64 as u64);
+        let entry = probe(core, va);
+        if (*entry).read != wanted(core, va, W::WIDTH.bytes()) {
+            return load_slow::<W>(core, op, budget, va);
+        }
+        let result = host_load::<W>(va, entry);
         set(core, (*op).d, result);
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+unsafe fn load_indexed<W: Access, const SCALE: u8>(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
+    // SAFETY: as in `load`.
+    unsafe {
+        let va = get(core, (*op).a).wrapping_add(get(core, (*op).b) << SCALE).wrapping_add((*op).imm as i64 as u64);
+        let entry = probe(core, va);
+        if (*entry).read != wanted(core, va, W::WIDTH.bytes()) {
+            return load_slow::<W>(core, op, budget, va);
+        }
+        let result = host_load::<W>(va, entry);
+        set(core, (*op).d, result);
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+unsafe fn load_to_update<W: Access>(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
+    // SAFETY: as in `load`. A page that stores may go to can be loaded from where `read` fits as well.
+    unsafe {
+        let va = get(core, (*op).a).wrapping_add((*op).imm as i64 as u64);
+        let entry = probe(core, va);
+        let tag = wanted(core, va, W::WIDTH.bytes());
+        if (*entry).write != tag || (*entry).read != tag {
+            (*core).budget = budget;
+            (*core).op = op;
+            if !((*core).hooks.may_store)(core, va, W::WIDTH.bytes()) {
+                return Exit::Stop;
+            }
+            return load_slow::<W>(core, op, budget, va);
+        }
+        let result = host_load::<W>(va, entry);
+        set(core, (*op).d, result);
+        goto!(core, op.add(1), budget, result)
+    }
+}
+
+unsafe fn load_past<W: Access>(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
+    // SAFETY: as in `load`.
+    unsafe {
+        let va = get(core, (*op).a);
+        let entry = probe(core, va);
+        let result = if (*entry).read == wanted(core, va, W::WIDTH.bytes()) {
+            host_load::<W>(va, entry)
+        } else {
+            (*core).budget = budget;
+            (*core).op = op;
+            if !((*core).hooks.load)(core, va, W::WIDTH.bytes()) {
+                return Exit::Stop;
+            }
+            W::WIDTH.extend((*core).value)
+        };
+        set(core, (*op).a, va.wrapping_add((*op).imm as i64 as u64));
+        set(core, (*op).d, result);
+        if (*core).leave {
+            return leave_behind(core, op, budget, result);
+        }
         goto!(core, op.add(1), budget, result)
     }
 }
@@ -311,10 +547,29 @@ unsafe fn load_slow<W: Access>(core: *mut Core, op: *const Op, budget: i64, va: 
         let result = W::WIDTH.extend((*core).value);
         set(core, (*op).d, result);
         if (*core).leave {
-            return Exit::Leave;
+            return leave_behind(core, op, budget, result);
         }
         goto!(core, op.add(1), budget, result)
     }
+}
+
+/// The micro-op has been done, and the vCPU is to leave behind its instruction.
+#[cold]
+#[inline(never)]
+unsafe fn leave_behind(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as for `Handler`.
+    unsafe {
+        (*core).budget = budget;
+        (*core).op = op;
+        (*core).last = last;
+        Exit::Leave
+    }
+}
+
+/// Stands behind the last micro-op of an instruction whose rest is run by itself.
+pub(crate) unsafe fn end_of_instruction(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as for `Handler`.
+    unsafe { leave_behind(core, op, budget, last) }
 }
 
 unsafe fn store<W: Access, const A: bool, const B: bool>(
@@ -332,12 +587,45 @@ unsafe fn store<W: Access, const A: bool, const B: bool>(
             (*core).value = value;
             return store_slow::<W>(core, op, budget, last, va);
         }
-        let host = va.wrapping_add((*entry).addend) as *mut u8;
-        match W::WIDTH.bytes() {
-            1 => *host = value as u8,
-            2 => host.cast::<u16>().write_unaligned((value as u16).to_le()),
-            4 => host.cast::<u32>().write_unaligned((value as u32).to_le()),
-            _ => host.cast::<u64>().write_unaligned(value.to_le()),
+        host_store::<W>(va, entry, value);
+        goto!(core, op.add(1), budget, last)
+    }
+}
+
+unsafe fn store_indexed<W: Access, const SCALE: u8>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as in `load`.
+    unsafe {
+        let va = get(core, (*op).a).wrapping_add(get(core, (*op).b) << SCALE).wrapping_add((*op).imm as i64 as u64);
+        let value = get(core, (*op).d);
+        let entry = probe(core, va);
+        if (*entry).write != wanted(core, va, W::WIDTH.bytes()) {
+            (*core).value = value;
+            return store_slow::<W>(core, op, budget, last, va);
+        }
+        host_store::<W>(va, entry, value);
+        goto!(core, op.add(1), budget, last)
+    }
+}
+
+unsafe fn store_back<W: Access>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+    // SAFETY: as in `load`.
+    unsafe {
+        let va = get(core, (*op).a).wrapping_add((*op).imm as i64 as u64);
+        let value = get(core, (*op).b);
+        let entry = probe(core, va);
+        if (*entry).write == wanted(core, va, W::WIDTH.bytes()) {
+            host_store::<W>(va, entry, value);
+        } else {
+            (*core).budget = budget;
+            (*core).op = op;
+            (*core).value = value;
+            if !((*core).hooks.store)(core, va, W::WIDTH.bytes()) {
+                return Exit::Stop;
+            }
+        }
+        set(core, (*op).a, va);
+        if (*core).leave {
+            return leave_behind(core, op, budget, last);
         }
         goto!(core, op.add(1), budget, last)
     }
@@ -354,7 +642,7 @@ unsafe fn store_slow<W: Access>(core: *mut Core, op: *const Op, budget: i64, las
             return Exit::Stop;
         }
         if (*core).leave {
-            return Exit::Leave;
+            return leave_behind(core, op, budget, last);
         }
         goto!(core, op.add(1), budget, last)
     }
@@ -498,6 +786,31 @@ macro_rules! widths {
         fn load_handler(w: Width, a_last: bool) -> Handler {
             match w { $(Width::$name => if a_last { load::<width::$name, true> } else { load::<width::$name, false> },)* }
         }
+        fn load_indexed_handler(w: Width, scale: u8) -> Handler {
+            match w { $(Width::$name => match scale {
+                0 => load_indexed::<width::$name, 0>,
+                1 => load_indexed::<width::$name, 1>,
+                2 => load_indexed::<width::$name, 2>,
+                _ => load_indexed::<width::$name, 3>,
+            },)* }
+        }
+        fn store_indexed_handler(w: Width, scale: u8) -> Handler {
+            match w { $(Width::$name => match scale {
+                0 => store_indexed::<width::$name, 0>,
+                1 => store_indexed::<width::$name, 1>,
+                2 => store_indexed::<width::$name, 2>,
+                _ => store_indexed::<width::$name, 3>,
+            },)* }
+        }
+        fn load_to_update_handler(w: Width) -> Handler {
+            match w { $(Width::$name => load_to_update::<width::$name>,)* }
+        }
+        fn store_back_handler(w: Width) -> Handler {
+            match w { $(Width::$name => store_back::<width::$name>,)* }
+        }
+        fn load_past_handler(w: Width) -> Handler {
+            match w { $(Width::$name => load_past::<width::$name>,)* }
+        }
         fn store_handler(w: Width, a_last: bool, b_last: bool) -> Handler {
             match w {
                 $(Width::$name => match (a_last, b_last) {
@@ -579,13 +892,36 @@ impl Lifted {
     }
 }
 
+/// For each micro-op, whether anybody may see the flags that it leaves: they are dead where others follow before an exit, a
+/// reader, or an instruction that may stop.
+fn wanted_flags(uops: &[(u8, Uop)]) -> Vec<bool> {
+    let is_flag = |r: u8| r == FLAGS_X || r == FLAGS_Y;
+    let mut wanted = vec![true; uops.len()];
+    let mut asked = true;
+    for (i, (_, uop)) in uops.iter().enumerate().rev() {
+        wanted[i] = asked;
+        asked = match *uop {
+            Uop::Alu { op, .. } => op.reads_flags(),
+            Uop::SetFlags { .. } => false,
+            Uop::Const { .. } | Uop::Unary { .. } | Uop::MoveIf { .. } => asked,
+            Uop::Binary { a, b, .. } => asked || is_flag(a) || matches!(b, Operand::Reg(b) if is_flag(b)),
+            _ => true,
+        };
+    }
+    wanted
+}
+
 /// Appends the stream of a block that starts at `starts[0]` to `out`. An exit to the block's own page can be linked, if
-/// `linkable`.
-pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) {
+/// `linkable`. Returns where each instruction's slots begin, counted from the block's first, and where they end.
+pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) -> Vec<u16> {
+    let begins = out.len();
+    let mut slots = Vec::with_capacity(block.len() + 1);
     let page = block.starts[0] & !PAGE_MASK;
+    let wanted = wanted_flags(&block.uops);
     let mut last: Option<u8> = None;
     for (i, &(insn, uop)) in block.uops.iter().enumerate() {
         let is_last = |r: u8| last == Some(r);
+        slots.resize((usize::from(insn) + 1).max(slots.len()), (out.len() - begins) as u16);
         let op = |run: Handler, imm: i32, a: u8, b: u8, d: u8| Slot { op: Op { run, imm, a, b, d, insn } };
         let far = |target: u64| !linkable || target & !PAGE_MASK != page;
         let link = |pc: u64| Slot { link: Link { target: std::ptr::null(), pc } };
@@ -621,6 +957,50 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) {
                     }
                 });
             }
+            Uop::Alu { op: f, size, d, a, b } => {
+                result = Some(d);
+                let (imm, b, immediate) = match b {
+                    Operand::Imm(imm) => (imm, 0, true),
+                    Operand::Reg(b) => (0, b, false),
+                };
+                out.push(op(alu_handler(f, size, immediate, wanted[i]), imm, a, b, d));
+            }
+            Uop::SetIf { cond, negate, d } => {
+                result = Some(d);
+                out.push(op(set_if, 0, negate.into(), cond as u8, d));
+            }
+            Uop::BranchIf { cond, negate, target } => {
+                let run: Handler = if far(target) { branch_if::<FAR> } else { branch_if::<UNLINKED> };
+                out.push(op(run, 0, negate.into(), cond as u8, insn + 1));
+                out.push(link(target));
+            }
+            Uop::GetFlags { d } => {
+                result = Some(d);
+                out.push(op(get_flags, 0, 0, 0, d));
+            }
+            Uop::SetFlags { a } => out.push(op(put_flags, 0, a, 0, 0)),
+            Uop::MoveIf { d, a, test } => {
+                result = Some(d);
+                out.push(op(move_if, 0, a, test, d));
+            }
+            Uop::LoadIndexed { width, d, a, b, scale, offset } => {
+                result = Some(d);
+                out.push(op(load_indexed_handler(width, scale), offset, a, b, d));
+            }
+            Uop::StoreIndexed { width, a, b, scale, value, offset } => {
+                out.push(op(store_indexed_handler(width, scale), offset, a, b, value));
+            }
+            Uop::LoadToUpdate { width, d, a, offset } => {
+                result = Some(d);
+                out.push(op(load_to_update_handler(width), offset, a, 0, d));
+            }
+            Uop::StoreBack { width, a, b, offset } => {
+                out.push(op(store_back_handler(width), offset, a, b, 0));
+            }
+            Uop::LoadPast { width, d, a, step } => {
+                result = Some(d);
+                out.push(op(load_past_handler(width), step, a, 0, d));
+            }
             Uop::Load { width, d, a, offset } => {
                 result = Some(d);
                 out.push(op(load_handler(width, is_last(a)), offset, a, 0, d));
@@ -649,8 +1029,10 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) {
             }
         }
         last = match uop {
-            Uop::Store { .. } | Uop::Branch { .. } => last,
+            Uop::Store { .. } | Uop::Branch { .. } | Uop::BranchIf { .. } => last,
             _ => result.filter(|d| *d != SINK),
         };
     }
+    slots.resize(block.len() + 1, (out.len() - begins) as u16);
+    slots
 }

@@ -1,6 +1,7 @@
 //! The hand that an instruction set writes micro-ops with.
 
 use super::encode::Lifted;
+use super::flags::{AluOp, FLAGS_X, FLAGS_Y, FlagCond, Size};
 use super::uop::{BinaryOp, Cond, Operand, UnaryOp, Uop, Width};
 
 /// Builds a block. Rules for whoever lifts:
@@ -13,6 +14,8 @@ pub struct Lift {
     pub(crate) block: Lifted,
     insn: u8,
     ended: bool,
+    /// The flags are of a difference, FLAGS_X less FLAGS_Y.
+    difference: bool,
 }
 
 impl Lift {
@@ -64,6 +67,76 @@ impl Lift {
         }
     }
 
+    /// `d = op(a, b)` in this size, with flags.
+    pub fn alu(&mut self, op: AluOp, size: Size, d: u8, a: u8, b: Operand) {
+        self.push(Uop::Alu { op, size, d, a, b });
+        self.difference = op.leaves_difference();
+    }
+
+    /// A condition as a comparison of two registers, where the block knows what the flags are of.
+    fn compared(&self, cond: FlagCond, negate: bool) -> Option<(Cond, u8, u8)> {
+        let (cond, swapped) = cond.of_difference(negate).filter(|_| self.difference)?;
+        Some(if swapped { (cond, FLAGS_Y, FLAGS_X) } else { (cond, FLAGS_X, FLAGS_Y) })
+    }
+
+    /// `d = 1` if the flags fulfil the condition (or do not, if `negate`), else 0.
+    pub fn set_if(&mut self, cond: FlagCond, negate: bool, d: u8) {
+        match self.compared(cond, negate) {
+            Some((cond, a, b)) => self.binary(cond.value(), d, a, Operand::Reg(b)),
+            None => self.push(Uop::SetIf { cond, negate, d }),
+        }
+    }
+
+    /// Leaves for `target` likewise, else goes on.
+    pub fn branch_if(&mut self, cond: FlagCond, negate: bool, target: u64) {
+        match self.compared(cond, negate) {
+            Some((cond, a, b)) => self.branch(cond, a, b, target),
+            None => self.push(Uop::BranchIf { cond, negate, target }),
+        }
+    }
+
+    /// `d = all flags`
+    pub fn get_flags(&mut self, d: u8) {
+        self.push(Uop::GetFlags { d });
+    }
+
+    /// All flags become those in `a`.
+    pub fn set_flags(&mut self, a: u8) {
+        self.push(Uop::SetFlags { a });
+        self.difference = false;
+    }
+
+    /// `d = a` if `test` is not 0.
+    pub fn move_if(&mut self, d: u8, a: u8, test: u8) {
+        self.push(Uop::MoveIf { d, a, test });
+    }
+
+    /// `d = memory[a + (b << scale) + offset]`
+    pub fn load_indexed(&mut self, width: Width, d: u8, a: u8, (b, scale): (u8, u8), offset: i32) {
+        self.push(Uop::LoadIndexed { width, d, a, b, scale, offset });
+    }
+
+    /// `memory[a + (b << scale) + offset] = value`
+    pub fn store_indexed(&mut self, width: Width, a: u8, (b, scale): (u8, u8), value: u8, offset: i32) {
+        self.push(Uop::StoreIndexed { width, a, b, scale, value, offset });
+    }
+
+    /// `d = memory[a + offset]`, of what a store to the same place follows: it faults as the store would, and the store
+    /// does not.
+    pub fn load_to_update(&mut self, width: Width, d: u8, a: u8, offset: i32) {
+        self.push(Uop::LoadToUpdate { width, d, a, offset });
+    }
+
+    /// `memory[a + offset] = b`, then `a = a + offset`.
+    pub fn store_back(&mut self, width: Width, a: u8, b: u8, offset: i32) {
+        self.push(Uop::StoreBack { width, a, b, offset });
+    }
+
+    /// `d = memory[a]`, and `a = a + step` before `d` is written.
+    pub fn load_past(&mut self, width: Width, d: u8, a: u8, step: i32) {
+        self.push(Uop::LoadPast { width, d, a, step });
+    }
+
     /// `d = memory[a + offset]`
     pub fn load(&mut self, width: Width, d: u8, a: u8, offset: i32) {
         self.push(Uop::Load { width, d, a, offset });
@@ -104,6 +177,7 @@ impl Lift {
 
     /// Calls architecture code and goes on behind it.
     pub fn call(&mut self, function: u16, operand: u32) {
+        self.difference = false;
         self.push(Uop::Call { function, operand, ends: false });
     }
 

@@ -6,6 +6,7 @@
 mod cache;
 mod core;
 mod encode;
+pub mod flags;
 mod lift;
 mod run;
 pub mod uop;

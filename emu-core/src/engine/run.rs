@@ -116,31 +116,64 @@ impl<A: Arch> Vcpu<A> {
         let budget = core.budget;
         let vcpu: *mut Vcpu<A> = self;
         // SAFETY: the stream is live; `vcpu` and `world` are not touched but through the raw pointers until it exits.
-        let exit = unsafe { run(vcpu.cast(), found.ops, budget) };
+        let exit = unsafe { run(vcpu.cast(), found.ops, budget, 0) };
         self.core.in_block = false;
         match exit {
             Exit::Next => Ok(()),
             Exit::Continue => unreachable!("the loop goes on by itself"),
-            Exit::Leave => {
-                let Present { next, index, .. } = self.instruction(world);
-                self.core.pc = next;
-                self.core.budget -= index + 1;
-                self.core.leave = true;
-                Ok(())
+            Exit::Leave => self.finish_instruction(world),
+            Exit::Stop | Exit::StopInCall => self.stop(world, exit),
+        }
+    }
+
+    /// The instruction of `core.op` did not complete.
+    fn stop(&mut self, world: &mut World, exit: Exit) -> Result<(), RunEnd> {
+        if exit == Exit::Stop {
+            let Present { pc, index, note, .. } = self.instruction(world);
+            self.core.note = note;
+            self.core.pc = pc;
+            self.core.budget -= index;
+        }
+        let stop = self.core.stop;
+        self.stopped(world, stop)
+    }
+
+    /// Does what is left of the instruction of `core.op`, from a copy of its micro-ops that leads nowhere else, and leaves
+    /// behind it.
+    fn finish_instruction(&mut self, world: &mut World) -> Result<(), RunEnd> {
+        /// With so much less of a budget, no exit goes on by itself.
+        const BEYOND: i64 = 1 << 62;
+        let mut origin = self.core.op;
+        self.core.leave = true;
+        while let Some(rest) = world.blocks.rest_of_instruction(origin) {
+            self.core.in_block = true;
+            // Whoever asks for the count asks with the budget as it is.
+            let (budget, last) = (self.core.budget, self.core.last);
+            self.core.end = self.core.end.wrapping_sub(BEYOND as u64);
+            let vcpu: *mut Vcpu<A> = self;
+            // SAFETY: as in `step_blocks`; the copy stands until the next one is made.
+            let exit = unsafe { run(vcpu.cast(), rest, budget - BEYOND, last) };
+            self.core.in_block = false;
+            self.core.end = self.core.end.wrapping_add(BEYOND as u64);
+            self.core.budget += BEYOND;
+            self.core.unlinked = std::ptr::null_mut();
+            self.core.leave = true;
+            if exit == Exit::Next {
+                return Ok(());
             }
-            Exit::Stop => {
-                let Present { pc, index, note, .. } = self.instruction(world);
-                self.core.note = note;
-                self.core.pc = pc;
-                self.core.budget -= index;
-                let stop = self.core.stop;
-                self.stopped(world, stop)
-            }
-            Exit::StopInCall => {
-                let stop = self.core.stop;
-                self.stopped(world, stop)
+            let Some(place) = world.blocks.place_in_rest(self.core.op) else { break };
+            // SAFETY: the copy is of what stands behind `origin`, in the same order.
+            origin = unsafe { origin.add(1 + place) };
+            if exit != Exit::Leave {
+                self.core.op = origin;
+                return self.stop(world, exit);
             }
         }
+        self.core.op = origin;
+        let Present { next, index, .. } = self.instruction(world);
+        self.core.pc = next;
+        self.core.budget -= index + 1;
+        Ok(())
     }
 
     /// The instruction of `core.op`.

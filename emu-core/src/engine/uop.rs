@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use super::flags::{AluOp, FlagCond, Size};
+
 /// Results that nobody reads go to this register.
 pub const SINK: u8 = 255;
 
@@ -128,6 +130,22 @@ macro_rules! binary_ops {
             XorSign "xorsign" |x, y| x ^ y & SIGN;
             /// Low halves of `y` above those of `x`: 32 bits each.
             Pack32 "pack" |x, y| x & 0xffff_ffff | y << 32;
+            /// `x` with the low 8 bits of `y`.
+            Merge8 "merge8" |x, y| x & !0xff | y & 0xff;
+            /// `x` with the low 16 bits of `y`.
+            Merge16 "merge16" |x, y| x & !0xffff | y & 0xffff;
+            /// `x` with the low 8 bits of `y` in bits 15 to 8.
+            MergeHigh8 "mergehigh8" |x, y| x & !0xff00 | (y & 0xff) << 8;
+            /// 32-bit sum, zero-extended.
+            Add32 "+32" |x, y| x.wrapping_add(y) & 0xffff_ffff;
+            /// 1 where `x` is `y`.
+            Eq "==" |x, y| u64::from(x == y);
+            /// 1 where `x` is not `y`.
+            Ne "!=" |x, y| u64::from(x != y);
+            /// 1 where `x >= y`, signed.
+            Ge ">=s" |x, y| u64::from(x as i64 >= y as i64);
+            /// 1 where `x >= y`, unsigned.
+            Geu ">=u" |x, y| u64::from(x >= y);
         }
     };
 }
@@ -145,6 +163,8 @@ macro_rules! unary_ops {
             Sext16 "sext16" |x| x as i16 as i64 as u64;
             /// Sign-extended low 32 bits.
             Sext32 "sext32" |x| sext32(x);
+            /// Zero-extended low 8 bits.
+            Zext8 "zext8" |x| x & 0xff;
             /// Zero-extended low 16 bits.
             Zext16 "zext16" |x| x & 0xffff;
             /// Zero-extended low 32 bits.
@@ -293,6 +313,30 @@ pub enum Cond {
 }
 
 impl Cond {
+    /// The opposite.
+    pub const fn negated(self) -> Self {
+        match self {
+            Cond::Eq => Cond::Ne,
+            Cond::Ne => Cond::Eq,
+            Cond::Lt => Cond::Ge,
+            Cond::Ge => Cond::Lt,
+            Cond::Ltu => Cond::Geu,
+            Cond::Geu => Cond::Ltu,
+        }
+    }
+
+    /// The operation whose value is 1 where it holds.
+    pub const fn value(self) -> BinaryOp {
+        match self {
+            Cond::Eq => BinaryOp::Eq,
+            Cond::Ne => BinaryOp::Ne,
+            Cond::Lt => BinaryOp::Lt,
+            Cond::Ge => BinaryOp::Ge,
+            Cond::Ltu => BinaryOp::Ltu,
+            Cond::Geu => BinaryOp::Geu,
+        }
+    }
+
     /// Whether it holds.
     #[inline(always)]
     pub const fn holds(self, x: u64, y: u64) -> bool {
@@ -345,6 +389,119 @@ pub enum Uop {
         a: u8,
         /// Second source.
         b: Operand,
+    },
+    /// `d = op(a, b)` in this size, with flags.
+    Alu {
+        /// The operation.
+        op: AluOp,
+        /// What of the registers is meant.
+        size: Size,
+        /// Destination; [`SINK`] for the flags alone.
+        d: u8,
+        /// First source.
+        a: u8,
+        /// Second source.
+        b: Operand,
+    },
+    /// `d = 1` if the flags fulfil the condition (or do not, if `negate`), else 0.
+    SetIf {
+        /// The condition.
+        cond: FlagCond,
+        /// Its opposite is meant.
+        negate: bool,
+        /// Destination.
+        d: u8,
+    },
+    /// Leaves for `target` likewise.
+    BranchIf {
+        /// The condition.
+        cond: FlagCond,
+        /// Its opposite is meant.
+        negate: bool,
+        /// Virtual address.
+        target: u64,
+    },
+    /// `d = all flags`
+    GetFlags {
+        /// Destination.
+        d: u8,
+    },
+    /// All flags become those in `a`.
+    SetFlags {
+        /// Source.
+        a: u8,
+    },
+    /// `d = a` if `test` is not 0.
+    MoveIf {
+        /// Destination.
+        d: u8,
+        /// Source.
+        a: u8,
+        /// What is asked.
+        test: u8,
+    },
+    /// `d = memory[a + (b << scale) + offset]`
+    LoadIndexed {
+        /// Size and extension.
+        width: Width,
+        /// Destination.
+        d: u8,
+        /// Base.
+        a: u8,
+        /// Index.
+        b: u8,
+        /// By how much the index is shifted: 0 to 3.
+        scale: u8,
+        /// Offset in bytes.
+        offset: i32,
+    },
+    /// `memory[a + (b << scale) + offset] = value`
+    StoreIndexed {
+        /// Size.
+        width: Width,
+        /// Base.
+        a: u8,
+        /// Index.
+        b: u8,
+        /// By how much the index is shifted: 0 to 3.
+        scale: u8,
+        /// The value.
+        value: u8,
+        /// Offset in bytes.
+        offset: i32,
+    },
+    /// `d = memory[a + offset]`, of what a store to the same place follows: faults as the store would.
+    LoadToUpdate {
+        /// Size and extension.
+        width: Width,
+        /// Destination.
+        d: u8,
+        /// Base.
+        a: u8,
+        /// Offset in bytes.
+        offset: i32,
+    },
+    /// `memory[a + offset] = b`, then `a = a + offset`.
+    StoreBack {
+        /// Size.
+        width: Width,
+        /// Base.
+        a: u8,
+        /// The value.
+        b: u8,
+        /// Offset in bytes.
+        offset: i32,
+    },
+    /// `d = memory[a]`, and `a = a + step` before `d` is written.
+    LoadPast {
+        /// Size and extension.
+        width: Width,
+        /// Destination.
+        d: u8,
+        /// Base.
+        a: u8,
+        /// Step in bytes.
+        step: i32,
     },
     /// `d = memory[a + offset]`
     Load {
@@ -412,6 +569,24 @@ impl fmt::Display for Uop {
             Uop::Unary { op, d, a } => write!(f, "r{d} = {} r{a}", op.print()),
             Uop::Binary { op, d, a, b: Operand::Reg(b) } => write!(f, "r{d} = r{a} {} r{b}", op.print()),
             Uop::Binary { op, d, a, b: Operand::Imm(b) } => write!(f, "r{d} = r{a} {} {b}", op.print()),
+            Uop::Alu { op, size, d, a, b: Operand::Reg(b) } => write!(f, "r{d} = r{a} {} r{b} ({size:?})", op.print()),
+            Uop::Alu { op, size, d, a, b: Operand::Imm(b) } => write!(f, "r{d} = r{a} {} {b} ({size:?})", op.print()),
+            Uop::SetIf { cond, negate, d } => write!(f, "r{d} = {}{cond:?}", if negate { "not " } else { "" }),
+            Uop::BranchIf { cond, negate, target } => {
+                write!(f, "if {}{cond:?} goto {target:#x}", if negate { "not " } else { "" })
+            }
+            Uop::GetFlags { d } => write!(f, "r{d} = flags"),
+            Uop::SetFlags { a } => write!(f, "flags = r{a}"),
+            Uop::MoveIf { d, a, test } => write!(f, "if r{test} r{d} = r{a}"),
+            Uop::LoadIndexed { width, d, a, b, scale, offset } => {
+                write!(f, "r{d} = {width:?}[r{a} + (r{b} << {scale}) + {offset}]")
+            }
+            Uop::StoreIndexed { width, a, b, scale, value, offset } => {
+                write!(f, "{width:?}[r{a} + (r{b} << {scale}) + {offset}] = r{value}")
+            }
+            Uop::LoadToUpdate { width, d, a, offset } => write!(f, "r{d} = {width:?}[r{a} + {offset}] to update"),
+            Uop::StoreBack { width, a, b, offset } => write!(f, "{width:?}[r{a} += {offset}] = r{b}"),
+            Uop::LoadPast { width, d, a, step } => write!(f, "r{d} = {width:?}[r{a}], r{a} += {step}"),
             Uop::Load { width, d, a, offset } => write!(f, "r{d} = {width:?}[r{a} + {offset}]"),
             Uop::Store { width, a, b, offset } => write!(f, "{width:?}[r{a} + {offset}] = r{b}"),
             Uop::Branch { cond, a, b, target } => write!(f, "if r{a} {cond:?} r{b} goto {target:#x}"),

@@ -1,0 +1,461 @@
+//! Lazy flags: an operation leaves its operands, and whoever asks makes flags of them.
+//!
+//! The state is three words in the register file. [`FLAGS_X`] and [`FLAGS_Y`] hold values of 8 to 64 bits moved up to the
+//! top, so that comparing them as words of 64 bits compares the values; [`FLAGS_KIND`] says what they are, and by how much they
+//! were moved. Where a block knows the kind, a condition is one comparison of two registers, as it is where an
+//! instruction set has no flags.
+//!
+//! Flags have the places that they have in x86's EFLAGS: C 0, P 2, A 4, Z 6, S 7, O 11. Arm's N, Z, C, V are S, Z, C (its
+//! borrow inverted) and O.
+
+use super::uop::Cond;
+
+/// Holds a [`Kind`], and in bits 15 to 8 how far X and Y were moved up: 0, 32, 48 or 56.
+pub const FLAGS_KIND: u8 = 252;
+/// See [`Kind`].
+pub const FLAGS_X: u8 = 253;
+/// See [`Kind`].
+pub const FLAGS_Y: u8 = 254;
+
+/// Carry.
+pub const CARRY: u64 = 1;
+/// Parity: the low 8 bits of the result have an even number of ones.
+pub const PARITY: u64 = 1 << 2;
+/// Carry out of bit 3.
+pub const ADJUST: u64 = 1 << 4;
+/// The result is 0.
+pub const ZERO: u64 = 1 << 6;
+/// The result's highest bit.
+pub const SIGN: u64 = 1 << 7;
+/// Signed overflow.
+pub const OVERFLOW: u64 = 1 << 11;
+/// All of them.
+pub const ALL: u64 = CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW;
+
+/// What X and Y are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Y is the flags themselves.
+    Eager,
+    /// X less Y. A result by itself, without carry and overflow, is that result less 0.
+    Sub,
+    /// X less Y less 1.
+    SubBorrow,
+    /// X is a sum, Y what was added.
+    Add,
+    /// X is a sum and 1, Y what was added.
+    AddCarry,
+    /// X is a result; Y has C, A and O as flags.
+    Result,
+}
+
+const KINDS: [Kind; 6] = [Kind::Eager, Kind::Sub, Kind::SubBorrow, Kind::Add, Kind::AddCarry, Kind::Result];
+
+/// How far values of so many bytes are moved up.
+pub(crate) const fn shift_of(bytes: u8) -> u32 {
+    64 - 8 * bytes as u32
+}
+
+/// The word in [`FLAGS_KIND`].
+pub(crate) const fn kind_word(kind: Kind, shift: u32) -> u64 {
+    kind as u64 | (shift as u64) << 8
+}
+
+/// What a condition asks of the flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlagCond {
+    /// O.
+    Overflow,
+    /// C: below.
+    Carry,
+    /// Z: equal.
+    Zero,
+    /// C or Z: below or equal.
+    CarryOrZero,
+    /// S.
+    Sign,
+    /// P.
+    Parity,
+    /// S is not O: less.
+    Less,
+    /// Z, or S is not O: less or equal.
+    LessOrEqual,
+}
+
+impl FlagCond {
+    /// All of them, in the order of x86's condition codes.
+    pub const ALL: [FlagCond; 8] = [
+        FlagCond::Overflow,
+        FlagCond::Carry,
+        FlagCond::Zero,
+        FlagCond::CarryOrZero,
+        FlagCond::Sign,
+        FlagCond::Parity,
+        FlagCond::Less,
+        FlagCond::LessOrEqual,
+    ];
+
+    /// The same of X less Y: a condition, and whether its operands are Y and X. `None` if there is none.
+    pub(crate) fn of_difference(self, negate: bool) -> Option<(Cond, bool)> {
+        let (cond, swapped) = match self {
+            FlagCond::Carry => (Cond::Ltu, false),
+            FlagCond::Zero => (Cond::Eq, false),
+            FlagCond::CarryOrZero => (Cond::Geu, true),
+            FlagCond::Less => (Cond::Lt, false),
+            FlagCond::LessOrEqual => (Cond::Ge, true),
+            FlagCond::Overflow | FlagCond::Sign | FlagCond::Parity => return None,
+        };
+        Some((if negate { cond.negated() } else { cond }, swapped))
+    }
+}
+
+/// The state, as it stands in the register file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flags {
+    /// [`FLAGS_KIND`].
+    pub kind: u64,
+    /// [`FLAGS_X`].
+    pub x: u64,
+    /// [`FLAGS_Y`].
+    pub y: u64,
+}
+
+impl Flags {
+    /// These flags.
+    pub fn eager(flags: u64) -> Self {
+        Flags { kind: kind_word(Kind::Eager, 0), x: 0, y: flags & ALL }
+    }
+
+    fn kind(&self) -> Kind {
+        KINDS[(self.kind as usize & 7).min(KINDS.len() - 1)]
+    }
+
+    fn shift(&self) -> u32 {
+        (self.kind >> 8) as u32 & 63
+    }
+
+    /// The result, moved up.
+    fn result(&self) -> u64 {
+        match self.kind() {
+            Kind::Sub => self.x.wrapping_sub(self.y),
+            Kind::SubBorrow => self.x.wrapping_sub(self.y).wrapping_sub(1 << self.shift()),
+            _ => self.x,
+        }
+    }
+
+    /// C.
+    #[inline]
+    pub fn carry(&self) -> bool {
+        match self.kind() {
+            Kind::Eager | Kind::Result => self.y & CARRY != 0,
+            Kind::Sub | Kind::Add => self.x < self.y,
+            Kind::SubBorrow | Kind::AddCarry => self.x <= self.y,
+        }
+    }
+
+    /// Z.
+    #[inline]
+    pub fn zero(&self) -> bool {
+        if self.kind() == Kind::Eager { self.y & ZERO != 0 } else { self.result() == 0 }
+    }
+
+    /// S.
+    #[inline]
+    pub fn sign(&self) -> bool {
+        if self.kind() == Kind::Eager { self.y & SIGN != 0 } else { self.result() >> 63 != 0 }
+    }
+
+    /// O.
+    pub fn overflow(&self) -> bool {
+        match self.kind() {
+            Kind::Eager | Kind::Result => self.y & OVERFLOW != 0,
+            Kind::Sub | Kind::SubBorrow => ((self.x ^ self.y) & (self.x ^ self.result())) >> 63 != 0,
+            Kind::Add | Kind::AddCarry => ((self.x ^ self.y) & (self.x ^ self.augend())) >> 63 != 0,
+        }
+    }
+
+    /// What Y was added to.
+    fn augend(&self) -> u64 {
+        let carry = if self.kind() == Kind::AddCarry { 1 << self.shift() } else { 0 };
+        self.x.wrapping_sub(self.y).wrapping_sub(carry)
+    }
+
+    /// P.
+    pub fn parity(&self) -> bool {
+        match self.kind() {
+            Kind::Eager => self.y & PARITY != 0,
+            _ => ((self.result() >> self.shift()) as u8).count_ones() % 2 == 0,
+        }
+    }
+
+    /// A.
+    pub fn adjust(&self) -> bool {
+        let bit = |x: u64| x >> self.shift() & 16 != 0;
+        match self.kind() {
+            Kind::Eager | Kind::Result => self.y & ADJUST != 0,
+            Kind::Sub | Kind::SubBorrow => bit(self.x ^ self.y ^ self.result()),
+            Kind::Add | Kind::AddCarry => bit(self.x ^ self.y ^ self.augend()),
+        }
+    }
+
+    /// All flags.
+    pub fn all(&self) -> u64 {
+        let flag = |is: bool, flag: u64| if is { flag } else { 0 };
+        flag(self.carry(), CARRY)
+            | flag(self.parity(), PARITY)
+            | flag(self.adjust(), ADJUST)
+            | flag(self.zero(), ZERO)
+            | flag(self.sign(), SIGN)
+            | flag(self.overflow(), OVERFLOW)
+    }
+
+    /// Whether a condition holds.
+    #[inline]
+    pub fn holds(&self, cond: FlagCond) -> bool {
+        match cond {
+            FlagCond::Overflow => self.overflow(),
+            FlagCond::Carry => self.carry(),
+            FlagCond::Zero => self.zero(),
+            FlagCond::CarryOrZero => self.carry() || self.zero(),
+            FlagCond::Sign => self.sign(),
+            FlagCond::Parity => self.parity(),
+            FlagCond::Less => self.sign() != self.overflow(),
+            FlagCond::LessOrEqual => self.zero() || self.sign() != self.overflow(),
+        }
+    }
+}
+
+/// Declares the operations that set flags: name, picture in prints, meaning. `a` and `b` are moved up by `shift`, as is the
+/// result; `flags` are those before.
+macro_rules! alu_ops {
+    ($callback:ident) => {
+        $callback! {
+            /// Sum.
+            Add "+f" |a, b, shift, flags| {
+                let _ = flags;
+                let r = a.wrapping_add(b);
+                (r, Flags { kind: kind_word(Kind::Add, shift), x: r, y: b })
+            };
+            /// Difference.
+            Sub "-f" |a, b, shift, flags| {
+                let _ = flags;
+                (a.wrapping_sub(b), Flags { kind: kind_word(Kind::Sub, shift), x: a, y: b })
+            };
+            /// Sum and carry.
+            Adc "+cf" |a, b, shift, flags| {
+                if flags.carry() {
+                    let r = a.wrapping_add(b).wrapping_add(1 << shift);
+                    (r, Flags { kind: kind_word(Kind::AddCarry, shift), x: r, y: b })
+                } else {
+                    let r = a.wrapping_add(b);
+                    (r, Flags { kind: kind_word(Kind::Add, shift), x: r, y: b })
+                }
+            };
+            /// Difference, less carry.
+            Sbb "-cf" |a, b, shift, flags| {
+                let borrow = u64::from(flags.carry());
+                let kind = if borrow == 0 { Kind::Sub } else { Kind::SubBorrow };
+                let r = a.wrapping_sub(b).wrapping_sub(borrow << shift);
+                (r, Flags { kind: kind_word(kind, shift), x: a, y: b })
+            };
+            /// Bitwise and.
+            And "&f" |a, b, shift, flags| {
+                let _ = flags;
+                (a & b, Flags { kind: kind_word(Kind::Sub, shift), x: a & b, y: 0 })
+            };
+            /// Bitwise or.
+            Or "|f" |a, b, shift, flags| {
+                let _ = flags;
+                (a | b, Flags { kind: kind_word(Kind::Sub, shift), x: a | b, y: 0 })
+            };
+            /// Bitwise exclusive or.
+            Xor "^f" |a, b, shift, flags| {
+                let _ = flags;
+                (a ^ b, Flags { kind: kind_word(Kind::Sub, shift), x: a ^ b, y: 0 })
+            };
+            /// Sum with 1 (`b` counts for nothing); C stays.
+            Inc "++f" |a, b, shift, flags| {
+                let _ = b;
+                let r = a.wrapping_add(1 << shift);
+                let overflow = if r == 1 << 63 { OVERFLOW } else { 0 };
+                let adjust = if r >> shift & 15 == 0 { ADJUST } else { 0 };
+                let y = u64::from(flags.carry()) | overflow | adjust;
+                (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y })
+            };
+            /// Difference of 1 (`b` counts for nothing); C stays.
+            Dec "--f" |a, b, shift, flags| {
+                let _ = b;
+                let r = a.wrapping_sub(1 << shift);
+                let overflow = if a == 1 << 63 { OVERFLOW } else { 0 };
+                let adjust = if a >> shift & 15 == 0 { ADJUST } else { 0 };
+                let y = u64::from(flags.carry()) | overflow | adjust;
+                (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y })
+            };
+            /// Signed product; C and O where it does not fit.
+            Mul "*f" |a, b, shift, flags| {
+                let _ = flags;
+                let product = i128::from(a as i64 >> shift) * i128::from(b as i64 >> shift);
+                let r = (product as u64) << shift;
+                let y = if i128::from(r as i64 >> shift) == product { 0 } else { CARRY | OVERFLOW };
+                (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y })
+            };
+            /// Shift left by `b`, which is not 0 and at most 63 (moved up like `a`).
+            Shl "<<f" |a, b, shift, flags| {
+                let _ = flags;
+                let n = (b >> shift) as u32;
+                let r = a.checked_shl(n).unwrap_or(0);
+                let carry = a.checked_shl(n - 1).unwrap_or(0) >> 63;
+                let overflow = if r >> 63 != carry { OVERFLOW } else { 0 };
+                (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y: carry | overflow })
+            };
+            /// Logical shift right, likewise.
+            Shr ">>f" |a, b, shift, flags| {
+                let _ = flags;
+                let (n, value) = ((b >> shift) as u32, a >> shift);
+                let r = value.checked_shr(n).unwrap_or(0) << shift;
+                let carry = value.checked_shr(n - 1).unwrap_or(0) & 1;
+                let overflow = if a >> 63 != 0 { OVERFLOW } else { 0 };
+                (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y: carry | overflow })
+            };
+            /// Arithmetic shift right, likewise.
+            Sar ">>sf" |a, b, shift, flags| {
+                let _ = flags;
+                let (n, value) = ((b >> shift) as u32, a as i64 >> shift);
+                let r = (value >> n.min(63)) as u64;
+                let carry = (value >> (n - 1).min(63)) as u64 & 1;
+                (r << shift, Flags { kind: kind_word(Kind::Result, shift), x: r << shift, y: carry })
+            };
+        }
+    };
+}
+pub(crate) use alu_ops;
+
+macro_rules! alu_enum {
+    ($($(#[$m:meta])* $name:ident $print:literal |$a:ident, $b:ident, $shift:ident, $flags:ident| $body:expr;)*) => {
+        /// An operation that sets flags.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum AluOp { $($(#[$m])* $name,)* }
+        impl AluOp {
+            /// All of them.
+            pub const ALL: &[AluOp] = &[$(AluOp::$name),*];
+            /// The result and the flags. What the interpreter and a compiler are held to.
+            pub fn apply(self, a: u64, b: u64, shift: u32, flags: Flags) -> (u64, Flags) {
+                match self { $(AluOp::$name => {
+                    let ($a, $b, $shift, $flags) = (a, b, shift, flags);
+                    $body
+                })* }
+            }
+            pub(crate) fn print(self) -> &'static str { match self { $(AluOp::$name => $print,)* } }
+        }
+    };
+}
+alu_ops!(alu_enum);
+
+impl AluOp {
+    /// Whether the flags before matter.
+    pub(crate) const fn reads_flags(self) -> bool {
+        matches!(self, AluOp::Adc | AluOp::Sbb | AluOp::Inc | AluOp::Dec)
+    }
+
+    /// Whether it always leaves a difference.
+    pub(crate) const fn leaves_difference(self) -> bool {
+        matches!(self, AluOp::Sub | AluOp::And | AluOp::Or | AluOp::Xor)
+    }
+}
+
+/// Size of an operation: what of a register it reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// 8 bits; the others stay.
+    Bits8,
+    /// 16 bits; the others stay.
+    Bits16,
+    /// 32 bits; the upper half becomes 0.
+    Bits32,
+    /// 64 bits.
+    Bits64,
+}
+
+impl Size {
+    /// In bytes.
+    pub const fn bytes(self) -> u8 {
+        match self {
+            Size::Bits8 => 1,
+            Size::Bits16 => 2,
+            Size::Bits32 => 4,
+            Size::Bits64 => 8,
+        }
+    }
+
+    /// A register that held `old`, once `new` has been written to it in this size.
+    #[inline(always)]
+    pub const fn merge(self, old: u64, new: u64) -> u64 {
+        match self {
+            Size::Bits8 => old & !0xff | new & 0xff,
+            Size::Bits16 => old & !0xffff | new & 0xffff,
+            Size::Bits32 => new & 0xffff_ffff,
+            Size::Bits64 => new,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SIZES: [Size; 4] = [Size::Bits8, Size::Bits16, Size::Bits32, Size::Bits64];
+
+    /// Flags from first principles: the operation in 128 bits.
+    fn sum(a: u64, b: u64, carry: bool, bits: u32) -> u64 {
+        let mask = (1u128 << bits) - 1;
+        let (a, b) = (u128::from(a) & mask, u128::from(b) & mask);
+        let signed = |x: u128| ((x << (128 - bits)) as i128) >> (128 - bits);
+        let wide = a + b + u128::from(carry);
+        let r = wide & mask;
+        let exact = signed(a) + signed(b) + i128::from(carry);
+        let flag = |is: bool, flag: u64| if is { flag } else { 0 };
+        flag(wide > mask, CARRY)
+            | flag((r as u8).count_ones().is_multiple_of(2), PARITY)
+            | flag((a & 15) + (b & 15) + u128::from(carry) > 15, ADJUST)
+            | flag(r == 0, ZERO)
+            | flag(r >> (bits - 1) != 0, SIGN)
+            | flag(signed(r) != exact, OVERFLOW)
+    }
+
+    /// `a - b - borrow` is `a + !b + !borrow` with carry and adjust inverted.
+    fn difference(a: u64, b: u64, borrow: bool, bits: u32) -> u64 {
+        sum(a, !b, !borrow, bits) ^ CARRY ^ ADJUST
+    }
+
+    proptest! {
+        #[test]
+        fn flags_are_those_of_the_definition(a: u64, b: u64, before in 0u64..0x1000, size in 0usize..4, near: bool) {
+            let b = if near { a.wrapping_add(b % 3).wrapping_sub(1) } else { b };
+            let (size, before) = (SIZES[size], Flags::eager(before));
+            let (shift, bits) = (shift_of(size.bytes()), 8 * u32::from(size.bytes()));
+            let run = |op: AluOp, a: u64, b: u64| op.apply(a << shift, b << shift, shift, before);
+            let carry = before.carry();
+            prop_assert_eq!(run(AluOp::Add, a, b).1.all(), sum(a, b, false, bits));
+            prop_assert_eq!(run(AluOp::Adc, a, b).1.all(), sum(a, b, carry, bits));
+            prop_assert_eq!(run(AluOp::Sub, a, b).1.all(), difference(a, b, false, bits));
+            prop_assert_eq!(run(AluOp::Sbb, a, b).1.all(), difference(a, b, carry, bits));
+            let kept = |new: u64| new & !CARRY | u64::from(carry);
+            prop_assert_eq!(run(AluOp::Inc, a, b).1.all(), kept(sum(a, 1, false, bits)));
+            prop_assert_eq!(run(AluOp::Dec, a, b).1.all(), kept(difference(a, 1, false, bits)));
+            // A bitwise result has neither carry nor overflow.
+            let logic = sum(a & b, 0, false, bits);
+            prop_assert_eq!(run(AluOp::And, a, b).1.all(), logic);
+            for (cond, negate) in FlagCond::ALL.into_iter().flat_map(|c| [(c, false), (c, true)]) {
+                let flags = run(AluOp::Sub, a, b).1;
+                if let Some((same, swapped)) = cond.of_difference(negate) {
+                    let (x, y) = if swapped { (flags.y, flags.x) } else { (flags.x, flags.y) };
+                    prop_assert_eq!(same.holds(x, y), flags.holds(cond) != negate);
+                }
+                let eager = Flags::eager(flags.all());
+                prop_assert_eq!(eager.holds(cond), flags.holds(cond));
+            }
+        }
+    }
+}
