@@ -2,5 +2,7 @@
 //! "APM"): the processor and the PC.
 
 pub mod fpu;
+pub mod isa;
 pub mod platform;
+pub mod registers;
 pub mod vector;

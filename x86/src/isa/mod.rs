@@ -1,0 +1,93 @@
+//! Instructions, grouped as SDM vol. 1, chapter 5, "Instruction Set Summary" groups them. iced-x86 decodes; each mnemonic has
+//! one function, for all its forms and sizes.
+//!
+//! The data path becomes micro-ops. What is rarer is computed by a plain function on plain values ([`compute`]), for which
+//! operands are brought into registers first: so no function below knows whether an operand was in memory.
+
+mod arithmetic;
+mod bits;
+pub mod compute;
+mod control;
+mod operands;
+mod shift;
+mod transfer;
+
+use emu_core::engine::Lift;
+use emu_core::engine::flags::{FlagCond, Size};
+use iced_x86::{Code, ConditionCode, Instruction, Mnemonic};
+
+pub use operands::{Memory, Place};
+
+/// The hand with which an instruction is lifted.
+pub struct Lifting<'a> {
+    /// Takes the micro-ops.
+    pub lift: &'a mut Lift,
+    /// What iced-x86 has decoded.
+    pub insn: &'a Instruction,
+    /// How far POP will have moved RSP when its operand's address is made.
+    popped: u8,
+}
+
+/// The mnemonic is of no group that is lifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown;
+
+/// Lifts a 64-bit instruction at its address. An error leaves nothing behind.
+pub fn lift(lift: &mut Lift, insn: &Instruction) -> Result<(), Unknown> {
+    let mut l = Lifting { lift, insn, popped: 0 };
+    transfer::lift(&mut l)
+        .or_else(|Unknown| arithmetic::lift(&mut l))
+        .or_else(|Unknown| shift::lift(&mut l))
+        .or_else(|Unknown| bits::lift(&mut l))
+        .or_else(|Unknown| control::lift(&mut l))
+}
+
+/// What a condition code asks of the flags, and whether its opposite is meant (SDM vol. 1, "EFLAGS Condition Codes").
+pub(crate) fn condition(code: ConditionCode) -> Option<(FlagCond, bool)> {
+    use ConditionCode as C;
+    Some(match code {
+        C::o => (FlagCond::Overflow, false),
+        C::no => (FlagCond::Overflow, true),
+        C::b => (FlagCond::Carry, false),
+        C::ae => (FlagCond::Carry, true),
+        C::e => (FlagCond::Zero, false),
+        C::ne => (FlagCond::Zero, true),
+        C::be => (FlagCond::CarryOrZero, false),
+        C::a => (FlagCond::CarryOrZero, true),
+        C::s => (FlagCond::Sign, false),
+        C::ns => (FlagCond::Sign, true),
+        C::p => (FlagCond::Parity, false),
+        C::np => (FlagCond::Parity, true),
+        C::l => (FlagCond::Less, false),
+        C::ge => (FlagCond::Less, true),
+        C::le => (FlagCond::LessOrEqual, false),
+        C::g => (FlagCond::LessOrEqual, true),
+        C::None => return None,
+    })
+}
+
+/// The size of this many bytes.
+pub(crate) fn size_of(bytes: usize) -> Option<Size> {
+    Some(match bytes {
+        1 => Size::Bits8,
+        2 => Size::Bits16,
+        4 => Size::Bits32,
+        8 => Size::Bits64,
+        _ => return None,
+    })
+}
+
+impl Lifting<'_> {
+    fn mnemonic(&self) -> Mnemonic {
+        self.insn.mnemonic()
+    }
+
+    fn code(&self) -> Code {
+        self.insn.code()
+    }
+
+    /// Address of the next instruction.
+    fn next(&self) -> u64 {
+        self.insn.next_ip()
+    }
+}

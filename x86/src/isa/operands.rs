@@ -1,0 +1,265 @@
+//! Operands: where they are, how they are read and written.
+
+use emu_core::engine::flags::Size;
+use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp, Width};
+use iced_x86::{OpKind, Register};
+
+use super::{Lifting, Unknown, size_of};
+use crate::registers::{FS_BASE, GS_BASE, RAX, ZERO, temp};
+
+/// An effective address: base, index and by how much it is shifted, displacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    base: u8,
+    index: Option<(u8, u8)>,
+    offset: i32,
+}
+
+impl Memory {
+    /// Memory at the address in a register.
+    pub(super) fn at(base: u8) -> Self {
+        Memory { base, index: None, offset: 0 }
+    }
+}
+
+/// Where an operand is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A general register.
+    Register(u8),
+    /// Bits 15 to 8 of RAX, RCX, RDX or RBX: AH, CH, DH, BH.
+    High(u8),
+    /// Memory.
+    Memory(Memory),
+    /// A constant, sign-extended.
+    Immediate(u64),
+}
+
+/// The number of a general register.
+pub(crate) fn general(r: Register) -> Result<u8, Unknown> {
+    if r.is_gpr() { Ok(r.full_register().number() as u8) } else { Err(Unknown) }
+}
+
+/// A load's width for a value of this size, zero-extended.
+pub(crate) fn unsigned(size: Size) -> Width {
+    match size {
+        Size::Bits8 => Width::U8,
+        Size::Bits16 => Width::U16,
+        Size::Bits32 => Width::U32,
+        Size::Bits64 => Width::U64,
+    }
+}
+
+fn signed(size: Size) -> Width {
+    match size {
+        Size::Bits8 => Width::I8,
+        Size::Bits16 => Width::I16,
+        Size::Bits32 => Width::I32,
+        Size::Bits64 => Width::U64,
+    }
+}
+
+impl Lifting<'_> {
+    /// The size of operand `i`.
+    pub(super) fn size(&self, i: u32) -> Result<Size, Unknown> {
+        let bytes = match self.insn.op_kind(i) {
+            OpKind::Register => self.insn.op_register(i).size(),
+            OpKind::Memory => self.insn.memory_size().size(),
+            OpKind::Immediate8 => 1,
+            OpKind::Immediate16 | OpKind::Immediate8to16 => 2,
+            OpKind::Immediate32 | OpKind::Immediate8to32 => 4,
+            OpKind::Immediate64 | OpKind::Immediate8to64 | OpKind::Immediate32to64 => 8,
+            _ => return Err(Unknown),
+        };
+        size_of(bytes).ok_or(Unknown)
+    }
+
+    /// Where operand `i` is. An effective address that takes more than an access can do is brought into a register.
+    pub(super) fn place(&mut self, i: u32) -> Result<Place, Unknown> {
+        Ok(match self.insn.op_kind(i) {
+            OpKind::Register => match self.insn.op_register(i) {
+                r @ (Register::AH | Register::CH | Register::DH | Register::BH) => Place::High(general(r)?),
+                r => Place::Register(general(r)?),
+            },
+            OpKind::Memory => Place::Memory(self.memory()?),
+            _ => Place::Immediate(self.insn.try_immediate(i).map_err(|_| Unknown)?),
+        })
+    }
+
+    /// The memory operand's address, its segment's base included ("Specifying an Offset", "Segmentation in 64-bit mode").
+    pub(super) fn memory(&mut self) -> Result<Memory, Unknown> {
+        let m = self.offset()?;
+        let base = match self.insn.memory_segment() {
+            Register::FS => FS_BASE,
+            Register::GS => GS_BASE,
+            _ => return Ok(m),
+        };
+        let offset = self.in_register(m);
+        self.lift.binary(BinaryOp::Add, temp::ADDRESS, offset, Operand::Reg(base));
+        Ok(Memory { base: temp::ADDRESS, index: None, offset: 0 })
+    }
+
+    /// What LEA computes.
+    pub(super) fn effective_address(&mut self) -> Result<Memory, Unknown> {
+        self.offset()
+    }
+
+    /// The address that is the sum of two registers, in the segment that a prefix names.
+    pub(super) fn memory_at(&mut self, base: u8, index: u8) -> Memory {
+        let segment = match self.insn.memory_segment() {
+            Register::FS => FS_BASE,
+            Register::GS => GS_BASE,
+            _ => return Memory { base, index: Some((index, 0)), offset: 0 },
+        };
+        self.lift.binary(BinaryOp::Add, temp::ADDRESS, base, Operand::Reg(segment));
+        Memory { base: temp::ADDRESS, index: Some((index, 0)), offset: 0 }
+    }
+
+    /// The offset in the segment.
+    fn offset(&mut self) -> Result<Memory, Unknown> {
+        let is_short = |r: Register| r.is_gpr() && r.size() == 4;
+        let (base, index) = (self.insn.memory_base(), self.insn.memory_index());
+        let mut displacement = self.insn.memory_displacement64();
+        if base.full_register() == Register::RSP {
+            displacement = displacement.wrapping_add(self.popped.into());
+        }
+        let near = i32::try_from(displacement as i64).ok();
+        if base.is_ip() {
+            // iced-x86 has added the address of the next instruction.
+            let short = base == Register::EIP;
+            let value = if short { displacement & 0xffff_ffff } else { displacement };
+            self.lift.constant(temp::ADDRESS, value);
+            return Ok(Memory { base: temp::ADDRESS, index: None, offset: 0 });
+        }
+        let number = |r: Register| if r == Register::None { Ok(ZERO) } else { general(r) };
+        let (base_number, index_number) = (number(base)?, number(index)?);
+        let scale = self.insn.memory_index_scale().trailing_zeros() as u8;
+        let index_of = (index != Register::None).then_some((index_number, scale));
+        let (mut m, far) = match near {
+            Some(offset) => (Memory { base: base_number, index: index_of, offset }, None),
+            None => (Memory { base: base_number, index: index_of, offset: 0 }, Some(displacement)),
+        };
+        if let Some(far) = far {
+            let sum = self.in_register(m);
+            self.lift.constant(temp::INDEX, far);
+            self.lift.binary(BinaryOp::Add, temp::ADDRESS, temp::INDEX, Operand::Reg(sum));
+            m = Memory { base: temp::ADDRESS, index: None, offset: 0 };
+        }
+        if is_short(base) || is_short(index) {
+            // With an address size of 32 bits the offset wraps, and is zero-extended.
+            let sum = self.in_register(m);
+            self.lift.unary(UnaryOp::Zext32, temp::ADDRESS, sum);
+            m = Memory { base: temp::ADDRESS, index: None, offset: 0 };
+        }
+        Ok(m)
+    }
+
+    /// An address, as the value of a register.
+    pub(super) fn in_register(&mut self, m: Memory) -> u8 {
+        let Memory { base, index, offset } = m;
+        let mut sum = base;
+        if let Some((index, scale)) = index {
+            let op = match scale {
+                0 => BinaryOp::Add,
+                1 => BinaryOp::Shl1Add,
+                2 => BinaryOp::Shl2Add,
+                _ => BinaryOp::Shl3Add,
+            };
+            self.lift.binary(op, temp::ADDRESS, index, Operand::Reg(base));
+            sum = temp::ADDRESS;
+        }
+        if offset != 0 {
+            self.lift.binary(BinaryOp::Add, temp::ADDRESS, sum, Operand::Imm(offset));
+            sum = temp::ADDRESS;
+        }
+        sum
+    }
+
+    pub(super) fn load(&mut self, width: Width, d: u8, m: Memory) {
+        match m.index {
+            None => self.lift.load(width, d, m.base, m.offset),
+            Some(index) => self.lift.load_indexed(width, d, m.base, index, m.offset),
+        }
+    }
+
+    pub(super) fn store(&mut self, size: Size, m: Memory, value: u8) {
+        match m.index {
+            None => self.lift.store(unsigned(size), m.base, value, m.offset),
+            Some(index) => self.lift.store_indexed(unsigned(size), m.base, index, value, m.offset),
+        }
+    }
+
+    /// The register that holds an operand's value, whose bits above its size are anything. `t` is where it is put if it is in
+    /// none.
+    pub(super) fn read(&mut self, place: Place, size: Size, t: u8) -> u8 {
+        match place {
+            Place::Register(r) => return r,
+            Place::High(r) => self.lift.binary(BinaryOp::Shr, t, r, Operand::Imm(8)),
+            Place::Memory(m) => self.load(unsigned(size), t, m),
+            Place::Immediate(value) => self.lift.constant(t, value),
+        }
+        t
+    }
+
+    /// Likewise, as the second operand of an operation.
+    pub(super) fn read_operand(&mut self, place: Place, size: Size, t: u8) -> Operand {
+        match place {
+            Place::Immediate(value) if i32::try_from(value as i64).is_ok() => Operand::Imm(value as i32),
+            _ => Operand::Reg(self.read(place, size, t)),
+        }
+    }
+
+    /// Likewise, sign-extended or zero-extended to 64 bits, in `t`.
+    pub(super) fn read_extended(&mut self, place: Place, size: Size, sign: bool, t: u8) {
+        let from = match place {
+            Place::Memory(m) => return self.load(if sign { signed(size) } else { unsigned(size) }, t, m),
+            Place::Immediate(value) => return self.lift.constant(t, value),
+            Place::Register(r) => r,
+            Place::High(r) => {
+                self.lift.binary(BinaryOp::Shr, t, r, Operand::Imm(8));
+                t
+            }
+        };
+        let op = match (size, sign) {
+            (Size::Bits8, true) => UnaryOp::Sext8,
+            (Size::Bits8, false) => UnaryOp::Zext8,
+            (Size::Bits16, true) => UnaryOp::Sext16,
+            (Size::Bits16, false) => UnaryOp::Zext16,
+            (Size::Bits32, true) => UnaryOp::Sext32,
+            (Size::Bits32, false) => UnaryOp::Zext32,
+            (Size::Bits64, _) => UnaryOp::Move,
+        };
+        self.lift.unary(op, t, from);
+    }
+
+    /// Reads an operand that [`Lifting::write`] will write to: whatever can fault does so now. Returns the register that holds
+    /// it, and the place to write to.
+    pub(super) fn read_to_update(&mut self, place: Place, size: Size, t: u8) -> (u8, Place) {
+        let Place::Memory(m) = place else { return (self.read(place, size, t), place) };
+        let m = match m.index {
+            None => m,
+            Some(_) => Memory { base: self.in_register(m), index: None, offset: 0 },
+        };
+        self.lift.load_to_update(unsigned(size), t, m.base, m.offset);
+        (t, Place::Memory(m))
+    }
+
+    /// Writes the low bits of register `value` to an operand.
+    pub(super) fn write(&mut self, place: Place, size: Size, value: u8) {
+        match (place, size) {
+            (Place::Register(d), Size::Bits64) if d == value => {}
+            (Place::Register(d), Size::Bits64) => self.lift.unary(UnaryOp::Move, d, value),
+            (Place::Register(d), Size::Bits32) => self.lift.unary(UnaryOp::Zext32, d, value),
+            (Place::Register(d), Size::Bits16) => self.lift.binary(BinaryOp::Merge16, d, d, Operand::Reg(value)),
+            (Place::Register(d), Size::Bits8) => self.lift.binary(BinaryOp::Merge8, d, d, Operand::Reg(value)),
+            (Place::High(d), _) => self.lift.binary(BinaryOp::MergeHigh8, d, d, Operand::Reg(value)),
+            (Place::Memory(m), _) => self.store(size, m, value),
+            (Place::Immediate(_), _) => unreachable!("a destination is no constant"),
+        }
+    }
+
+    /// The accumulator of a size: AL, AX, EAX, RAX.
+    pub(super) fn accumulator() -> Place {
+        Place::Register(RAX)
+    }
+}

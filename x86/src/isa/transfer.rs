@@ -1,0 +1,295 @@
+//! "Data Transfer Instructions" (SDM vol. 1, 5.1.1), LEA and XLAT among "Miscellaneous Instructions".
+
+use emu_core::engine::flags::{AluOp, FlagCond, Size};
+use emu_core::engine::uop::{BinaryOp, Operand, SINK, UnaryOp, Width};
+use iced_x86::Mnemonic;
+
+use super::operands::unsigned;
+use super::{Lifting, Place, Unknown, condition};
+use crate::registers::{RAX, RBP, RBX, RDX, RSP, ZERO, temp};
+
+pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
+    match l.mnemonic() {
+        Mnemonic::Mov => mov(l),
+        Mnemonic::Movzx => extend(l, false),
+        Mnemonic::Movsx | Mnemonic::Movsxd => extend(l, true),
+        Mnemonic::Lea => lea(l),
+        Mnemonic::Push => push(l),
+        Mnemonic::Pop => pop(l),
+        Mnemonic::Leave => leave(l),
+        Mnemonic::Xchg => xchg(l),
+        Mnemonic::Xadd => xadd(l),
+        Mnemonic::Cmpxchg => cmpxchg(l),
+        Mnemonic::Bswap => bswap(l),
+        Mnemonic::Movbe => movbe(l),
+        Mnemonic::Cbw | Mnemonic::Cwde | Mnemonic::Cdqe => widen(l),
+        Mnemonic::Cwd | Mnemonic::Cdq | Mnemonic::Cqo => spread(l),
+        Mnemonic::Xlatb => xlat(l),
+        _ => match condition(l.insn.condition_code()) {
+            Some(_) if is_cmov(l.mnemonic()) => cmov(l),
+            _ => Err(Unknown),
+        },
+    }
+}
+
+/// MOV, but for control, debug and segment registers.
+fn mov(l: &mut Lifting) -> Result<(), Unknown> {
+    let size = l.size(0)?;
+    let (to, from) = (l.place(0)?, l.place(1)?);
+    match (to, from) {
+        (Place::Register(d), Place::Immediate(value)) if matches!(size, Size::Bits32 | Size::Bits64) => {
+            l.lift.constant(d, size.merge(0, value));
+        }
+        (Place::Register(d), Place::Memory(m)) if matches!(size, Size::Bits32 | Size::Bits64) => {
+            l.load(unsigned(size), d, m);
+        }
+        _ => {
+            let value = l.read(from, size, temp::SECOND);
+            l.write(to, size, value);
+        }
+    }
+    Ok(())
+}
+
+/// MOVZX, MOVSX, MOVSXD.
+fn extend(l: &mut Lifting, sign: bool) -> Result<(), Unknown> {
+    let (to_size, from_size) = (l.size(0)?, l.size(1)?);
+    let (to, from) = (l.place(0)?, l.place(1)?);
+    match (to, to_size) {
+        (Place::Register(d), Size::Bits64) => l.read_extended(from, from_size, sign, d),
+        (Place::Register(d), Size::Bits32) if !sign => l.read_extended(from, from_size, sign, d),
+        _ => {
+            l.read_extended(from, from_size, sign, temp::SECOND);
+            l.write(to, to_size, temp::SECOND);
+        }
+    }
+    Ok(())
+}
+
+/// LEA: the offset alone, without a segment's base.
+fn lea(l: &mut Lifting) -> Result<(), Unknown> {
+    let size = l.size(0)?;
+    let to = l.place(0)?;
+    let m = l.effective_address()?;
+    let value = l.in_register(m);
+    l.write(to, size, value);
+    Ok(())
+}
+
+/// PUSH: of 64 or 16 bits.
+fn push(l: &mut Lifting) -> Result<(), Unknown> {
+    let size = push_size(l)?;
+    let from = l.place(0)?;
+    let value = l.read(from, size, temp::FIRST);
+    l.lift.store_back(unsigned(size), RSP, value, -i32::from(size.bytes()));
+    Ok(())
+}
+
+/// What a push or pop moves RSP by: an immediate is as wide as the stack.
+fn push_size(l: &Lifting) -> Result<Size, Unknown> {
+    match l.insn.stack_pointer_increment().unsigned_abs() {
+        2 => Ok(Size::Bits16),
+        8 => Ok(Size::Bits64),
+        _ => Err(Unknown),
+    }
+}
+
+/// POP. An address that is relative to RSP is so after RSP has been moved.
+fn pop(l: &mut Lifting) -> Result<(), Unknown> {
+    let size = push_size(l)?;
+    let step = i32::from(size.bytes());
+    l.popped = size.bytes();
+    match l.place(0)? {
+        Place::Register(d) if size == Size::Bits64 => l.lift.load_past(Width::U64, d, RSP, step),
+        to @ Place::Register(_) => {
+            l.lift.load_past(unsigned(size), temp::FIRST, RSP, step);
+            l.write(to, size, temp::FIRST);
+        }
+        Place::Memory(m) => {
+            l.lift.load(unsigned(size), temp::FIRST, RSP, 0);
+            l.store(size, m, temp::FIRST);
+            l.lift.binary(BinaryOp::Add, RSP, RSP, Operand::Imm(step));
+        }
+        _ => return Err(Unknown),
+    }
+    Ok(())
+}
+
+/// LEAVE.
+fn leave(l: &mut Lifting) -> Result<(), Unknown> {
+    let size = push_size_of_leave(l);
+    l.lift.load(unsigned(size), temp::FIRST, RBP, 0);
+    l.lift.binary(BinaryOp::Add, RSP, RBP, Operand::Imm(size.bytes().into()));
+    l.write(Place::Register(RBP), size, temp::FIRST);
+    Ok(())
+}
+
+fn push_size_of_leave(l: &Lifting) -> Size {
+    if l.code() == iced_x86::Code::Leavew { Size::Bits16 } else { Size::Bits64 }
+}
+
+/// XCHG.
+fn xchg(l: &mut Lifting) -> Result<(), Unknown> {
+    let size = l.size(0)?;
+    let (a, b) = (l.place(0)?, l.place(1)?);
+    // The one that may be in memory comes first.
+    let (a, b) = if matches!(b, Place::Memory(_)) { (b, a) } else { (a, b) };
+    let (first, a) = l.read_to_update(a, size, temp::FIRST);
+    if first != temp::FIRST {
+        l.lift.unary(UnaryOp::Move, temp::FIRST, first);
+    }
+    let second = l.read(b, size, temp::SECOND);
+    if second != temp::SECOND {
+        l.lift.unary(UnaryOp::Move, temp::SECOND, second);
+    }
+    // Memory first: the register may be part of its address.
+    l.write(a, size, temp::SECOND);
+    l.write(b, size, temp::FIRST);
+    Ok(())
+}
+
+/// XADD.
+fn xadd(l: &mut Lifting) -> Result<(), Unknown> {
+    let size = l.size(0)?;
+    let (to, from) = (l.place(0)?, l.place(1)?);
+    let (old, to) = l.read_to_update(to, size, temp::FIRST);
+    let addend = l.read(from, size, temp::SECOND);
+    l.lift.alu(AluOp::Add, size, temp::THIRD, old, Operand::Reg(addend));
+    if old != temp::FIRST {
+        l.lift.unary(UnaryOp::Move, temp::FIRST, old);
+    }
+    // Memory first: the register may be part of its address. Of two registers the destination comes last.
+    let order = [(from, temp::FIRST), (to, temp::THIRD)];
+    for (place, value) in if matches!(to, Place::Memory(_)) { [order[1], order[0]] } else { order } {
+        l.write(place, size, value);
+    }
+    Ok(())
+}
+
+/// CMPXCHG: memory is written in either case; a register that is not exchanged keeps its upper half, as processors have it.
+fn cmpxchg(l: &mut Lifting) -> Result<(), Unknown> {
+    let size = l.size(0)?;
+    let (to, from) = (l.place(0)?, l.place(1)?);
+    let (old, to) = l.read_to_update(to, size, temp::FIRST);
+    let new = l.read(from, size, temp::SECOND);
+    l.lift.alu(AluOp::Sub, size, SINK, RAX, Operand::Reg(old));
+    l.lift.set_if(FlagCond::Zero, false, temp::TEST);
+    // What the accumulator becomes where they differ.
+    l.lift.unary(UnaryOp::Move, temp::INDEX, RAX);
+    l.write(Place::Register(temp::INDEX), size, old);
+    if let Place::Register(d) = to {
+        l.lift.unary(UnaryOp::Move, temp::THIRD, d);
+        l.write(Place::Register(temp::THIRD), size, new);
+        l.lift.move_if(d, temp::THIRD, temp::TEST);
+    } else {
+        l.lift.unary(UnaryOp::Move, temp::THIRD, old);
+        l.lift.move_if(temp::THIRD, new, temp::TEST);
+        l.write(to, size, temp::THIRD);
+    }
+    l.lift.binary(BinaryOp::Xor, temp::TEST, temp::TEST, Operand::Imm(1));
+    l.lift.move_if(RAX, temp::INDEX, temp::TEST);
+    Ok(())
+}
+
+/// BSWAP. Of 16 bits it is undefined; processors leave 0.
+fn bswap(l: &mut Lifting) -> Result<(), Unknown> {
+    let size = l.size(0)?;
+    let Place::Register(d) = l.place(0)? else { return Err(Unknown) };
+    match size {
+        Size::Bits64 => l.lift.unary(UnaryOp::ByteReverse, d, d),
+        Size::Bits32 => {
+            l.lift.unary(UnaryOp::ByteReverse, temp::FIRST, d);
+            l.lift.binary(BinaryOp::Shr, d, temp::FIRST, Operand::Imm(32));
+        }
+        _ => l.lift.binary(BinaryOp::Merge16, d, d, Operand::Reg(ZERO)),
+    }
+    Ok(())
+}
+
+/// MOVBE.
+fn movbe(l: &mut Lifting) -> Result<(), Unknown> {
+    let size = l.size(0)?;
+    let (to, from) = (l.place(0)?, l.place(1)?);
+    let value = l.read(from, size, temp::SECOND);
+    l.lift.unary(UnaryOp::ByteReverse, temp::FIRST, value);
+    l.lift.binary(BinaryOp::Shr, temp::FIRST, temp::FIRST, Operand::Imm(64 - 8 * i32::from(size.bytes())));
+    l.write(to, size, temp::FIRST);
+    Ok(())
+}
+
+/// CBW, CWDE, CDQE.
+fn widen(l: &mut Lifting) -> Result<(), Unknown> {
+    let (op, size) = match l.mnemonic() {
+        Mnemonic::Cbw => (UnaryOp::Sext8, Size::Bits16),
+        Mnemonic::Cwde => (UnaryOp::Sext16, Size::Bits32),
+        _ => (UnaryOp::Sext32, Size::Bits64),
+    };
+    l.lift.unary(op, temp::FIRST, RAX);
+    l.write(Lifting::accumulator(), size, temp::FIRST);
+    Ok(())
+}
+
+/// CWD, CDQ, CQO.
+fn spread(l: &mut Lifting) -> Result<(), Unknown> {
+    let (op, size) = match l.mnemonic() {
+        Mnemonic::Cwd => (UnaryOp::Sext16, Size::Bits16),
+        Mnemonic::Cdq => (UnaryOp::Sext32, Size::Bits32),
+        _ => (UnaryOp::Move, Size::Bits64),
+    };
+    l.lift.unary(op, temp::FIRST, RAX);
+    l.lift.binary(BinaryOp::Sar, temp::FIRST, temp::FIRST, Operand::Imm(63));
+    l.write(Place::Register(RDX), size, temp::FIRST);
+    Ok(())
+}
+
+/// XLAT.
+fn xlat(l: &mut Lifting) -> Result<(), Unknown> {
+    l.lift.unary(UnaryOp::Zext8, temp::INDEX, RAX);
+    let m = l.memory_at(RBX, temp::INDEX);
+    l.load(Width::U8, temp::FIRST, m);
+    l.write(Lifting::accumulator(), Size::Bits8, temp::FIRST);
+    Ok(())
+}
+
+fn is_cmov(mnemonic: Mnemonic) -> bool {
+    use Mnemonic as M;
+    matches!(
+        mnemonic,
+        M::Cmova
+            | M::Cmovae
+            | M::Cmovb
+            | M::Cmovbe
+            | M::Cmove
+            | M::Cmovg
+            | M::Cmovge
+            | M::Cmovl
+            | M::Cmovle
+            | M::Cmovne
+            | M::Cmovno
+            | M::Cmovnp
+            | M::Cmovns
+            | M::Cmovo
+            | M::Cmovp
+            | M::Cmovs
+    )
+}
+
+/// CMOVcc: memory is read, and the upper half of a 32-bit destination cleared, whatever the condition says.
+fn cmov(l: &mut Lifting) -> Result<(), Unknown> {
+    let (cond, negate) = condition(l.insn.condition_code()).ok_or(Unknown)?;
+    let size = l.size(0)?;
+    let (Place::Register(d), from) = (l.place(0)?, l.place(1)?) else { return Err(Unknown) };
+    let value = l.read(from, size, temp::SECOND);
+    l.lift.set_if(cond, negate, temp::TEST);
+    let value = if size == Size::Bits16 {
+        l.lift.binary(BinaryOp::Merge16, temp::FIRST, d, Operand::Reg(value));
+        temp::FIRST
+    } else {
+        value
+    };
+    l.lift.move_if(d, value, temp::TEST);
+    if size == Size::Bits32 {
+        l.lift.unary(UnaryOp::Zext32, d, d);
+    }
+    Ok(())
+}
