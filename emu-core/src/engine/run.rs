@@ -50,7 +50,8 @@ impl<A: Arch> Vcpu<A> {
         core.end = start + limit;
         core.budget = limit as i64 - MAX_BLOCK as i64;
         core.start = start;
-        core.leave = false;
+        // Code may have been written since the last run.
+        core.leave = world.ram.has_killed();
         core.unlinked = std::ptr::null_mut();
         core.spaces_changed = true;
         let end = loop {
