@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::debug::{Watch, WatchHit};
 use crate::device::Request;
+use crate::engine::flags::{FLAGS_KIND, FLAGS_Y};
 use crate::engine::{Arch, RunEnd, Stop, Vcpu, World};
 use crate::ram::RamImage;
 use crate::time::{Frequency, VirtualTime};
@@ -133,6 +134,11 @@ struct VcpuState<A: Arch> {
     check_interrupts: bool,
     arch: A,
     tlb: TlbState,
+}
+
+/// The registers that outlive an instruction: the architecture's, and the flags'.
+fn held_registers<A: Arch>() -> impl Iterator<Item = usize> {
+    (0..A::REGISTERS).chain(usize::from(FLAGS_KIND)..=usize::from(FLAGS_Y))
 }
 
 /// A machine at one moment.
@@ -378,7 +384,7 @@ impl<A: Arch + Clone> Machine<A> {
     /// The machine at this moment.
     pub fn save(&mut self) -> Image {
         let vcpus = self.vcpus.iter().map(|v| VcpuState {
-            regs: v.core.regs[..A::REGISTERS].to_vec(),
+            regs: held_registers::<A>().map(|r| v.core.regs[r]).collect(),
             pc: v.core.pc,
             retired: v.core.retired_at_rest(),
             check_interrupts: v.core.check_interrupts,
@@ -427,12 +433,12 @@ impl<A: Arch + Clone> Machine<A> {
         self.world.shared = state.shared;
         self.world.frequency = state.frequency;
         for (v, s) in self.vcpus.iter_mut().zip(state.vcpus) {
-            if s.regs.len() != A::REGISTERS {
+            if s.regs.len() != held_registers::<A>().count() {
                 return Err("a vCPU's register file has another size".into());
             }
             let index = v.core.index;
             *v = Vcpu::new(index, s.arch);
-            v.core.regs[..A::REGISTERS].copy_from_slice(&s.regs);
+            held_registers::<A>().zip(&s.regs).for_each(|(r, value)| v.core.regs[r] = *value);
             v.core.pc = s.pc;
             v.core.set_retired(s.retired);
             v.core.check_interrupts = s.check_interrupts;

@@ -185,7 +185,7 @@ impl Flags {
     pub fn parity(&self) -> bool {
         match self.kind() {
             Kind::Eager => self.y & PARITY != 0,
-            _ => ((self.result() >> self.shift()) as u8).count_ones() % 2 == 0,
+            _ => ((self.result() >> self.shift()) as u8).count_ones().is_multiple_of(2),
         }
     }
 

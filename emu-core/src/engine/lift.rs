@@ -7,7 +7,6 @@ use super::uop::{BinaryOp, Cond, Operand, UnaryOp, Uop, Width};
 /// Builds a block. Rules for whoever lifts:
 ///
 /// - an instruction may fault only before its first write to a register that lives on;
-/// - a store is the last micro-op of its instruction;
 /// - what changes translation, rights, or how code is lifted is a call that ends the block.
 #[derive(Debug, Default)]
 pub struct Lift {
