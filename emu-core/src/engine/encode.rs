@@ -11,7 +11,7 @@
 use std::marker::PhantomData;
 
 use super::core::{Core, JumpEntry, jump_slot};
-use super::flags::{AluOp, FLAGS_KIND, FLAGS_X, FLAGS_Y, FlagCond, Flags, Size, alu_ops, shift_of};
+use super::flags::{AluOp, FLAGS_KIND, FLAGS_NONE, FLAGS_X, FLAGS_Y, FlagCond, Flags, Size, alu_ops, shift_of};
 use super::uop::{BinaryOp, Cond, Operand, SIGN, SINK, UnaryOp, Uop, Width, binary_ops, unary_ops};
 use super::uop::{clmul, or_combine, sext32};
 use crate::ram::PAGE_MASK;
@@ -218,8 +218,8 @@ macro_rules! alu_handlers {
                 const READS_FLAGS: bool = AluOp::$name.reads_flags();
             })*
         }
-        fn alu_handler(op: AluOp, size: Size, immediate: bool, flags: bool) -> Handler {
-            match op { $(AluOp::$name => of_size::<alu::$name>(size, immediate, flags),)* }
+        fn alu_handler(op: AluOp, size: Size, form: Form, flags: bool) -> Handler {
+            match op { $(AluOp::$name => of_size::<alu::$name>(size, form, flags),)* }
         }
     };
 }
@@ -244,21 +244,46 @@ impl OfSize for size::Bits64 {
     const SIZE: Size = Size::Bits64;
 }
 
-fn of_size<F: Alu>(size: Size, immediate: bool, flags: bool) -> Handler {
+/// Where the operands of an operation come from. Narrow ones do not come from the last result.
+#[derive(Clone, Copy)]
+enum Form {
+    Registers,
+    FirstLast,
+    SecondLast,
+    Immediate,
+    ImmediateFirstLast,
+}
+
+fn of_size<F: Alu>(size: Size, form: Form, flags: bool) -> Handler {
     match size {
-        Size::Bits8 => of_form::<F, size::Bits8>(immediate, flags),
-        Size::Bits16 => of_form::<F, size::Bits16>(immediate, flags),
-        Size::Bits32 => of_form::<F, size::Bits32>(immediate, flags),
-        Size::Bits64 => of_form::<F, size::Bits64>(immediate, flags),
+        Size::Bits8 => narrow::<F, size::Bits8>(form, flags),
+        Size::Bits16 => narrow::<F, size::Bits16>(form, flags),
+        Size::Bits32 => wide::<F, size::Bits32>(form, flags),
+        Size::Bits64 => wide::<F, size::Bits64>(form, flags),
     }
 }
 
-fn of_form<F: Alu, S: OfSize>(immediate: bool, flags: bool) -> Handler {
-    match (immediate, flags) {
-        (false, false) => alu::<F, S, false, false>,
-        (false, true) => alu::<F, S, false, true>,
-        (true, false) => alu::<F, S, true, false>,
-        (true, true) => alu::<F, S, true, true>,
+fn narrow<F: Alu, S: OfSize>(form: Form, flags: bool) -> Handler {
+    match (form, flags) {
+        (Form::Immediate | Form::ImmediateFirstLast, false) => alu::<F, S, true, false, false, false>,
+        (Form::Immediate | Form::ImmediateFirstLast, true) => alu::<F, S, true, false, false, true>,
+        (_, false) => alu::<F, S, false, false, false, false>,
+        (_, true) => alu::<F, S, false, false, false, true>,
+    }
+}
+
+fn wide<F: Alu, S: OfSize>(form: Form, flags: bool) -> Handler {
+    match (form, flags) {
+        (Form::Registers, false) => alu::<F, S, false, false, false, false>,
+        (Form::Registers, true) => alu::<F, S, false, false, false, true>,
+        (Form::FirstLast, false) => alu::<F, S, false, true, false, false>,
+        (Form::FirstLast, true) => alu::<F, S, false, true, false, true>,
+        (Form::SecondLast, false) => alu::<F, S, false, false, true, false>,
+        (Form::SecondLast, true) => alu::<F, S, false, false, true, true>,
+        (Form::Immediate, false) => alu::<F, S, true, false, false, false>,
+        (Form::Immediate, true) => alu::<F, S, true, false, false, true>,
+        (Form::ImmediateFirstLast, false) => alu::<F, S, true, true, false, false>,
+        (Form::ImmediateFirstLast, true) => alu::<F, S, true, true, false, true>,
     }
 }
 
@@ -279,17 +304,17 @@ unsafe fn set_flags(core: *mut Core, flags: Flags) {
 }
 
 /// An operation in a size. Flags are left only if somebody may ask for them.
-unsafe fn alu<F: Alu, S: OfSize, const IMM: bool, const FLAGS: bool>(
+unsafe fn alu<F: Alu, S: OfSize, const IMM: bool, const A: bool, const B: bool, const FLAGS: bool>(
     core: *mut Core,
     op: *const Op,
     budget: i64,
-    _last: u64,
+    last: u64,
 ) -> Exit {
     // SAFETY: as in `reg_reg`.
     unsafe {
         let shift = shift_of(S::SIZE.bytes());
-        let a = get(core, (*op).a) << shift;
-        let b = if IMM { (*op).imm as i64 as u64 } else { get(core, (*op).b) } << shift;
+        let a = first::<A>(core, op, last) << shift;
+        let b = if IMM { (*op).imm as i64 as u64 } else { second::<B>(core, op, last) } << shift;
         let before = if F::READS_FLAGS { flags(core) } else { Flags { kind: 0, x: 0, y: 0 } };
         let (result, after) = F::apply(a, b, shift, before);
         let result = S::SIZE.merge(get(core, (*op).d), result >> shift);
@@ -298,6 +323,88 @@ unsafe fn alu<F: Alu, S: OfSize, const IMM: bool, const FLAGS: bool>(
             set_flags(core, after);
         }
         goto!(core, op.add(1), budget, result)
+    }
+}
+
+/// CMP or TEST, and the branch behind it that asks for what it has compared.
+unsafe fn alu_branch<F: Alu, S: OfSize, C: Condition, const IMM: bool, const WITH: u8, const FAR_AWAY: bool>(
+    core: *mut Core,
+    op: *const Op,
+    budget: i64,
+    last: u64,
+) -> Exit {
+    // SAFETY: as in `reg_imm_branch`.
+    unsafe {
+        let shift = shift_of(S::SIZE.bytes());
+        let a = get(core, (*op).a) << shift;
+        let b = if IMM { (*op).imm as i64 as u64 } else { get(core, (*op).b) } << shift;
+        let (_, after) = F::apply(a, b, shift, Flags { kind: 0, x: 0, y: 0 });
+        set_flags(core, after);
+        let exit = op.add(1);
+        let holds = match WITH {
+            X_WITH_Y => C::COND.holds(after.x, after.y),
+            Y_WITH_X => C::COND.holds(after.y, after.x),
+            _ => C::COND.holds(after.x, 0),
+        };
+        if !holds {
+            return goto!(core, exit.add(2), budget, last);
+        }
+        let linked = branch::<C, false, false, LINKED>;
+        if FAR_AWAY {
+            leave::<FAR>(core, exit, budget, linked)
+        } else if (*exit.add(1).cast::<Link>()).target.is_null() {
+            leave::<UNLINKED>(core, exit, budget, linked)
+        } else {
+            leave::<LINKED>(core, exit, budget, linked)
+        }
+    }
+}
+
+/// What the condition behind CMP or TEST compares.
+const X_WITH_Y: u8 = 0;
+const Y_WITH_X: u8 = 1;
+const X_WITH_NONE: u8 = 2;
+
+/// The handler of CMP or TEST of 32 or 64 bits with a branch behind it, if there is one.
+fn alu_branch_handler(
+    op: AluOp,
+    size: Size,
+    immediate: bool,
+    cond: Cond,
+    (x, y): (u8, u8),
+    far: bool,
+) -> Option<Handler> {
+    let with = match (x, y) {
+        (FLAGS_X, FLAGS_Y) => X_WITH_Y,
+        (FLAGS_Y, FLAGS_X) => Y_WITH_X,
+        (FLAGS_X, FLAGS_NONE) => X_WITH_NONE,
+        _ => return None,
+    };
+    match (op, size) {
+        (AluOp::Sub, Size::Bits32) => compare_handler::<alu::Sub, size::Bits32>(cond, immediate, with, far),
+        (AluOp::Sub, Size::Bits64) => compare_handler::<alu::Sub, size::Bits64>(cond, immediate, with, far),
+        (AluOp::And, Size::Bits8) => compare_handler::<alu::And, size::Bits8>(cond, immediate, with, far),
+        (AluOp::And, Size::Bits32) => compare_handler::<alu::And, size::Bits32>(cond, immediate, with, far),
+        (AluOp::And, Size::Bits64) => compare_handler::<alu::And, size::Bits64>(cond, immediate, with, far),
+        (AluOp::Sub, Size::Bits8) => compare_handler::<alu::Sub, size::Bits8>(cond, immediate, with, far),
+        _ => None,
+    }
+}
+
+fn compare_of<F: Alu, S: OfSize, C: Condition>(immediate: bool, with: u8, far: bool) -> Handler {
+    match (immediate, with, far) {
+        (false, X_WITH_Y, false) => alu_branch::<F, S, C, false, X_WITH_Y, false>,
+        (false, X_WITH_Y, true) => alu_branch::<F, S, C, false, X_WITH_Y, true>,
+        (false, Y_WITH_X, false) => alu_branch::<F, S, C, false, Y_WITH_X, false>,
+        (false, Y_WITH_X, true) => alu_branch::<F, S, C, false, Y_WITH_X, true>,
+        (false, _, false) => alu_branch::<F, S, C, false, X_WITH_NONE, false>,
+        (false, _, true) => alu_branch::<F, S, C, false, X_WITH_NONE, true>,
+        (true, X_WITH_Y, false) => alu_branch::<F, S, C, true, X_WITH_Y, false>,
+        (true, X_WITH_Y, true) => alu_branch::<F, S, C, true, X_WITH_Y, true>,
+        (true, Y_WITH_X, false) => alu_branch::<F, S, C, true, Y_WITH_X, false>,
+        (true, Y_WITH_X, true) => alu_branch::<F, S, C, true, Y_WITH_X, true>,
+        (true, _, false) => alu_branch::<F, S, C, true, X_WITH_NONE, false>,
+        (true, _, true) => alu_branch::<F, S, C, true, X_WITH_NONE, true>,
     }
 }
 
@@ -510,10 +617,10 @@ unsafe fn load_to_update<W: Access>(core: *mut Core, op: *const Op, budget: i64,
     }
 }
 
-unsafe fn load_past<W: Access>(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
+unsafe fn load_past<W: Access, const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
     // SAFETY: as in `load`.
     unsafe {
-        let va = get(core, (*op).a);
+        let va = first::<A>(core, op, last);
         let entry = probe(core, va);
         let result = if (*entry).read == wanted(core, va, W::WIDTH.bytes()) {
             host_load::<W>(va, entry)
@@ -525,12 +632,15 @@ unsafe fn load_past<W: Access>(core: *mut Core, op: *const Op, budget: i64, _las
             }
             W::WIDTH.extend((*core).value)
         };
-        set(core, (*op).a, va.wrapping_add((*op).imm as i64 as u64));
+        let past = va.wrapping_add((*op).imm as i64 as u64);
+        set(core, (*op).a, past);
         set(core, (*op).d, result);
+        // What the base holds now: a stack's pointer is what comes next.
+        let last = if (*op).d == (*op).a { result } else { past };
         if (*core).leave {
-            return leave_behind(core, op, budget, result);
+            return leave_behind(core, op, budget, last);
         }
-        goto!(core, op.add(1), budget, result)
+        goto!(core, op.add(1), budget, last)
     }
 }
 
@@ -607,10 +717,10 @@ unsafe fn store_indexed<W: Access, const SCALE: u8>(core: *mut Core, op: *const 
     }
 }
 
-unsafe fn store_back<W: Access>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
+unsafe fn store_back<W: Access, const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
     // SAFETY: as in `load`.
     unsafe {
-        let va = get(core, (*op).a).wrapping_add((*op).imm as i64 as u64);
+        let va = first::<A>(core, op, last).wrapping_add((*op).imm as i64 as u64);
         let value = get(core, (*op).b);
         let entry = probe(core, va);
         if (*entry).write == wanted(core, va, W::WIDTH.bytes()) {
@@ -625,9 +735,9 @@ unsafe fn store_back<W: Access>(core: *mut Core, op: *const Op, budget: i64, las
         }
         set(core, (*op).a, va);
         if (*core).leave {
-            return leave_behind(core, op, budget, last);
+            return leave_behind(core, op, budget, va);
         }
-        goto!(core, op.add(1), budget, last)
+        goto!(core, op.add(1), budget, va)
     }
 }
 
@@ -805,11 +915,17 @@ macro_rules! widths {
         fn load_to_update_handler(w: Width) -> Handler {
             match w { $(Width::$name => load_to_update::<width::$name>,)* }
         }
-        fn store_back_handler(w: Width) -> Handler {
-            match w { $(Width::$name => store_back::<width::$name>,)* }
+        fn store_back_handler(w: Width, a_last: bool) -> Handler {
+            match w {
+                $(Width::$name if a_last => store_back::<width::$name, true>,
+                Width::$name => store_back::<width::$name, false>,)*
+            }
         }
-        fn load_past_handler(w: Width) -> Handler {
-            match w { $(Width::$name => load_past::<width::$name>,)* }
+        fn load_past_handler(w: Width, a_last: bool) -> Handler {
+            match w {
+                $(Width::$name if a_last => load_past::<width::$name, true>,
+                Width::$name => load_past::<width::$name, false>,)*
+            }
         }
         fn store_handler(w: Width, a_last: bool, b_last: bool) -> Handler {
             match w {
@@ -833,6 +949,9 @@ macro_rules! conditions {
         }
         fn branch_handler(c: Cond, a_last: bool, b_last: bool, far: bool) -> Handler {
             match c { $(Cond::$name => Of::<cond::$name>::branch(a_last, b_last, far),)* }
+        }
+        fn compare_handler<F: Alu, S: OfSize>(c: Cond, immediate: bool, with: u8, far: bool) -> Option<Handler> {
+            Some(match c { $(Cond::$name => compare_of::<F, S, cond::$name>(immediate, with, far),)* })
         }
         fn fused_branch_handler(op: BinaryOp, c: Cond, a_last: bool, far: bool) -> Option<Handler> {
             match c { $(Cond::$name => Of::<cond::$name>::fused(op, a_last, far),)* }
@@ -963,7 +1082,20 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) -> Vec
                     Operand::Imm(imm) => (imm, 0, true),
                     Operand::Reg(b) => (0, b, false),
                 };
-                out.push(op(alu_handler(f, size, immediate, wanted[i]), imm, a, b, d));
+                let fused = match block.uops.get(i + 1) {
+                    Some(&(_, Uop::Branch { cond, a: x, b: y, target })) if d == SINK => {
+                        alu_branch_handler(f, size, immediate, cond, (x, y), far(target))
+                    }
+                    _ => None,
+                };
+                let form = match immediate {
+                    true if is_last(a) => Form::ImmediateFirstLast,
+                    true => Form::Immediate,
+                    false if is_last(a) => Form::FirstLast,
+                    false if is_last(b) => Form::SecondLast,
+                    false => Form::Registers,
+                };
+                out.push(op(fused.unwrap_or_else(|| alu_handler(f, size, form, wanted[i])), imm, a, b, d));
             }
             Uop::SetIf { cond, negate, d } => {
                 result = Some(d);
@@ -995,11 +1127,12 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) -> Vec
                 out.push(op(load_to_update_handler(width), offset, a, 0, d));
             }
             Uop::StoreBack { width, a, b, offset } => {
-                out.push(op(store_back_handler(width), offset, a, b, 0));
+                result = Some(a);
+                out.push(op(store_back_handler(width, is_last(a)), offset, a, b, 0));
             }
             Uop::LoadPast { width, d, a, step } => {
-                result = Some(d);
-                out.push(op(load_past_handler(width), step, a, 0, d));
+                result = Some(a);
+                out.push(op(load_past_handler(width, is_last(a)), step, a, 0, d));
             }
             Uop::Load { width, d, a, offset } => {
                 result = Some(d);

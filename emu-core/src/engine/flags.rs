@@ -17,6 +17,9 @@ pub const FLAGS_X: u8 = 253;
 /// See [`Kind`].
 pub const FLAGS_Y: u8 = 254;
 
+/// Always 0: what results are compared with.
+pub const FLAGS_NONE: u8 = 251;
+
 /// Carry.
 pub const CARRY: u64 = 1;
 /// Parity: the low 8 bits of the result have an even number of ones.
@@ -48,9 +51,14 @@ pub enum Kind {
     AddCarry,
     /// X is a result; Y has C, A and O as flags.
     Result,
+    /// X is a sum with 1, Y is C.
+    Inc,
+    /// X is a difference of 1, Y is C.
+    Dec,
 }
 
-const KINDS: [Kind; 6] = [Kind::Eager, Kind::Sub, Kind::SubBorrow, Kind::Add, Kind::AddCarry, Kind::Result];
+const KINDS: [Kind; 8] =
+    [Kind::Eager, Kind::Sub, Kind::SubBorrow, Kind::Add, Kind::AddCarry, Kind::Result, Kind::Inc, Kind::Dec];
 
 /// How far values of so many bytes are moved up.
 pub(crate) const fn shift_of(bytes: u8) -> u32 {
@@ -96,18 +104,36 @@ impl FlagCond {
         FlagCond::LessOrEqual,
     ];
 
-    /// The same of X less Y: a condition, and whether its operands are Y and X. `None` if there is none.
-    pub(crate) fn of_difference(self, negate: bool) -> Option<(Cond, bool)> {
-        let (cond, swapped) = match self {
-            FlagCond::Carry => (Cond::Ltu, false),
-            FlagCond::Zero => (Cond::Eq, false),
-            FlagCond::CarryOrZero => (Cond::Geu, true),
-            FlagCond::Less => (Cond::Lt, false),
-            FlagCond::LessOrEqual => (Cond::Ge, true),
-            FlagCond::Overflow | FlagCond::Sign | FlagCond::Parity => return None,
+    /// The same as a comparison of two registers, where it is known what the flags are of; `None` if there is none.
+    pub(crate) fn compared(self, of: Known, negate: bool) -> Option<(Cond, u8, u8)> {
+        let (cond, a, b) = match (of, self) {
+            (Known::Nothing, _) => return None,
+            (_, FlagCond::Zero) if of != Known::Difference => (Cond::Eq, FLAGS_X, FLAGS_NONE),
+            (_, FlagCond::Sign) if of != Known::Difference => (Cond::Lt, FLAGS_X, FLAGS_NONE),
+            (Known::Result, _) => return None,
+            // A bitwise result is a difference from 0.
+            (_, FlagCond::Zero) => (Cond::Eq, FLAGS_X, FLAGS_Y),
+            (_, FlagCond::Carry) => (Cond::Ltu, FLAGS_X, FLAGS_Y),
+            (_, FlagCond::CarryOrZero) => (Cond::Geu, FLAGS_Y, FLAGS_X),
+            (_, FlagCond::Less) => (Cond::Lt, FLAGS_X, FLAGS_Y),
+            (_, FlagCond::LessOrEqual) => (Cond::Ge, FLAGS_Y, FLAGS_X),
+            (_, FlagCond::Overflow | FlagCond::Sign | FlagCond::Parity) => return None,
         };
-        Some((if negate { cond.negated() } else { cond }, swapped))
+        Some((if negate { cond.negated() } else { cond }, a, b))
     }
+}
+
+/// What a block knows of the flags while it is lifted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Known {
+    #[default]
+    Nothing,
+    /// They are of X less Y.
+    Difference,
+    /// They are of X, a bitwise result, and Y is 0.
+    Bitwise,
+    /// Z and S are those of X.
+    Result,
 }
 
 /// The state, as it stands in the register file.
@@ -128,7 +154,7 @@ impl Flags {
     }
 
     fn kind(&self) -> Kind {
-        KINDS[(self.kind as usize & 7).min(KINDS.len() - 1)]
+        KINDS[self.kind as usize & 7]
     }
 
     fn shift(&self) -> u32 {
@@ -148,7 +174,7 @@ impl Flags {
     #[inline]
     pub fn carry(&self) -> bool {
         match self.kind() {
-            Kind::Eager | Kind::Result => self.y & CARRY != 0,
+            Kind::Eager | Kind::Result | Kind::Inc | Kind::Dec => self.y & CARRY != 0,
             Kind::Sub | Kind::Add => self.x < self.y,
             Kind::SubBorrow | Kind::AddCarry => self.x <= self.y,
         }
@@ -172,6 +198,8 @@ impl Flags {
             Kind::Eager | Kind::Result => self.y & OVERFLOW != 0,
             Kind::Sub | Kind::SubBorrow => ((self.x ^ self.y) & (self.x ^ self.result())) >> 63 != 0,
             Kind::Add | Kind::AddCarry => ((self.x ^ self.y) & (self.x ^ self.augend())) >> 63 != 0,
+            Kind::Inc => self.x == 1 << 63,
+            Kind::Dec => self.x >> self.shift() == (1 << (63 - self.shift())) - 1,
         }
     }
 
@@ -196,6 +224,8 @@ impl Flags {
             Kind::Eager | Kind::Result => self.y & ADJUST != 0,
             Kind::Sub | Kind::SubBorrow => bit(self.x ^ self.y ^ self.result()),
             Kind::Add | Kind::AddCarry => bit(self.x ^ self.y ^ self.augend()),
+            Kind::Inc => self.x >> self.shift() & 15 == 0,
+            Kind::Dec => self.x >> self.shift() & 15 == 15,
         }
     }
 
@@ -278,19 +308,13 @@ macro_rules! alu_ops {
             Inc "++f" |a, b, shift, flags| {
                 let _ = b;
                 let r = a.wrapping_add(1 << shift);
-                let overflow = if r == 1 << 63 { OVERFLOW } else { 0 };
-                let adjust = if r >> shift & 15 == 0 { ADJUST } else { 0 };
-                let y = u64::from(flags.carry()) | overflow | adjust;
-                (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y })
+                (r, Flags { kind: kind_word(Kind::Inc, shift), x: r, y: u64::from(flags.carry()) })
             };
             /// Difference of 1 (`b` counts for nothing); C stays.
             Dec "--f" |a, b, shift, flags| {
                 let _ = b;
                 let r = a.wrapping_sub(1 << shift);
-                let overflow = if a == 1 << 63 { OVERFLOW } else { 0 };
-                let adjust = if a >> shift & 15 == 0 { ADJUST } else { 0 };
-                let y = u64::from(flags.carry()) | overflow | adjust;
-                (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y })
+                (r, Flags { kind: kind_word(Kind::Dec, shift), x: r, y: u64::from(flags.carry()) })
             };
             /// Signed product; C and O where it does not fit.
             Mul "*f" |a, b, shift, flags| {
@@ -358,9 +382,16 @@ impl AluOp {
         matches!(self, AluOp::Adc | AluOp::Sbb | AluOp::Inc | AluOp::Dec)
     }
 
-    /// Whether it always leaves a difference.
-    pub(crate) const fn leaves_difference(self) -> bool {
-        matches!(self, AluOp::Sub | AluOp::And | AluOp::Or | AluOp::Xor)
+    /// What is known of the flags that it leaves.
+    pub(crate) const fn leaves(self) -> Known {
+        match self {
+            AluOp::Sub => Known::Difference,
+            AluOp::And | AluOp::Or | AluOp::Xor => Known::Bitwise,
+            AluOp::Add | AluOp::Adc | AluOp::Inc | AluOp::Dec | AluOp::Mul | AluOp::Shl | AluOp::Shr | AluOp::Sar => {
+                Known::Result
+            }
+            AluOp::Sbb => Known::Nothing,
+        }
     }
 }
 
@@ -447,11 +478,19 @@ mod tests {
             // A bitwise result has neither carry nor overflow.
             let logic = sum(a & b, 0, false, bits);
             prop_assert_eq!(run(AluOp::And, a, b).1.all(), logic);
-            for (cond, negate) in FlagCond::ALL.into_iter().flat_map(|c| [(c, false), (c, true)]) {
-                let flags = run(AluOp::Sub, a, b).1;
-                if let Some((same, swapped)) = cond.of_difference(negate) {
-                    let (x, y) = if swapped { (flags.y, flags.x) } else { (flags.x, flags.y) };
-                    prop_assert_eq!(same.holds(x, y), flags.holds(cond) != negate);
+            for (op, (cond, negate)) in AluOp::ALL.iter().flat_map(|op| {
+                FlagCond::ALL.into_iter().flat_map(move |c| [(*op, (c, false)), (*op, (c, true))])
+            }) {
+                // A shift has a count.
+                let b = if matches!(op, AluOp::Shl | AluOp::Shr | AluOp::Sar) { b % 31 + 1 } else { b };
+                let flags = run(op, a, b).1;
+                if let Some((same, x, y)) = cond.compared(op.leaves(), negate) {
+                    let value = |r| match r {
+                        FLAGS_X => flags.x,
+                        FLAGS_Y => flags.y,
+                        _ => 0,
+                    };
+                    prop_assert_eq!(same.holds(value(x), value(y)), flags.holds(cond) != negate);
                 }
                 let eager = Flags::eager(flags.all());
                 prop_assert_eq!(eager.holds(cond), flags.holds(cond));

@@ -1,7 +1,7 @@
 //! The hand that an instruction set writes micro-ops with.
 
 use super::encode::Lifted;
-use super::flags::{AluOp, FLAGS_X, FLAGS_Y, FlagCond, Size};
+use super::flags::{AluOp, FlagCond, Known, Size};
 use super::uop::{BinaryOp, Cond, Operand, UnaryOp, Uop, Width};
 
 /// Builds a block. Rules for whoever lifts:
@@ -13,8 +13,7 @@ pub struct Lift {
     pub(crate) block: Lifted,
     insn: u8,
     ended: bool,
-    /// The flags are of a difference, FLAGS_X less FLAGS_Y.
-    difference: bool,
+    known_flags: Known,
 }
 
 impl Lift {
@@ -69,18 +68,12 @@ impl Lift {
     /// `d = op(a, b)` in this size, with flags.
     pub fn alu(&mut self, op: AluOp, size: Size, d: u8, a: u8, b: Operand) {
         self.push(Uop::Alu { op, size, d, a, b });
-        self.difference = op.leaves_difference();
-    }
-
-    /// A condition as a comparison of two registers, where the block knows what the flags are of.
-    fn compared(&self, cond: FlagCond, negate: bool) -> Option<(Cond, u8, u8)> {
-        let (cond, swapped) = cond.of_difference(negate).filter(|_| self.difference)?;
-        Some(if swapped { (cond, FLAGS_Y, FLAGS_X) } else { (cond, FLAGS_X, FLAGS_Y) })
+        self.known_flags = op.leaves();
     }
 
     /// `d = 1` if the flags fulfil the condition (or do not, if `negate`), else 0.
     pub fn set_if(&mut self, cond: FlagCond, negate: bool, d: u8) {
-        match self.compared(cond, negate) {
+        match cond.compared(self.known_flags, negate) {
             Some((cond, a, b)) => self.binary(cond.value(), d, a, Operand::Reg(b)),
             None => self.push(Uop::SetIf { cond, negate, d }),
         }
@@ -88,7 +81,7 @@ impl Lift {
 
     /// Leaves for `target` likewise, else goes on.
     pub fn branch_if(&mut self, cond: FlagCond, negate: bool, target: u64) {
-        match self.compared(cond, negate) {
+        match cond.compared(self.known_flags, negate) {
             Some((cond, a, b)) => self.branch(cond, a, b, target),
             None => self.push(Uop::BranchIf { cond, negate, target }),
         }
@@ -102,7 +95,7 @@ impl Lift {
     /// All flags become those in `a`.
     pub fn set_flags(&mut self, a: u8) {
         self.push(Uop::SetFlags { a });
-        self.difference = false;
+        self.known_flags = Known::Nothing;
     }
 
     /// `d = a` if `test` is not 0.
@@ -176,7 +169,7 @@ impl Lift {
 
     /// Calls architecture code and goes on behind it.
     pub fn call(&mut self, function: u16, operand: u32) {
-        self.difference = false;
+        self.known_flags = Known::Nothing;
         self.push(Uop::Call { function, operand, ends: false });
     }
 
