@@ -1,8 +1,10 @@
 //! x86-64 (Intel 64 and IA-32 Architectures Software Developer's Manual, "SDM"; AMD64 Architecture Programmer's Manual,
 //! "APM"): the processor and the PC.
 
+pub mod control;
 pub mod fpu;
 pub mod isa;
+pub mod paging;
 pub mod platform;
 pub mod registers;
 pub mod vector;

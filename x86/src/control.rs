@@ -1,0 +1,37 @@
+//! Control registers and EFER (SDM vol. 3A, "Control Registers", "Extended Feature Enable Register").
+
+/// Declares the bits of a register: name and place.
+macro_rules! bits {
+    ($(#[$m:meta])* $module:ident { $($(#[$n:meta])* $name:ident = $bit:literal,)* }) => {
+        $(#[$m])*
+        #[allow(missing_docs, reason = "the manual's names")]
+        pub mod $module { $($(#[$n])* pub const $name: u64 = 1 << $bit;)* }
+    };
+}
+
+bits! {
+    /// CR0.
+    cr0 {
+        PE = 0, MP = 1, EM = 2, TS = 3, ET = 4, NE = 5, WP = 16, AM = 18, NW = 29, CD = 30, PG = 31,
+    }
+}
+bits! {
+    /// CR4.
+    cr4 {
+        VME = 0, PVI = 1, TSD = 2, DE = 3, PSE = 4, PAE = 5, MCE = 6, PGE = 7, PCE = 8, OSFXSR = 9, OSXMMEXCPT = 10,
+        UMIP = 11, LA57 = 12, VMXE = 13, SMXE = 14, FSGSBASE = 16, PCIDE = 17, OSXSAVE = 18, KL = 19, SMEP = 20,
+        SMAP = 21, PKE = 22, CET = 23, PKS = 24, UINTR = 25, LAM_SUP = 28,
+    }
+}
+bits! {
+    /// IA32_EFER.
+    efer {
+        SCE = 0, LME = 8, LMA = 10, NXE = 11, SVME = 12, LMSLE = 13, FFXSR = 14, TCE = 15,
+    }
+}
+bits! {
+    /// RFLAGS, but for the arithmetic flags.
+    rflags {
+        TF = 8, IF = 9, DF = 10, NT = 14, RF = 16, VM = 17, AC = 18, VIF = 19, VIP = 20, ID = 21,
+    }
+}
