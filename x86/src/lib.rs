@@ -2,9 +2,11 @@
 //! "APM"): the processor and the PC.
 
 pub mod control;
+pub mod exception;
 pub mod fpu;
 pub mod isa;
 pub mod paging;
 pub mod platform;
 pub mod registers;
+pub mod segment;
 pub mod vector;
