@@ -4,9 +4,12 @@
 pub mod control;
 pub mod exception;
 pub mod fpu;
+mod interrupt;
 pub mod isa;
 pub mod paging;
 pub mod platform;
+pub mod processor;
 pub mod registers;
 pub mod segment;
+mod system;
 pub mod vector;

@@ -677,3 +677,32 @@ fn short_blocks_do_the_same() {
     }
     println!("{done} blocks");
 }
+
+/// Handlers jump to each other: however long a chain of blocks is, it takes no more of the host's stack.
+#[test]
+fn a_long_chain_takes_no_stack() {
+    const STACK: usize = 128 << 10;
+    let work = || {
+        let mut r = Random(3);
+        let native = Native::new();
+        let mut emulated = Emulated::new(&native);
+        let codes: Vec<Code> = Code::values()
+            .filter(|c| is_tried(c.mnemonic()) && c.op_code().is_instruction() && c.op_code().mode64())
+            .filter(|c| !matches!(c.mnemonic(), Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Leave))
+            .collect();
+        for _ in 0..300 {
+            let (mut code, state) = block(&codes, &mut r, emulated.at, emulated.data_at);
+            // Back to the start, for ever; pushes and pops leave the data sooner or later.
+            let back = -(code.len() as i32 + 5);
+            code.push(0xe9);
+            code.extend(back.to_le_bytes());
+            emulated.world.ram.write(emulated.at, &code).unwrap();
+            emulated.world.ram.write(emulated.data_at, &state.data).unwrap();
+            let core = &mut emulated.vcpu.core;
+            core.regs[..16].copy_from_slice(&state.gpr);
+            core.pc = emulated.at;
+            emulated.vcpu.run(&mut emulated.world, 0, 100_000);
+        }
+    };
+    std::thread::Builder::new().stack_size(STACK).spawn(work).unwrap().join().unwrap();
+}

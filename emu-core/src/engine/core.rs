@@ -97,6 +97,12 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
     /// Whatever changes how code is lifted: part of a block's key.
     fn mode(&self) -> u32;
 
+    /// Whether the next instruction stands alone: interrupts, or a debugger's trap, are to be looked at behind it. Asked
+    /// where [`Core::check_interrupts`] was set.
+    fn is_single(&self) -> bool {
+        false
+    }
+
     /// The level at work: 1 for whoever runs on the machine itself, 2 for its guest.
     fn level(&self) -> u8;
 
@@ -595,6 +601,26 @@ impl<A: Arch> Hart<'_, A> {
             self.note_device(Kind::DeviceWrite, pa, size, value);
         }
         done
+    }
+
+    /// Reads an I/O port of 1, 2 or 4 bytes. Where nobody answers, ones.
+    pub fn read_port(&mut self, port: u64, size: u8) -> u64 {
+        let count = self.core.count();
+        let (bus, cx) = self.world.bus_parts(count);
+        let value = bus.read(BusSpace::Port, port, size, cx);
+        self.after_bus();
+        let value = value.unwrap_or(u64::MAX >> (64 - 8 * u32::from(size)));
+        self.note_device(Kind::DeviceRead, port, size, value);
+        value
+    }
+
+    /// Writes an I/O port of 1, 2 or 4 bytes.
+    pub fn write_port(&mut self, port: u64, size: u8, value: u64) {
+        let count = self.core.count();
+        let (bus, cx) = self.world.bus_parts(count);
+        bus.write(BusSpace::Port, port, size, value, cx);
+        self.after_bus();
+        self.note_device(Kind::DeviceWrite, port, size, value);
     }
 
     /// The address of the present instruction.

@@ -539,6 +539,11 @@ unsafe fn wanted(core: *mut Core, va: u64, size: u8) -> u64 {
     unsafe { va.wrapping_add(size as u64 - 1) & !PAGE_MASK | (*core).space_id }
 }
 
+/// A word anywhere. Reading and writing it takes no address of a local, which would end the handlers' jumping (as
+/// `read_unaligned` does where debug assertions are on).
+#[repr(C, packed)]
+struct Anywhere<T>(T);
+
 /// The value that a probe has let through.
 #[inline(always)]
 unsafe fn host_load<W: Access>(va: u64, entry: *const Fast) -> u64 {
@@ -547,9 +552,9 @@ unsafe fn host_load<W: Access>(va: u64, entry: *const Fast) -> u64 {
         let host = va.wrapping_add((*entry).addend) as *const u8;
         let value = match W::WIDTH.bytes() {
             1 => u64::from(*host),
-            2 => u64::from(u16::from_le(host.cast::<u16>().read_unaligned())),
-            4 => u64::from(u32::from_le(host.cast::<u32>().read_unaligned())),
-            _ => u64::from_le(host.cast::<u64>().read_unaligned()),
+            2 => u64::from(u16::from_le((*host.cast::<Anywhere<u16>>()).0)),
+            4 => u64::from(u32::from_le((*host.cast::<Anywhere<u32>>()).0)),
+            _ => u64::from_le((*host.cast::<Anywhere<u64>>()).0),
         };
         W::WIDTH.extend(value)
     }
@@ -562,9 +567,9 @@ unsafe fn host_store<W: Access>(va: u64, entry: *const Fast, value: u64) {
         let host = va.wrapping_add((*entry).addend) as *mut u8;
         match W::WIDTH.bytes() {
             1 => *host = value as u8,
-            2 => host.cast::<u16>().write_unaligned((value as u16).to_le()),
-            4 => host.cast::<u32>().write_unaligned((value as u32).to_le()),
-            _ => host.cast::<u64>().write_unaligned(value.to_le()),
+            2 => (*host.cast::<Anywhere<u16>>()).0 = (value as u16).to_le(),
+            4 => (*host.cast::<Anywhere<u32>>()).0 = (value as u32).to_le(),
+            _ => (*host.cast::<Anywhere<u64>>()).0 = value.to_le(),
         }
     }
 }

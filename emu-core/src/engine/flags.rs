@@ -153,16 +153,19 @@ impl Flags {
         Flags { kind: kind_word(Kind::Eager, 0), x: 0, y: flags & ALL }
     }
 
-    fn kind(&self) -> Kind {
+    #[inline(always)]
+    fn kind(self) -> Kind {
         KINDS[self.kind as usize & 7]
     }
 
-    fn shift(&self) -> u32 {
+    #[inline(always)]
+    fn shift(self) -> u32 {
         (self.kind >> 8) as u32 & 63
     }
 
     /// The result, moved up.
-    fn result(&self) -> u64 {
+    #[inline(always)]
+    fn result(self) -> u64 {
         match self.kind() {
             Kind::Sub => self.x.wrapping_sub(self.y),
             Kind::SubBorrow => self.x.wrapping_sub(self.y).wrapping_sub(1 << self.shift()),
@@ -171,8 +174,8 @@ impl Flags {
     }
 
     /// C.
-    #[inline]
-    pub fn carry(&self) -> bool {
+    #[inline(always)]
+    pub fn carry(self) -> bool {
         match self.kind() {
             Kind::Eager | Kind::Result | Kind::Inc | Kind::Dec => self.y & CARRY != 0,
             Kind::Sub | Kind::Add => self.x < self.y,
@@ -181,19 +184,20 @@ impl Flags {
     }
 
     /// Z.
-    #[inline]
-    pub fn zero(&self) -> bool {
+    #[inline(always)]
+    pub fn zero(self) -> bool {
         if self.kind() == Kind::Eager { self.y & ZERO != 0 } else { self.result() == 0 }
     }
 
     /// S.
-    #[inline]
-    pub fn sign(&self) -> bool {
+    #[inline(always)]
+    pub fn sign(self) -> bool {
         if self.kind() == Kind::Eager { self.y & SIGN != 0 } else { self.result() >> 63 != 0 }
     }
 
     /// O.
-    pub fn overflow(&self) -> bool {
+    #[inline(always)]
+    pub fn overflow(self) -> bool {
         match self.kind() {
             Kind::Eager | Kind::Result => self.y & OVERFLOW != 0,
             Kind::Sub | Kind::SubBorrow => ((self.x ^ self.y) & (self.x ^ self.result())) >> 63 != 0,
@@ -204,13 +208,15 @@ impl Flags {
     }
 
     /// What Y was added to.
-    fn augend(&self) -> u64 {
+    #[inline(always)]
+    fn augend(self) -> u64 {
         let carry = if self.kind() == Kind::AddCarry { 1 << self.shift() } else { 0 };
         self.x.wrapping_sub(self.y).wrapping_sub(carry)
     }
 
     /// P.
-    pub fn parity(&self) -> bool {
+    #[inline(always)]
+    pub fn parity(self) -> bool {
         match self.kind() {
             Kind::Eager => self.y & PARITY != 0,
             _ => ((self.result() >> self.shift()) as u8).count_ones().is_multiple_of(2),
@@ -218,7 +224,8 @@ impl Flags {
     }
 
     /// A.
-    pub fn adjust(&self) -> bool {
+    #[inline(always)]
+    pub fn adjust(self) -> bool {
         let bit = |x: u64| x >> self.shift() & 16 != 0;
         match self.kind() {
             Kind::Eager | Kind::Result => self.y & ADJUST != 0,
@@ -230,7 +237,8 @@ impl Flags {
     }
 
     /// All flags.
-    pub fn all(&self) -> u64 {
+    #[inline(always)]
+    pub fn all(self) -> u64 {
         let flag = |is: bool, flag: u64| if is { flag } else { 0 };
         flag(self.carry(), CARRY)
             | flag(self.parity(), PARITY)
@@ -241,8 +249,8 @@ impl Flags {
     }
 
     /// Whether a condition holds.
-    #[inline]
-    pub fn holds(&self, cond: FlagCond) -> bool {
+    #[inline(always)]
+    pub fn holds(self, cond: FlagCond) -> bool {
         match cond {
             FlagCond::Overflow => self.overflow(),
             FlagCond::Carry => self.carry(),

@@ -88,7 +88,9 @@ impl<A: Arch> Vcpu<A> {
             A::interrupt(&mut self.at(world)).map_err(RunEnd::Shutdown)?;
         }
         self.refresh_spaces(world);
-        let found = match self.at(world).find_block() {
+        // Interrupts are looked at again as soon as an instruction that stands alone has asked for it.
+        let single = self.core.check_interrupts && self.arch.is_single();
+        let found = match self.at(world).find_block(single) {
             Ok(found) => found,
             Err(stop) => return self.stopped(world, stop),
         };
@@ -113,12 +115,17 @@ impl<A: Arch> Vcpu<A> {
         // alone.
         debug_assert!(found.insns as i64 <= core.budget + MAX_BLOCK as i64);
         core.world = world;
-        core.in_block = true;
-        let budget = core.budget;
-        let vcpu: *mut Vcpu<A> = self;
-        // SAFETY: the stream is live; `vcpu` and `world` are not touched but through the raw pointers until it exits.
-        let exit = unsafe { run(vcpu.cast(), found.ops, budget, 0) };
-        self.core.in_block = false;
+        let exit = if single {
+            self.run_alone(found.ops, 0)
+        } else {
+            core.in_block = true;
+            let budget = core.budget;
+            let vcpu: *mut Vcpu<A> = self;
+            // SAFETY: the stream is live; `vcpu` and `world` are not touched but through the raw pointers until it exits.
+            let exit = unsafe { run(vcpu.cast(), found.ops, budget, 0) };
+            self.core.in_block = false;
+            exit
+        };
         match exit {
             Exit::Next => Ok(()),
             Exit::Continue => unreachable!("the loop goes on by itself"),
@@ -139,25 +146,33 @@ impl<A: Arch> Vcpu<A> {
         self.stopped(world, stop)
     }
 
+    /// Runs a stream whose exits all come back.
+    fn run_alone(&mut self, ops: *const Op, last: u64) -> Exit {
+        /// With so much less of a budget, no exit goes on by itself.
+        const BEYOND: i64 = 1 << 62;
+        let core = &mut self.core;
+        core.in_block = true;
+        // Whoever asks for the count asks with the budget as it is.
+        core.end = core.end.wrapping_sub(BEYOND as u64);
+        let budget = core.budget - BEYOND;
+        let vcpu: *mut Vcpu<A> = self;
+        // SAFETY: as in `step_blocks`.
+        let exit = unsafe { run(vcpu.cast(), ops, budget, last) };
+        let core = &mut self.core;
+        core.in_block = false;
+        core.end = core.end.wrapping_add(BEYOND as u64);
+        core.budget += BEYOND;
+        core.unlinked = std::ptr::null_mut();
+        exit
+    }
+
     /// Does what is left of the instruction of `core.op`, from a copy of its micro-ops that leads nowhere else, and leaves
     /// behind it.
     fn finish_instruction(&mut self, world: &mut World) -> Result<(), RunEnd> {
-        /// With so much less of a budget, no exit goes on by itself.
-        const BEYOND: i64 = 1 << 62;
         let mut origin = self.core.op;
         self.core.leave = true;
         while let Some(rest) = world.blocks.rest_of_instruction(origin) {
-            self.core.in_block = true;
-            // Whoever asks for the count asks with the budget as it is.
-            let (budget, last) = (self.core.budget, self.core.last);
-            self.core.end = self.core.end.wrapping_sub(BEYOND as u64);
-            let vcpu: *mut Vcpu<A> = self;
-            // SAFETY: as in `step_blocks`; the copy stands until the next one is made.
-            let exit = unsafe { run(vcpu.cast(), rest, budget - BEYOND, last) };
-            self.core.in_block = false;
-            self.core.end = self.core.end.wrapping_add(BEYOND as u64);
-            self.core.budget += BEYOND;
-            self.core.unlinked = std::ptr::null_mut();
+            let exit = self.run_alone(rest, self.core.last);
             self.core.leave = true;
             if exit == Exit::Next {
                 return Ok(());
@@ -238,9 +253,10 @@ impl<A: Arch> Vcpu<A> {
 }
 
 impl<A: Arch> Hart<'_, A> {
-    fn find_block(&mut self) -> Step<Found> {
+    /// The block at the present address; of one instruction, if it is `single`.
+    fn find_block(&mut self, single: bool) -> Step<Found> {
         let pc = self.core.pc;
-        let left = (self.core.budget + MAX_BLOCK as i64) as u64;
+        let left = if single { 1 } else { (self.core.budget + MAX_BLOCK as i64) as u64 };
         if left >= MAX_BLOCK as u64 {
             let entry = &self.core.jump_cache[jump_slot(pc, self.core.fetch_mix)];
             if entry.pc == pc && entry.key == self.core.fetch_key {

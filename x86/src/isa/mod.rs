@@ -34,7 +34,7 @@ pub struct Unknown;
 
 /// Lifts a 64-bit instruction at its address. An error leaves nothing behind.
 pub fn lift(lift: &mut Lift, insn: &Instruction) -> Result<(), Unknown> {
-    let mut l = Lifting { lift, insn, popped: 0 };
+    let mut l = Lifting::new(lift, insn);
     transfer::lift(&mut l)
         .or_else(|Unknown| arithmetic::lift(&mut l))
         .or_else(|Unknown| shift::lift(&mut l))
@@ -77,7 +77,12 @@ pub(crate) fn size_of(bytes: usize) -> Option<Size> {
     })
 }
 
-impl Lifting<'_> {
+impl<'a> Lifting<'a> {
+    /// A hand for one instruction.
+    pub(crate) fn new(lift: &'a mut Lift, insn: &'a Instruction) -> Self {
+        Lifting { lift, insn, popped: 0 }
+    }
+
     fn mnemonic(&self) -> Mnemonic {
         self.insn.mnemonic()
     }

@@ -5,7 +5,7 @@ use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp, Width};
 use iced_x86::{OpKind, Register};
 
 use super::{Lifting, Unknown, size_of};
-use crate::registers::{FS_BASE, GS_BASE, RAX, ZERO, temp};
+use crate::registers::{FS_BASE, GS_BASE, RAX, RSP, ZERO, temp};
 
 /// An effective address: base, index and by how much it is shifted, displacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,6 +256,41 @@ impl Lifting<'_> {
             (Place::Memory(m), _) => self.store(size, m, value),
             (Place::Immediate(_), _) => unreachable!("a destination is no constant"),
         }
+    }
+
+    /// Brings the memory operand's address into [`temp::ADDRESS`].
+    pub(crate) fn address_in_register(&mut self) -> Result<(), Unknown> {
+        let m = self.memory()?;
+        let r = self.in_register(m);
+        self.move_to(temp::ADDRESS, r);
+        Ok(())
+    }
+
+    /// Brings a 16-bit operand into [`temp::FIRST`].
+    pub(crate) fn bring_word(&mut self, i: u32) -> Result<(), Unknown> {
+        let place = self.place(i)?;
+        self.bring(place, Size::Bits16, temp::FIRST);
+        Ok(())
+    }
+
+    /// Writes a selector in [`temp::FIRST`] to the first operand: zero-extended in a register, 16 bits in memory.
+    pub(crate) fn write_selector(&mut self) -> Result<(), Unknown> {
+        let place = self.place(0)?;
+        let size = if matches!(place, Place::Memory(_)) { Size::Bits16 } else { self.size(0)? };
+        self.write(place, size, temp::FIRST);
+        Ok(())
+    }
+
+    /// Pushes [`temp::FIRST`], of this many bytes.
+    pub(crate) fn push_first(&mut self, bytes: u32) {
+        let width = if bytes == 2 { Width::U16 } else { Width::U64 };
+        self.lift.store_back(width, RSP, temp::FIRST, -(bytes as i32));
+    }
+
+    /// Loads what is on top of the stack into [`temp::FIRST`].
+    pub(crate) fn peek_first(&mut self, bytes: u32) {
+        let width = if bytes == 2 { Width::U16 } else { Width::U64 };
+        self.lift.load(width, temp::FIRST, RSP, 0);
     }
 
     /// The accumulator of a size: AL, AX, EAX, RAX.

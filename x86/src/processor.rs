@@ -1,0 +1,389 @@
+//! A processor: its state, and its part of the engine. What is here runs 64-bit mode; other modes come with their decoding.
+
+use emu_core::bus::VcpuSignal;
+use emu_core::engine::flags::{ALL as ARITHMETIC, FLAGS_KIND, FLAGS_X, FLAGS_Y, Flags};
+use emu_core::engine::{Access, Arch, Hart, Intent, Lift, Step, Stop, StopKind};
+use emu_core::time::VirtualTime;
+use emu_core::tlb::{Mapping, Space, SpaceKey};
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+use serde::{Deserialize, Serialize};
+
+use crate::control::{cr0, cr4, efer, rflags};
+use crate::exception::{Exception, vector};
+use crate::isa::{self, compute};
+use crate::paging::{self, Controls, Fail, Kind, Tables};
+use crate::registers::{FS_BASE, GS_BASE, temp};
+use crate::segment::{Attributes, Segment, Table};
+use crate::{interrupt, system};
+
+/// A processor at work.
+pub type P<'a> = Hart<'a, X86>;
+
+/// The processor itself makes the access: to descriptor tables, a TSS, a stack of another privilege level.
+pub(crate) const AS_PROCESSOR: u8 = 1;
+
+/// Numbers of segment registers, as ModR/M has them.
+pub mod segments {
+    #![allow(missing_docs, reason = "the manual's names")]
+    pub const ES: usize = 0;
+    pub const CS: usize = 1;
+    pub const SS: usize = 2;
+    pub const DS: usize = 3;
+    pub const FS: usize = 4;
+    pub const GS: usize = 5;
+}
+
+/// Everything that a processor has besides registers of the data path and TLB.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct X86 {
+    /// Local APIC ID.
+    pub id: u32,
+    /// CR0.
+    pub cr0: u64,
+    /// CR2.
+    pub cr2: u64,
+    /// CR3.
+    pub cr3: u64,
+    /// CR4.
+    pub cr4: u64,
+    /// CR8: the task priority, as long as there is no local APIC.
+    pub cr8: u64,
+    /// IA32_EFER.
+    pub efer: u64,
+    /// ES, CS, SS, DS, FS, GS. The bases of FS and GS are in the register file.
+    pub segments: [Segment; 6],
+    /// LDTR.
+    pub ldtr: Segment,
+    /// TR.
+    pub tr: Segment,
+    /// GDTR.
+    pub gdtr: Table,
+    /// IDTR.
+    pub idtr: Table,
+    /// RFLAGS, but for the arithmetic flags.
+    pub rflags: u64,
+    /// IA32_STAR.
+    pub star: u64,
+    /// IA32_LSTAR.
+    pub lstar: u64,
+    /// IA32_FMASK.
+    pub fmask: u64,
+    /// IA32_KERNEL_GS_BASE.
+    pub kernel_gs_base: u64,
+    /// IA32_TSC_AUX.
+    pub tsc_aux: u64,
+    /// PKRU.
+    pub pkru: u32,
+    /// IA32_PKRS.
+    pub pkrs: u32,
+    /// The instruction at this count of retired instructions is the one that no interrupt may come before (STI, MOV SS).
+    pub shadow: Option<u64>,
+    /// A line from the interrupt controller: it has a vector to give.
+    pub intr: Option<u8>,
+    /// MAXPHYADDR.
+    pub physical_bits: u32,
+}
+
+impl X86 {
+    /// A processor in 64-bit mode with paging off the table: flat segments, CPL 0, interrupts off. Paging is on as soon as CR0.PG
+    /// is set; until then addresses are physical, which no real processor offers in this mode and bare tests like.
+    pub fn flat_64() -> Self {
+        let code = Segment { selector: 8, base: 0, limit: u32::MAX, attributes: Attributes(0xa09b) };
+        let data = Segment { selector: 16, base: 0, limit: u32::MAX, attributes: Attributes(0xc093) };
+        X86 {
+            id: 0,
+            cr0: cr0::PE | cr0::ET | cr0::NE | cr0::WP,
+            cr2: 0,
+            cr3: 0,
+            cr4: cr4::PAE,
+            cr8: 0,
+            efer: efer::LME | efer::LMA | efer::SCE | efer::NXE,
+            segments: [data, code, data, data, data, data],
+            ldtr: Segment { attributes: Attributes::UNUSABLE, ..Segment::default() },
+            tr: Segment { selector: 0, base: 0, limit: 0xffff, attributes: Attributes(0x8b) },
+            gdtr: Table::default(),
+            idtr: Table::default(),
+            rflags: 2,
+            star: 0,
+            lstar: 0,
+            fmask: 0,
+            kernel_gs_base: 0,
+            tsc_aux: 0,
+            pkru: 0,
+            pkrs: 0,
+            shadow: None,
+            intr: None,
+            physical_bits: 46,
+        }
+    }
+
+    /// The current privilege level: DPL of SS ("Privilege Levels").
+    pub fn cpl(&self) -> u8 {
+        self.segments[segments::SS].attributes.dpl()
+    }
+
+    /// IOPL.
+    pub fn iopl(&self) -> u8 {
+        (self.rflags >> 12 & 3) as u8
+    }
+
+    /// What translation depends on.
+    pub fn controls(&self) -> Controls {
+        Controls {
+            cr0: self.cr0,
+            cr3: self.cr3,
+            cr4: self.cr4,
+            efer: self.efer,
+            pkru: self.pkru,
+            pkrs: self.pkrs,
+            pdptes: [0; 4],
+            physical_bits: self.physical_bits,
+            has_1g: true,
+            has_pse36: true,
+        }
+    }
+}
+
+/// What only a processor at work can do.
+pub trait ProcessorExt {
+    /// All of RFLAGS.
+    fn rflags(&self) -> u64;
+    /// Writes all of RFLAGS; reserved bits are as they must be.
+    fn set_rflags(&mut self, value: u64);
+    /// A load as the processor itself makes it.
+    fn read_system(&mut self, linear: u64, size: u8) -> Step<u64>;
+    /// A store as the processor itself makes it.
+    fn write_system(&mut self, linear: u64, size: u8, value: u64) -> Step;
+    /// #UD, #GP or another exception, if `condition` holds.
+    fn fault_if(&self, condition: bool, exception: Exception) -> Step;
+    /// #GP(0) unless CPL is 0.
+    fn require_cpl_0(&self) -> Step;
+}
+
+impl ProcessorExt for P<'_> {
+    fn rflags(&self) -> u64 {
+        flags(&self.core.regs).all() | self.arch.rflags
+    }
+
+    fn set_rflags(&mut self, value: u64) {
+        const SYSTEM: u64 = rflags::TF
+            | rflags::IF
+            | rflags::DF
+            | 3 << 12
+            | rflags::NT
+            | rflags::RF
+            | rflags::VM
+            | rflags::AC
+            | rflags::VIF
+            | rflags::VIP
+            | rflags::ID;
+        self.arch.rflags = value & SYSTEM | 2;
+        set_flags(&mut self.core.regs, Flags::eager(value & ARITHMETIC));
+        self.core.spaces_changed = true;
+        self.core.check_interrupts = true;
+        self.core.leave = true;
+    }
+
+    fn read_system(&mut self, linear: u64, size: u8) -> Step<u64> {
+        self.load(linear, size, AS_PROCESSOR)
+    }
+
+    fn write_system(&mut self, linear: u64, size: u8, value: u64) -> Step {
+        self.store(linear, size, value, AS_PROCESSOR)
+    }
+
+    fn fault_if(&self, condition: bool, exception: Exception) -> Step {
+        if condition { Err(exception.into()) } else { Ok(()) }
+    }
+
+    fn require_cpl_0(&self) -> Step {
+        self.fault_if(self.arch.cpl() != 0, Exception::gp(0))
+    }
+}
+
+pub(crate) fn flags(r: &[u64; 256]) -> Flags {
+    let [kind, x, y] = [FLAGS_KIND, FLAGS_X, FLAGS_Y].map(|i| r[usize::from(i)]);
+    Flags { kind, x, y }
+}
+
+pub(crate) fn set_flags(r: &mut [u64; 256], flags: Flags) {
+    for (i, value) in [(FLAGS_KIND, flags.kind), (FLAGS_X, flags.x), (FLAGS_Y, flags.y)] {
+        r[usize::from(i)] = value;
+    }
+}
+
+/// Set in an instruction's note: its memory operand is in the stack segment.
+const NOTE_STACK: u32 = 1;
+/// A linear address that is not canonical: #SS or #GP, as the segment has it.
+const NON_CANONICAL: u32 = u32::MAX;
+
+/// Physical memory as the walk of page tables reaches it.
+struct Physical<'a, 'b>(&'a mut P<'b>);
+
+impl Tables for Physical<'_, '_> {
+    type Stop = Stop;
+
+    fn read(&mut self, address: u64, size: u8) -> Step<u64> {
+        // Where nothing answers, a processor reads ones.
+        Ok(self.0.read_physical(address, size).unwrap_or(u64::MAX >> (64 - 8 * u32::from(size))))
+    }
+
+    fn write(&mut self, address: u64, size: u8, value: u64) -> Step {
+        let _ = self.0.write_physical(address, size, value); // and writes to nobody
+        Ok(())
+    }
+}
+
+/// An access, as the rights of pages ask for it.
+fn access(arch: &X86, as_whom: u8, intent: Intent) -> paging::Access {
+    let kind = match intent {
+        Intent::Read => Kind::Read,
+        Intent::Write => Kind::Write,
+        Intent::Fetch => Kind::Fetch,
+    };
+    let implicit = as_whom == AS_PROCESSOR;
+    paging::Access { kind, user: arch.cpl() == 3 && !implicit, implicit, ac: arch.rflags & rflags::AC != 0 }
+}
+
+impl Arch for X86 {
+    const REGISTERS: usize = crate::registers::COUNT;
+
+    fn lift(&self, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8> {
+        let mut decoder = Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE);
+        let insn = decoder.decode();
+        if insn.is_invalid() && decoder.last_error() == iced_x86::DecoderError::NoMoreBytes && bytes.len() < 15 {
+            return None;
+        }
+        let uses_stack = insn.memory_segment() == iced_x86::Register::SS || insn.is_stack_instruction();
+        lift.note(if uses_stack { NOTE_STACK } else { 0 });
+        let ended = system::lift(lift, &insn);
+        if !ended && isa::lift(lift, &insn).is_err() {
+            system::undefined(lift);
+        }
+        Some(length(&insn))
+    }
+
+    fn mode(&self) -> u32 {
+        // Rights are asked for when an instruction runs.
+        0
+    }
+
+    fn is_single(&self) -> bool {
+        self.shadow.is_some()
+    }
+
+    fn level(&self) -> u8 {
+        1
+    }
+
+    fn call(h: &mut P, function: u16, operand: u32) -> Step {
+        if function != compute::FUNCTION {
+            return system::call(h, function, operand);
+        }
+        let r = &mut h.core.regs;
+        let mut values = compute::Values {
+            first: r[usize::from(temp::FIRST)],
+            second: r[usize::from(temp::SECOND)],
+            third: r[usize::from(temp::THIRD)],
+            flags: flags(r),
+            size: compute::size_in(operand),
+        };
+        compute::run(operand, &mut values).map_err(|_| Exception::plain(vector::DE))?;
+        r[usize::from(temp::FIRST)] = values.first;
+        r[usize::from(temp::SECOND)] = values.second;
+        set_flags(r, values.flags);
+        Ok(())
+    }
+
+    /// What translations are tagged with: who asks, what rights depend on, PCID.
+    fn space(h: &mut P, as_whom: u8, intent: Intent) -> Space {
+        let a = &h.arch;
+        let access = access(a, as_whom, intent);
+        let smap = a.cr4 & cr4::SMAP != 0 && !access.user && (access.implicit || !access.ac);
+        let wp = a.cr0 & cr0::WP != 0;
+        let pcid = if a.cr4 & cr4::PCIDE != 0 { a.cr3 & 0xfff } else { 0 };
+        let who =
+            u64::from(access.user) | u64::from(smap) << 1 | u64::from(wp) << 2 | (a.controls().mode() as u64) << 4;
+        let keys = if a.cr4 & (cr4::PKE | cr4::PKS) != 0 { u64::from(a.pkru) | u64::from(a.pkrs) << 32 } else { 0 };
+        h.core.mmu.intern(SpaceKey(who | pcid << 8, keys))
+    }
+
+    fn walk(h: &mut P, access: Access) -> Step<Mapping> {
+        let controls = h.arch.controls();
+        if !controls.is_canonical(access.va) {
+            return Err(Stop::exception(NON_CANONICAL, access.va));
+        }
+        let how = self::access(h.arch, access.as_whom, access.intent);
+        match controls.translate(&mut Physical(h), access.va, how) {
+            Ok(t) => Ok(Mapping {
+                pa: t.physical & !0xfff,
+                gpa: t.physical & !0xfff,
+                size_log2: if t.size_log2 == 32 { 12 } else { t.size_log2 },
+                guest_size_log2: 0,
+                read: t.read,
+                write: t.write,
+                keep: true,
+            }),
+            Err(Fail::PageFault(error)) => {
+                Err(Exception { vector: vector::PF, error: Some(error as u16), address: access.va }.into())
+            }
+            Err(Fail::Stop(stop)) => Err(stop),
+        }
+    }
+
+    /// Nobody answers: a processor reads ones and writes to nobody, but here fetches alone come this far.
+    fn bus_error(_: &mut P, _: Access) -> Stop {
+        Exception::gp(0).into()
+    }
+
+    fn trap(h: &mut P, stop: Stop) -> Step {
+        let exception = if stop.code == NON_CANONICAL {
+            let vector = if h.core.note & NOTE_STACK != 0 { vector::SS } else { vector::GP };
+            Exception::with(vector, 0)
+        } else {
+            Exception::of(stop)
+        };
+        interrupt::take_exception(h, exception)
+    }
+
+    fn interrupt(h: &mut P) -> Step {
+        interrupt::take_pending(h)
+    }
+
+    fn signal(h: &mut P, signal: VcpuSignal) {
+        if let VcpuSignal::Message { value, .. } = signal {
+            h.arch.intr = Some(value as u8);
+            h.core.check_interrupts = true;
+        }
+    }
+
+    fn tick(_: &mut P) {}
+
+    fn wakes_at(_: &P) -> Option<VirtualTime> {
+        None
+    }
+
+    fn is_awake(h: &P) -> bool {
+        h.arch.intr.is_some()
+    }
+
+    fn descheduled(&mut self) {}
+}
+
+fn length(insn: &Instruction) -> u8 {
+    insn.len().max(1) as u8
+}
+
+/// The base of a segment register, wherever it is kept.
+pub(crate) fn base_of(h: &P, segment: usize) -> u64 {
+    match segment {
+        segments::FS => h.core.regs[usize::from(FS_BASE)],
+        segments::GS => h.core.regs[usize::from(GS_BASE)],
+        _ => h.arch.segments[segment].base,
+    }
+}
+
+/// The processor cannot go on: a triple fault.
+pub(crate) fn shutdown<T>() -> Step<T> {
+    Err(Stop { kind: StopKind::Shutdown, code: vector::DF.into(), value: 0 })
+}
