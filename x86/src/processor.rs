@@ -12,7 +12,7 @@ use crate::control::{cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
 use crate::isa::{self, compute};
 use crate::paging::{self, Controls, Fail, Kind, Tables};
-use crate::registers::{FS_BASE, GS_BASE, temp};
+use crate::registers::{DIRECTION, FS_BASE, GS_BASE, temp};
 use crate::segment::{Attributes, Segment, Table};
 use crate::{interrupt, system};
 
@@ -60,7 +60,7 @@ pub struct X86 {
     pub gdtr: Table,
     /// IDTR.
     pub idtr: Table,
-    /// RFLAGS, but for the arithmetic flags.
+    /// RFLAGS, but for the arithmetic flags and DF.
     pub rflags: u64,
     /// IA32_STAR.
     pub star: u64,
@@ -162,13 +162,13 @@ pub trait ProcessorExt {
 
 impl ProcessorExt for P<'_> {
     fn rflags(&self) -> u64 {
-        flags(&self.core.regs).all() | self.arch.rflags
+        let down = self.core.regs[usize::from(DIRECTION)] != 0;
+        flags(&self.core.regs).all() | self.arch.rflags | if down { rflags::DF } else { 0 }
     }
 
     fn set_rflags(&mut self, value: u64) {
         const SYSTEM: u64 = rflags::TF
             | rflags::IF
-            | rflags::DF
             | 3 << 12
             | rflags::NT
             | rflags::RF
@@ -178,6 +178,7 @@ impl ProcessorExt for P<'_> {
             | rflags::VIP
             | rflags::ID;
         self.arch.rflags = value & SYSTEM | 2;
+        self.core.regs[usize::from(DIRECTION)] = if value & rflags::DF != 0 { u64::MAX } else { 0 };
         set_flags(&mut self.core.regs, Flags::eager(value & ARITHMETIC));
         self.core.spaces_changed = true;
         self.core.check_interrupts = true;

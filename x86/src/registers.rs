@@ -22,6 +22,8 @@ pub const FS_BASE: u8 = 16;
 pub const GS_BASE: u8 = 17;
 /// Always 0.
 pub const ZERO: u8 = 18;
+/// Which way strings go: 0, or all ones where RFLAGS.DF is set.
+pub const DIRECTION: u8 = 19;
 /// Registers that a snapshot holds.
 pub const COUNT: usize = 32;
 

@@ -9,7 +9,7 @@ use crate::exception::{Exception, vector};
 use crate::interrupt::{self, Source};
 use crate::isa::Lifting;
 use crate::processor::{P, ProcessorExt, base_of, segments};
-use crate::registers::{FS_BASE, GS_BASE, RAX, RCX, RDX, RSP, temp};
+use crate::registers::{DIRECTION, FS_BASE, GS_BASE, RAX, RCX, RDX, RSP, temp};
 use crate::segment::{Attributes, Segment, Table, index_of};
 
 macro_rules! functions {
@@ -45,8 +45,6 @@ functions! {
     Pushf pushf;
     /// Flags come from FIRST; bits: their size.
     Popf popf;
-    /// DF: 0 or 1.
-    Direction direction;
     /// The vector.
     Int int;
     Int3 int3;
@@ -118,8 +116,8 @@ fn lift_system(lift: &mut Lift, i: &Instruction) -> Option<()> {
         Mnemonic::Hlt => end(lift, F::Hlt, 0),
         Mnemonic::Cli => go_on(lift, F::Cli, 0),
         Mnemonic::Sti => end(lift, F::Sti, 0),
-        Mnemonic::Cld => go_on(lift, F::Direction, 0),
-        Mnemonic::Std => go_on(lift, F::Direction, 1),
+        Mnemonic::Cld => lift.constant(DIRECTION, 0),
+        Mnemonic::Std => lift.constant(DIRECTION, u64::MAX),
         Mnemonic::Pushfq | Mnemonic::Pushf => {
             go_on(lift, F::Pushf, 0);
             Lifting::new(lift, i).push_first(if i.mnemonic() == Mnemonic::Pushf { 2 } else { 8 });
@@ -516,11 +514,6 @@ fn sti(h: &mut P, _: u32) -> Step {
         h.arch.shadow = Some(h.core.retired() + 1);
         h.core.check_interrupts = true;
     }
-    Ok(())
-}
-
-fn direction(h: &mut P, set: u32) -> Step {
-    h.arch.rflags = h.arch.rflags & !rflags::DF | if set != 0 { rflags::DF } else { 0 };
     Ok(())
 }
 

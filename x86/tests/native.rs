@@ -19,7 +19,7 @@ use iced_x86::{
 };
 use serde::{Deserialize, Serialize};
 use x86::isa::{self, compute};
-use x86::registers::temp;
+use x86::registers::{DIRECTION, temp};
 
 /// What an instruction that is not lifted ends in.
 const UNKNOWN: u32 = 6;
@@ -120,6 +120,8 @@ const DATA: usize = 2 * PAGE;
 const SIZE: usize = 4 * PAGE;
 /// The flags that are compared.
 const STATUS: u64 = emu_core::engine::flags::ALL;
+/// RFLAGS.DF.
+const DF: u64 = 1 << 10;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct State {
@@ -237,6 +239,7 @@ impl Emulated {
         let core = &mut self.vcpu.core;
         core.regs[..16].copy_from_slice(&state.gpr);
         set_flags(&mut core.regs, Flags::eager(state.flags));
+        core.regs[usize::from(DIRECTION)] = if state.flags & DF != 0 { u64::MAX } else { 0 };
         core.pc = self.at;
         let end = self.vcpu.run(&mut self.world, 0, 10_000).1;
         let unknown = Stop { kind: StopKind::Shutdown, ..Stop::exception(UNKNOWN, 0) };
@@ -676,6 +679,45 @@ fn short_blocks_do_the_same() {
         done += 1;
     }
     println!("{done} blocks");
+}
+
+/// MOVS, STOS, LODS, CMPS, SCAS of all sizes, in both directions, with and without repeat prefixes.
+#[test]
+fn strings_go_as_the_processor_has_them() {
+    let mut native = Native::new();
+    let mut emulated = Emulated::new(&native);
+    let middle = emulated.data_at + (SIZE - DATA) as u64 / 2;
+    let mut r = Random(4);
+    let mut done = 0;
+    for opcode in [0xa4u8, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf] {
+        for size in [&[][..], &[0x66], &[0x48]] {
+            for repeat in [&[][..], &[0xf2], &[0xf3]] {
+                for _ in 0..60 {
+                    // An operand size goes before, REX behind the repeat prefix.
+                    let code = if size == [0x48] { [repeat, size].concat() } else { [size, repeat].concat() };
+                    let code = [&code[..], &[opcode]].concat();
+                    // Few different bytes, so that comparisons find what they look for now and then.
+                    let data = (0..SIZE - DATA).map(|_| if r.below(8) == 0 { r.next() as u8 } else { 0 }).collect();
+                    let mut state =
+                        State { gpr: std::array::from_fn(|_| r.value()), flags: r.next() & (STATUS | DF), data };
+                    state.gpr[0] = if r.below(2) == 0 { 0 } else { r.next() };
+                    state.gpr[1] = if r.below(4) == 0 { 0 } else { r.below(100) };
+                    // At times the two overlap.
+                    state.gpr[6] = middle + r.below(64);
+                    state.gpr[7] =
+                        if r.below(2) == 0 { state.gpr[6] + r.below(8) } else { middle + 1500 + r.below(64) };
+                    state.gpr[4] = middle;
+                    let ours = emulated.run(&code, &state).expect("it does not fault");
+                    let mut theirs = state.clone();
+                    native.run(&code, &mut theirs);
+                    let insn = Decoder::with_ip(64, &code, emulated.at, DecoderOptions::NONE).decode();
+                    assert!(ours == theirs, "{}", difference(&code, &insn, &state, &ours, &theirs));
+                    done += 1;
+                }
+            }
+        }
+    }
+    println!("{done} strings");
 }
 
 /// Handlers jump to each other: however long a chain of blocks is, it takes no more of the host's stack.

@@ -10,6 +10,7 @@ pub mod compute;
 mod control;
 mod operands;
 mod shift;
+mod string;
 mod transfer;
 
 use emu_core::engine::Lift;
@@ -39,6 +40,7 @@ pub fn lift(lift: &mut Lift, insn: &Instruction) -> Result<(), Unknown> {
         .or_else(|Unknown| arithmetic::lift(&mut l))
         .or_else(|Unknown| shift::lift(&mut l))
         .or_else(|Unknown| bits::lift(&mut l))
+        .or_else(|Unknown| string::lift(&mut l))
         .or_else(|Unknown| control::lift(&mut l))
 }
 
