@@ -289,7 +289,7 @@ impl Arch for X86 {
             flags: flags(r),
             size: compute::size_in(operand),
         };
-        compute::run(operand, &mut values).map_err(|_| Exception::plain(vector::DE))?;
+        compute::run(operand, &mut values)?;
         r[usize::from(temp::FIRST)] = values.first;
         r[usize::from(temp::SECOND)] = values.second;
         set_flags(r, values.flags);

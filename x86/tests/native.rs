@@ -59,7 +59,7 @@ impl Arch for DataPath {
             flags: flags(r),
             size: compute::size_in(operand),
         };
-        compute::run(operand, &mut values).map_err(|_| Stop::exception(0, 0))?;
+        compute::run(operand, &mut values)?;
         r[usize::from(temp::FIRST)] = values.first;
         r[usize::from(temp::SECOND)] = values.second;
         set_flags(r, values.flags);
@@ -366,6 +366,12 @@ fn is_tried(mnemonic: Mnemonic) -> bool {
                 | M::Sahf
                 | M::Nop
                 | M::Leave
+                | M::Enter
+                | M::Cmpxchg8b
+                | M::Cmpxchg16b
+                | M::Lfence
+                | M::Mfence
+                | M::Sfence
         )
 }
 
@@ -383,6 +389,8 @@ fn host_has(code: Code) -> bool {
         F::LZCNT => is_x86_feature_detected!("lzcnt"),
         F::POPCNT => is_x86_feature_detected!("popcnt"),
         F::SSE4_2 => is_x86_feature_detected!("sse4.2"),
+        F::CX8 | F::SSE | F::SSE2 => true,
+        F::CMPXCHG16B => is_x86_feature_detected!("cmpxchg16b"),
         _ => false,
     })
 }
@@ -429,6 +437,12 @@ fn instance(code: Code, r: &mut Random, data_at: u64) -> Option<(Instruction, St
         };
         let fixed = |r: Register| Some((OpKind::Register, r, 0));
         let immediate = |kind: OpKind, value: u64| Some((kind, Register::None, value));
+        if kind == K::mem_offs {
+            insn.set_op_kind(i, OpKind::Memory);
+            insn.set_memory_displ_size(8);
+            insn.set_memory_displacement64(data_at + r.below(4000));
+            continue;
+        }
         let may_be_memory = matches!(kind, K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem);
         if kind == K::mem || may_be_memory && r.below(2) == 0 {
             memory = Some(i);
@@ -479,10 +493,40 @@ fn instance(code: Code, r: &mut Random, data_at: u64) -> Option<(Instruction, St
         place_memory(&mut insn, &mut state, r, middle)?;
         insn.set_op_kind(i, OpKind::Memory);
     }
-    if code.mnemonic() == Mnemonic::Leave {
-        state.gpr[5] = middle + 64;
+    match code.mnemonic() {
+        Mnemonic::Leave => state.gpr[5] = middle + 64,
+        Mnemonic::Enter => {
+            state.gpr[5] = middle + 1024;
+            insn.set_immediate16(r.below(600) as u16);
+            insn.set_op1_kind(OpKind::Immediate8_2nd);
+            insn.set_immediate8_2nd(if r.below(2) == 0 { 0 } else { r.value() as u8 });
+        }
+        Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b if r.below(2) == 0 => agree(&insn, &mut state, data_at),
+        _ => {}
     }
     Some((insn, state))
+}
+
+/// The accumulator of CMPXCHG8B and CMPXCHG16B becomes what is in memory, as far as the address does not depend on it.
+fn agree(insn: &Instruction, state: &mut State, data_at: u64) {
+    let value = |r: Register| if r == Register::None { 0 } else { state.gpr[r.number()] };
+    let at = value(insn.memory_base())
+        .wrapping_add(value(insn.memory_index()).wrapping_mul(insn.memory_index_scale().into()))
+        .wrapping_add(insn.memory_displacement64());
+    let offset = (at - data_at) as usize;
+    let wide = insn.mnemonic() == Mnemonic::Cmpxchg16b;
+    let word = |at: usize, n: usize| {
+        let mut bytes = [0; 8];
+        bytes[..n].copy_from_slice(&state.data[at..at + n]);
+        u64::from_le_bytes(bytes)
+    };
+    let n = if wide { 8 } else { 4 };
+    let (low, high) = (word(offset, n), word(offset + n, n));
+    for (r, new) in [(Register::RAX, low), (Register::RDX, high)] {
+        if insn.memory_base() != r && insn.memory_index() != r {
+            state.gpr[r.number()] = new;
+        }
+    }
 }
 
 /// An address within the data, whatever registers it is made of.
@@ -658,7 +702,19 @@ fn short_blocks_do_the_same() {
         use Mnemonic as M;
         matches!(
             m,
-            M::Div | M::Idiv | M::Push | M::Pop | M::Leave | M::Lahf | M::Sahf | M::Bt | M::Bts | M::Btr | M::Btc
+            M::Div
+                | M::Idiv
+                | M::Push
+                | M::Pop
+                | M::Leave
+                | M::Enter
+                | M::Cmpxchg16b
+                | M::Lahf
+                | M::Sahf
+                | M::Bt
+                | M::Bts
+                | M::Btr
+                | M::Btc
         )
     };
     let codes: Vec<Code> = Code::values()

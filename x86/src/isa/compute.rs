@@ -7,6 +7,7 @@ use emu_core::engine::flags::{ADJUST, CARRY, Flags, OVERFLOW, PARITY, SIGN, Size
 use emu_core::engine::uop::UnaryOp;
 
 use super::{Lifting, Place};
+use crate::exception::{Exception, vector};
 use crate::registers::temp;
 
 /// The operands of a computation, and what comes of it.
@@ -25,8 +26,7 @@ pub struct Values {
 }
 
 /// #DE: a divisor of 0, or a quotient that does not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DivideError;
+const DIVIDE_ERROR: Exception = Exception::plain(vector::DE);
 
 macro_rules! computes {
     ($($(#[$m:meta])* $name:ident $f:path;)*) => {
@@ -36,7 +36,7 @@ macro_rules! computes {
         pub enum Compute { $($(#[$m])* $name,)* }
         const ALL: &[Compute] = &[$(Compute::$name,)*];
         impl Compute {
-            fn function(self) -> fn(&mut Values) -> Result<(), DivideError> {
+            fn function(self) -> fn(&mut Values) -> Result<(), Exception> {
                 match self { $(Compute::$name => $f,)* }
             }
         }
@@ -109,10 +109,14 @@ computes! {
     Pext pext;
     /// CRC32 of SECOND, accumulated in FIRST.
     Crc32 crc32;
+    /// Z becomes bit 0 of THIRD.
+    SetZero set_zero;
+    /// #GP unless the address in FIRST is a multiple of 16.
+    RequireAligned16 require_aligned_16;
 }
 
 /// Runs the computation that a call names.
-pub fn run(operand: u32, values: &mut Values) -> Result<(), DivideError> {
+pub fn run(operand: u32, values: &mut Values) -> Result<(), Exception> {
     ALL[operand as usize & 0xff].function()(values)
 }
 
@@ -148,7 +152,7 @@ impl Lifting<'_> {
     }
 }
 
-type Done = Result<(), DivideError>;
+type Done = Result<(), Exception>;
 
 impl Values {
     fn bits(&self) -> u32 {
@@ -243,7 +247,7 @@ fn divided(v: &mut Values, quotient: u64, remainder: u64) {
 /// No flag changes: undefined by the SDM.
 fn div(v: &mut Values) -> Done {
     let (dividend, divisor) = (dividend(v), u128::from(v.unsigned(v.second)));
-    let quotient = dividend.checked_div(divisor).filter(|q| *q <= u128::from(v.mask())).ok_or(DivideError)?;
+    let quotient = dividend.checked_div(divisor).filter(|q| *q <= u128::from(v.mask())).ok_or(DIVIDE_ERROR)?;
     divided(v, quotient as u64, (dividend % divisor) as u64);
     Ok(())
 }
@@ -252,9 +256,9 @@ fn idiv(v: &mut Values) -> Done {
     let unused = 128 - 2 * v.bits();
     let dividend = (dividend(v) << unused) as i128 >> unused;
     let divisor = i128::from(v.signed(v.second));
-    let quotient = dividend.checked_div(divisor).ok_or(DivideError)?;
+    let quotient = dividend.checked_div(divisor).ok_or(DIVIDE_ERROR)?;
     if i128::from(v.signed(quotient as u64)) != quotient {
-        return Err(DivideError);
+        return Err(DIVIDE_ERROR);
     }
     divided(v, quotient as u64, (dividend % divisor) as u64);
     Ok(())
@@ -539,4 +543,13 @@ fn crc32(v: &mut Values) -> Done {
     }
     v.first = crc.into();
     Ok(())
+}
+
+fn set_zero(v: &mut Values) -> Done {
+    v.change(ZERO, flag(v.third & 1 != 0, ZERO));
+    Ok(())
+}
+
+fn require_aligned_16(v: &mut Values) -> Done {
+    if v.first.is_multiple_of(16) { Ok(()) } else { Err(Exception::gp(0)) }
 }

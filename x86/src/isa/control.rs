@@ -17,6 +17,10 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         Mnemonic::Loope => looping(l, Some(false)),
         Mnemonic::Loopne => looping(l, Some(true)),
         Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Endbr32 | Mnemonic::Pause => Ok(()),
+        // Memory is in order, and there are no caches.
+        Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence => Ok(()),
+        Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 | Mnemonic::Prefetcht2 | Mnemonic::Prefetchnta => Ok(()),
+        Mnemonic::Prefetchw | Mnemonic::Prefetchwt1 => Ok(()),
         Mnemonic::Clc => change(l, BinaryOp::And, !(CARRY as i32)),
         Mnemonic::Stc => change(l, BinaryOp::Or, CARRY as i32),
         Mnemonic::Cmc => change(l, BinaryOp::Xor, CARRY as i32),

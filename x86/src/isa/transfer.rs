@@ -4,9 +4,10 @@ use emu_core::engine::flags::{AluOp, FlagCond, Size};
 use emu_core::engine::uop::{BinaryOp, Operand, SINK, UnaryOp, Width};
 use iced_x86::Mnemonic;
 
+use super::compute::Compute;
 use super::operands::unsigned;
 use super::{Lifting, Place, Unknown, condition};
-use crate::registers::{RAX, RBP, RBX, RDX, RSP, ZERO, temp};
+use crate::registers::{RAX, RBP, RBX, RCX, RDX, RSP, ZERO, temp};
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
     match l.mnemonic() {
@@ -20,6 +21,9 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         Mnemonic::Xchg => xchg(l),
         Mnemonic::Xadd => xadd(l),
         Mnemonic::Cmpxchg => cmpxchg(l),
+        Mnemonic::Cmpxchg8b => cmpxchg8b(l),
+        Mnemonic::Cmpxchg16b => cmpxchg16b(l),
+        Mnemonic::Enter => enter(l),
         Mnemonic::Bswap => bswap(l),
         Mnemonic::Movbe => movbe(l),
         Mnemonic::Cbw | Mnemonic::Cwde | Mnemonic::Cdqe => widen(l),
@@ -188,6 +192,69 @@ fn cmpxchg(l: &mut Lifting) -> Result<(), Unknown> {
     }
     l.lift.binary(BinaryOp::Xor, temp::TEST, temp::TEST, Operand::Imm(1));
     l.lift.move_if(RAX, temp::INDEX, temp::TEST);
+    Ok(())
+}
+
+/// CMPXCHG8B: no flag but Z changes.
+fn cmpxchg8b(l: &mut Lifting) -> Result<(), Unknown> {
+    let to = l.place(0)?;
+    let (old, to) = l.read_to_update(to, Size::Bits64, temp::FIRST);
+    l.lift.binary(BinaryOp::Pack32, temp::SECOND, RAX, Operand::Reg(RDX));
+    l.lift.binary(BinaryOp::Eq, temp::THIRD, old, Operand::Reg(temp::SECOND));
+    l.lift.binary(BinaryOp::Pack32, temp::SECOND, RBX, Operand::Reg(RCX));
+    l.lift.unary(UnaryOp::Move, temp::INDEX, old);
+    l.lift.move_if(temp::INDEX, temp::SECOND, temp::THIRD);
+    l.compute(Compute::SetZero, Size::Bits64);
+    l.write(to, Size::Bits64, temp::INDEX);
+    // Where they differ, the accumulator takes what was there.
+    l.lift.binary(BinaryOp::Xor, temp::THIRD, temp::THIRD, Operand::Imm(1));
+    l.lift.unary(UnaryOp::Zext32, temp::INDEX, old);
+    l.lift.move_if(RAX, temp::INDEX, temp::THIRD);
+    l.lift.binary(BinaryOp::Shr, temp::INDEX, old, Operand::Imm(32));
+    l.lift.move_if(RDX, temp::INDEX, temp::THIRD);
+    Ok(())
+}
+
+/// CMPXCHG16B: of memory at a multiple of 16, or #GP.
+fn cmpxchg16b(l: &mut Lifting) -> Result<(), Unknown> {
+    let Place::Memory(_) = l.place(0)? else { return Err(Unknown) };
+    l.address_in_register()?;
+    l.lift.unary(UnaryOp::Move, temp::FIRST, temp::ADDRESS);
+    l.compute(Compute::RequireAligned16, Size::Bits64);
+    l.lift.load_to_update(Width::U64, temp::FIRST, temp::ADDRESS, 0);
+    l.lift.load_to_update(Width::U64, temp::SECOND, temp::ADDRESS, 8);
+    l.lift.binary(BinaryOp::Eq, temp::THIRD, temp::FIRST, Operand::Reg(RAX));
+    l.lift.binary(BinaryOp::Eq, temp::INDEX, temp::SECOND, Operand::Reg(RDX));
+    l.lift.binary(BinaryOp::And, temp::THIRD, temp::THIRD, Operand::Reg(temp::INDEX));
+    l.compute(Compute::SetZero, Size::Bits64);
+    for (offset, old, new) in [(0, temp::FIRST, RBX), (8, temp::SECOND, RCX)] {
+        l.lift.unary(UnaryOp::Move, temp::INDEX, old);
+        l.lift.move_if(temp::INDEX, new, temp::THIRD);
+        l.lift.store(Width::U64, temp::ADDRESS, temp::INDEX, offset);
+    }
+    l.lift.binary(BinaryOp::Xor, temp::THIRD, temp::THIRD, Operand::Imm(1));
+    l.lift.move_if(RAX, temp::FIRST, temp::THIRD);
+    l.lift.move_if(RDX, temp::SECOND, temp::THIRD);
+    Ok(())
+}
+
+/// ENTER, of 64 bits: RSP and RBP move when everything has been stored.
+fn enter(l: &mut Lifting) -> Result<(), Unknown> {
+    if l.code() != iced_x86::Code::Enterq_imm16_imm8 {
+        return Err(Unknown);
+    }
+    let (size, level) = (i32::from(l.insn.immediate16()), i32::from(l.insn.immediate8_2nd() & 31));
+    l.lift.store(Width::U64, RSP, RBP, -8);
+    l.lift.binary(BinaryOp::Add, temp::SECOND, RSP, Operand::Imm(-8));
+    for i in 1..level {
+        l.lift.load(Width::U64, temp::FIRST, RBP, -8 * i);
+        l.lift.store(Width::U64, RSP, temp::FIRST, -8 * (i + 1));
+    }
+    if level > 0 {
+        l.lift.store(Width::U64, RSP, temp::SECOND, -8 * (level + 1));
+    }
+    l.lift.unary(UnaryOp::Move, RBP, temp::SECOND);
+    l.lift.binary(BinaryOp::Add, RSP, RSP, Operand::Imm(-8 * (level + 1) - size));
     Ok(())
 }
 
