@@ -27,12 +27,19 @@
 //! * [`aes`], [`sha`] and [`clmul`]: AES, SHA, PCLMULQDQ, and VAES and VPCLMULQDQ on 256 bits.
 
 pub mod aes;
+pub mod approximate;
 pub mod clmul;
+pub mod compare;
+pub mod convert;
+pub mod float;
 pub mod integer;
+pub mod mxcsr;
 pub mod sha;
 pub mod shift;
 pub mod shuffle;
 pub mod string;
+
+pub use mxcsr::{Mxcsr, SimdException};
 
 use serde::{Deserialize, Serialize};
 

@@ -6,6 +6,7 @@
 #[macro_use]
 mod host;
 mod crypto;
+mod float;
 mod integer;
 mod shuffle;
 mod string;

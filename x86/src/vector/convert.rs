@@ -1,0 +1,106 @@
+//! Conversions between formats, and from and to integers. What an integer cannot hold is the "integer indefinite" and
+//! invalid. A denormal operand is no exception of a conversion to an integer.
+
+use super::float::Result;
+use super::mxcsr::{Float, Mxcsr, widened};
+use super::{V, Width};
+use emu_core::float::{self, Denormals, Env, F16, F32, F64, Round, fast};
+
+/// How a conversion to an integer rounds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ToInt {
+    /// As MXCSR.RC says: CVTPS2DQ, CVTSD2SI.
+    Rounded,
+    /// Toward zero: CVTTPS2DQ, CVTTSD2SI.
+    Truncated,
+}
+
+impl ToInt {
+    fn round(self, round: Round) -> Round {
+        match self {
+            ToInt::Rounded => round,
+            ToInt::Truncated => Round::TowardZero,
+        }
+    }
+}
+
+/// CVTPS2DQ, CVTTPS2DQ, CVTPD2DQ, CVTTPD2DQ; CVTPS2PI, CVTTPS2PI (of 64 bits), CVTPD2PI, CVTTPD2PI. The width is that of
+/// the operand; above the results there are zeros.
+pub fn cvt_to_i32<F: Float>(w: Width, b: V, how: ToInt, mxcsr: &mut Mxcsr) -> Result {
+    let y = b.lanes::<F::Bits>();
+    mxcsr.first_elements(w.count::<F::Bits>(), V::ZERO, |i, env| {
+        float::to_i32::<F>(y.as_ref()[i], how.round(env.round), env)
+    })
+}
+
+/// CVTDQ2PS, CVTDQ2PD; CVTPI2PS (of 64 bits: the caller keeps the high half), CVTPI2PD. The width is that of the result.
+pub fn cvt_from_i32<F: Float>(w: Width, b: V, mxcsr: &mut Mxcsr) -> Result {
+    let y = b.lanes::<i32>();
+    mxcsr.elements(w, V::ZERO, |i, env| float::from_i32::<F>(y[i], env))
+}
+
+/// CVTSS2SI, CVTTSS2SI, CVTSD2SI, CVTTSD2SI to 32 bits.
+pub fn cvt_to_si32<F: Float>(b: V, how: ToInt, mxcsr: &mut Mxcsr) -> Result<i32> {
+    let mut env = mxcsr.env();
+    let x = float::to_i32::<F>(b.get(0), how.round(env.round), &mut env);
+    mxcsr.accrue(env.flags)?;
+    Ok(x)
+}
+
+/// CVTSS2SI, CVTTSS2SI, CVTSD2SI, CVTTSD2SI to 64 bits.
+pub fn cvt_to_si64<F: Float>(b: V, how: ToInt, mxcsr: &mut Mxcsr) -> Result<i64> {
+    let mut env = mxcsr.env();
+    let x = float::to_i64::<F>(b.get(0), how.round(env.round), &mut env);
+    mxcsr.accrue(env.flags)?;
+    Ok(x)
+}
+
+/// CVTSI2SS, CVTSI2SD: of 64 bits, or of 32 that are sign-extended.
+pub fn cvt_from_si<F: Float>(a: V, x: i64, mxcsr: &mut Mxcsr) -> Result {
+    mxcsr.elements(Width::Scalar, a, |_, env| float::from_i64::<F>(x, env))
+}
+
+/// CVTSS2SD, CVTPS2PD. The width is that of the result. Of a scalar, the other element is that of `a`.
+pub fn cvtps2pd(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
+    let y = b.lanes::<u32>();
+    mxcsr.elements(w, a, |i, env| fast::f32_to_f64(y[i], env))
+}
+
+/// CVTSD2SS, CVTPD2PS. The width is that of the operand. Of a scalar, the other elements are those of `a`; else there are
+/// zeros above the results.
+pub fn cvtpd2ps(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
+    let y = b.lanes::<u64>();
+    let control = *mxcsr;
+    let above = if w == Width::Scalar { a } else { V::ZERO };
+    mxcsr.first_elements(w.count::<u64>(), above, |i, env| {
+        let convert = |env: &mut Env| fast::f64_to_f32(y[i], env);
+        if control.masks_range() {
+            return convert(env);
+        }
+        control.with_range_exceptions::<F32>(env, convert, |_| widened::<F64>(y[i], control))
+    })
+}
+
+/// VCVTPH2PS. The width is that of the result. MXCSR.DAZ has no effect, and a denormal operand is no exception.
+pub fn vcvtph2ps(w: Width, b: V, mxcsr: &mut Mxcsr) -> Result {
+    let y = b.lanes::<u16>();
+    mxcsr.elements(w, V::ZERO, |i, env| {
+        env.denormals = Denormals::Use;
+        float::convert::<F16, F32>(y[i], env)
+    })
+}
+
+/// VCVTPS2PH. The width is that of the operand. The immediate's bits 1:0 are the rounding mode, unless bit 2 asks for
+/// MXCSR's. MXCSR.FTZ has no effect.
+pub fn vcvtps2ph(w: Width, b: V, imm: u8, mxcsr: &mut Mxcsr) -> Result {
+    let y = b.lanes::<u32>();
+    let control = *mxcsr;
+    mxcsr.first_elements(w.count::<u32>(), V::ZERO, |i, env| {
+        env.tiny = float::Tiny::Subnormal;
+        if imm & 4 == 0 {
+            env.round = Round::from_x86(imm);
+        }
+        let convert = |env: &mut Env| float::convert::<F32, F16>(y[i], env);
+        control.with_range_exceptions::<F16>(env, convert, |_| widened::<F32>(y[i], control))
+    })
+}
