@@ -309,7 +309,8 @@ fn approximations() {
         return;
     }
     let bound = 1.5 / 4096.0;
-    let hosts: [(fn(&In) -> Out, fn(Width, V, V) -> V, fn(f64) -> f64); 2] =
+    type Approximation = (fn(&In) -> Out, fn(Width, V, V) -> V, fn(f64) -> f64);
+    let hosts: [Approximation; 2] =
         [(host!("vrcpps ymm0, ymm1"), rcpps, |x| 1.0 / x), (host!("vrsqrtps ymm0, ymm1"), rsqrtps, |x| 1.0 / x.sqrt())];
     for (host, ours, exact) in hosts {
         let mut random = Random::new("rcp");
