@@ -39,7 +39,7 @@ pub(super) fn normalised(x: u128) -> (bool, i32, u64) {
 
 /// A finite number times `2^by`. What would be too small becomes the smallest normal number: of an operand of a sum whose
 /// other operand is large, no more matters.
-fn scaled(x: u128, by: i32) -> u128 {
+pub(super) fn scaled(x: u128, by: i32) -> u128 {
     if x as u64 == 0 {
         return x;
     }
@@ -48,7 +48,7 @@ fn scaled(x: u128, by: i32) -> u128 {
 }
 
 /// Whether a result is a denormal number.
-fn is_denormal(x: u128) -> bool {
+pub(super) fn is_denormal(x: u128) -> bool {
     matches!(float::classify::<F80>(x), Class::PositiveSubnormal | Class::NegativeSubnormal)
 }
 
@@ -130,7 +130,7 @@ impl X87 {
     }
 
     /// An operation on ST(0).
-    fn unary(&mut self, f: impl Fn(&Self, u128, &mut Env) -> u128) {
+    pub(super) fn unary(&mut self, f: impl Fn(&Self, u128, &mut Env) -> u128) {
         if self.is_empty(0) {
             if self.stack_underflow() {
                 self.set(0, INDEFINITE);
@@ -281,7 +281,7 @@ impl X87 {
 }
 
 /// A finite number times `2^n`, rounded once.
-fn times_power_of_two(x: u128, n: i32, env: &mut Env) -> u128 {
+pub(super) fn times_power_of_two(x: u128, n: i32, env: &mut Env) -> u128 {
     let (sign, exp, significand) = normalised(x);
     let exp = exp + n;
     let (low, high) = (1 - F80::BIAS, F80::EXP_MAX - 1 - F80::BIAS);

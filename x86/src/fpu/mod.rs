@@ -16,12 +16,15 @@
 //! Condition codes that the manual calls undefined do not change.
 //!
 //! * [`arithmetic`] has FADD to FXTRACT, [`compare`] FCOM to FXAM, [`transfer`] loads, stores, constants, moves;
-//! * [`control`] has FINIT, FCLEX, FLDCW, FINCSTP and so on, and MMX's effect, [`image`] FSTENV, FSAVE, FXSAVE.
+//! * [`control`] has FINIT, FCLEX, FLDCW, FINCSTP and so on, and MMX's effect, [`image`] FSTENV, FSAVE, FXSAVE;
+//! * [`transcendental`] has FSIN to FYL2XP1.
 
 pub mod arithmetic;
 pub mod compare;
 pub mod control;
 pub mod image;
+mod quad;
+pub mod transcendental;
 pub mod transfer;
 
 use emu_core::float::{self, Env, F32, F64, F80, Flags};

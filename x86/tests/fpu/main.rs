@@ -6,3 +6,4 @@
 #[macro_use]
 mod host;
 mod instructions;
+mod transcendental;
