@@ -323,15 +323,20 @@ fn invalid(env: &mut Env) -> u128 {
     INDEFINITE
 }
 
+/// Every result counts as inexact, so a tiny one is an underflow.
+fn note_inexact(result: u128, env: &mut Env) {
+    env.raise(Flags::INEXACT);
+    if is_denormal(result) || is_zero(result) {
+        env.raise(Flags::UNDERFLOW);
+    }
+}
+
 impl X87 {
     /// A result, which is never exact. `f` computes it, scaled by a power of two where it can.
     fn inexact(&self, env: &mut Env, f: impl Fn(i32) -> Quad) -> u128 {
         self.rounded(env, |by, env| {
             let result = f(by).to_f80(env);
-            env.raise(Flags::INEXACT);
-            if is_denormal(result) || is_zero(result) {
-                env.raise(Flags::UNDERFLOW);
-            }
+            note_inexact(result, env);
             result
         })
     }
@@ -538,7 +543,7 @@ impl X87 {
         }
         let (_, exp, significand) = normalised(x);
         if is_zero(y) || significand == 1 << 63 {
-            // The logarithm is an integer, or does not matter.
+            // The logarithm is an integer, or does not matter. The result counts as inexact all the same, unless it is zero.
             let exp = if is_zero(y) && below_one {
                 -1
             } else if is_zero(y) {
@@ -571,6 +576,9 @@ impl X87 {
             let mut own = Env { precision: float::Precision::Extended, ..*env };
             let product = float::mul::<F80>(if by == 0 { y } else { scaled(y, by) }, factor, &mut own);
             env.raise(own.flags);
+            if !is_zero(product) {
+                note_inexact(product, env);
+            }
             product
         })
     }

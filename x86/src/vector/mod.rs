@@ -24,7 +24,8 @@
 //! * [`integer`], [`shift`] and [`shuffle`]: MMX, SSE2, SSSE3, SSE4.1, AVX2;
 //! * [`string`] has SSE4.2;
 //! * [`float`], [`compare`], [`convert`] and [`approximate`]: SSE to SSE4.1, AVX, FMA, F16C, with [`mxcsr`];
-//! * [`aes`], [`sha`] and [`clmul`]: AES, SHA, PCLMULQDQ, and VAES and VPCLMULQDQ on 256 bits.
+//! * [`aes`], [`sha`], [`clmul`] and [`gfni`]: AES, SHA, PCLMULQDQ and GFNI, and on 256 bits VAES, VPCLMULQDQ and GFNI;
+//! * [`sse4a`]: what only AMD's processors have.
 
 pub mod aes;
 pub mod approximate;
@@ -32,11 +33,13 @@ pub mod clmul;
 pub mod compare;
 pub mod convert;
 pub mod float;
+pub mod gfni;
 pub mod integer;
 pub mod mxcsr;
 pub mod sha;
 pub mod shift;
 pub mod shuffle;
+pub mod sse4a;
 pub mod string;
 
 pub use mxcsr::{Mxcsr, SimdException};

@@ -328,6 +328,11 @@ fn images() {
         assert_eq!(fpu, restored);
         assert_eq!(saved, X87 { r: fpu.r, ..X87::default() });
 
+        // What is above the words of the fields, too.
+        let mut machine = Machine { image, pad: [0; 4], memory: [0; 16], flags: 0x202, ax: 0 };
+        host!("")(&mut machine);
+        assert_eq!((&machine.image[..12], &machine.image[26..]), (&image[..12], &image[26..]));
+
         let mut image = [0; 512];
         fpu.fxsave(Pointers::Selectors, &mut image);
         let mut restored = X87::default();
@@ -374,4 +379,29 @@ fn host_fxsave(fpu: &X87) -> [u8; 512] {
         );
     }
     area.0
+}
+
+/// SDM vol. 1, figures "Protected Mode x87 FPU State Image in Memory" and "Real Mode x87 FPU State Image in Memory".
+#[test]
+fn layouts() {
+    let mut fpu = X87::default();
+    fpu.note_instruction(0x1234, 0x89ab_cdef, 0x5a5);
+    fpu.note_operand(0x4321, 0x7654_3210);
+    let image = |layout: Layout| {
+        let mut image = vec![0; layout.environment()];
+        fpu.clone().fnstenv(layout, &mut image);
+        image
+    };
+    let words = |image: &[u8]| image.chunks(2).map(|word| u16::from_le_bytes([word[0], word[1]])).collect::<Vec<_>>();
+    assert_eq!(words(&image(Layout::Protected16)), [0x037f, 0, 0xffff, 0xcdef, 0x1234, 0x3210, 0x4321]);
+    assert_eq!(
+        words(&image(Layout::Protected32))[6..],
+        [0xcdef, 0x89ab, 0x1234, 0x05a5, 0x3210, 0x7654, 0x4321, 0xffff]
+    );
+    // The linear addresses are 12340h + 89abcdefh = 89acf12fh, and 43210h + 76543210h = 76586420h.
+    assert_eq!(words(&image(Layout::Real16)), [0x037f, 0, 0xffff, 0xf12f, 0xc5a5, 0x6420, 0x8000]);
+    let real32 = image(Layout::Real32);
+    assert_eq!(words(&real32)[6..8], [0xf12f, 0xffff]);
+    assert_eq!(real32[16..20], (0x089a_c000u32 | 0x5a5).to_le_bytes());
+    assert_eq!(real32[24..28], 0x0765_8000u32.to_le_bytes());
 }

@@ -68,9 +68,7 @@ fn like_the_host() {
             let magnitude = x >> 64 & 0x7fff;
             let beyond = match name {
                 "f2xm1" => magnitude >= 0x3fff,
-                "fyl2xp1" => magnitude >= 0x3ffd,
-                // Beyond some thousands, the 66 bits of π show.
-                "fsin" | "fcos" | "fsincos" | "fptan" => (0x3fff + 3..0x3fff + 63).contains(&magnitude),
+                "fyl2xp1" => magnitude >= 0x3ffd, // undefined from 1 - sqrt(1 / 2) on
                 _ => false,
             };
             if beyond {
@@ -89,11 +87,11 @@ fn like_the_host() {
                     distance
                 });
             }
-            // Which results are inexact, and were rounded up, is not the same; an unmasked underflow biases.
-            let ignored = status::PE | status::UE | status::C0 | status::C1 | status::C3 | status::ES | status::B;
-            let same = near <= 2 && fpu.tag == theirs.tag && (fpu.status ^ theirs.status) & !ignored == 0;
+            // Where the last bit may differ, so may C1.
+            let ignored = status::C0 | status::C1 | status::C3;
+            let same = near <= 1 && fpu.tag == theirs.tag && (fpu.status ^ theirs.status) & !ignored == 0;
             compared += 1;
-            largest = largest.max(if near <= 2 { near } else { 0 });
+            largest = largest.max(if near <= 1 { near } else { 0 });
             if !same {
                 failed += 1;
                 if failed <= 4 {

@@ -1,5 +1,5 @@
 use crate::host::In;
-use x86::vector::{aes::*, clmul::*, sha::*};
+use x86::vector::{aes::*, clmul::*, gfni::*, sha::*, sse4a::*};
 
 #[test]
 fn aes_rounds() {
@@ -55,4 +55,40 @@ fn sha_rounds() {
     );
     check!(128, "sha256msg1 xmm0, xmm2", |x| sha256msg1(x.d, x.b));
     check!(128, "sha256msg2 xmm0, xmm2", |x| sha256msg2(x.d, x.b));
+}
+
+#[test]
+fn galois_fields() {
+    if !host_has!("avx", "gfni") {
+        return;
+    }
+    check!(256, "vgf2p8mulb ymm0, ymm1, ymm2", |x| gf2p8mulb(x.a, x.b));
+    check_imm!(256, "vgf2p8affineqb ymm0, ymm1, ymm2, {imm}", |x: &In, imm| gf2p8affineqb(x.a, x.b, imm));
+    check_imm!(256, "vgf2p8affineinvqb ymm0, ymm1, ymm2, {imm}", |x: &In, imm| gf2p8affineinvqb(x.a, x.b, imm));
+}
+
+/// Fields within the quadword: others are undefined.
+#[test]
+fn bit_fields() {
+    if !host_has!("avx", "sse4a") {
+        return;
+    }
+    let fields = |x: u64| {
+        let (length, index) = (x as u8 & 63, (x >> 8) as u8 & 63);
+        if length == 0 { (0, 0) } else { (length, index.min(64 - length)) }
+    };
+    check!(64, "extrq xmm0, 17, 5", |x| extrq(x.d, 17, 5));
+    check!(64, "extrq xmm0, 0, 0", |x| extrq(x.d, 0, 0));
+    check!(64, "insertq xmm0, xmm2, 40, 20", |x| insertq(x.d, x.b, 40, 20));
+    let (extract, insert) = (host!("extrq xmm0, xmm2"), host!("insertq xmm0, xmm2"));
+    let mut random = crate::host::Random::new("extrq");
+    for _ in 0..20_000 {
+        let (d, value) = (random.integers(), random.integers());
+        let (length, index) = fields(random.word());
+        let control = u64::from(length) | u64::from(index) << 8;
+        let x = In { d, a: d, b: x86::vector::V([control, 0, 0, 0]), c: d, rax: 0, rdx: 0, mxcsr: 0x1f80 };
+        assert_eq!(extract(&x).v.0[0], extrq(d, length, index).0[0]);
+        let x = In { b: x86::vector::V([value.0[0], control, 0, 0]), ..x };
+        assert_eq!(insert(&x).v.0[0], insertq(d, value, length, index).0[0]);
+    }
 }

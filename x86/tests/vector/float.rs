@@ -278,7 +278,17 @@ fn conversions() {
         Single 128 "vcvtps2ph xmm0, ymm1, 3", |x, m| vcvtps2ph(Width::Ymm, x.a, 3, m);
         Single 128 "vcvtps2ph xmm0, xmm1, 4", |x, m| vcvtps2ph(Width::Xmm, x.a, 4, m);
     }
-    // Near the boundaries of half precision.
+    // Operands and results that are MMX registers.
+    check! {
+        Single 64 "movdq2q mm0, xmm1\n cvtps2pi mm1, xmm1\n movq2dq xmm0, mm1\n emms", |x, m| cvt_to_i32::<F32>(Width::Mmx, x.a, Rounded, m);
+        Single 64 "cvttps2pi mm1, xmm1\n movq2dq xmm0, mm1\n emms", |x, m| cvt_to_i32::<F32>(Width::Mmx, x.a, Truncated, m);
+        Double 64 "cvtpd2pi mm1, xmm1\n movq2dq xmm0, mm1\n emms", |x, m| cvt_to_i32::<F64>(Width::Xmm, x.a, Rounded, m);
+        Double 64 "cvttpd2pi mm1, xmm1\n movq2dq xmm0, mm1\n emms", |x, m| cvt_to_i32::<F64>(Width::Xmm, x.a, Truncated, m);
+        Int 128 "movdq2q mm1, xmm1\n cvtpi2ps xmm0, mm1\n emms", |x, m| {
+            Ok(cvt_from_i32::<F32>(Width::Mmx, x.a, m)?.merge_above(Width::Mmx, x.d))
+        };
+        Int 128 "movdq2q mm1, xmm1\n cvtpi2pd xmm0, mm1\n emms", |x, m| cvt_from_i32::<F64>(Width::Xmm, x.a, m);
+    }
     macro_rules! to_register {
         ($($of:ident $insn:literal $f:expr;)*) => { $( check! {
             $of 64 concat!($insn, "\n vmovq xmm0, rax"), $f;

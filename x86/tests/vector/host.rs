@@ -60,6 +60,7 @@ macro_rules! host {
                     $(imm = const $imm,)?
                     out("rax") _, out("rcx") _, out("rdx") _,
                     out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+                    out("mm0") _, out("mm1") _,
                 );
             }
             output
