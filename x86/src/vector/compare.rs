@@ -1,10 +1,10 @@
-//! Floating-point comparison.
+//! Floating-point comparison, minimum and maximum.
 
 use super::float::Result;
 use super::mxcsr::{Float, Mxcsr};
 use super::{Lane, Status, V, Width};
 use core::cmp::Ordering;
-use emu_core::float;
+use emu_core::float::{self, Env, MinMax};
 
 /// The predicate of CMPPS and VCMPPS: an immediate's low three or five bits. SDM vol. 2, "CMPPD - Compare Packed
 /// Double Precision Floating-Point Values", table "Comparison Predicate for CMPPD and VCMPPD Instructions".
@@ -51,6 +51,22 @@ impl Predicate {
     }
 }
 
+/// Whether a number is denormal.
+#[inline]
+fn is_denormal<F: Float>(x: F::Bits) -> bool {
+    F::exponent(x) == 0 && !F::is_zero(x)
+}
+
+/// How two operands compare, through the host where neither is a NaN or denormal: then the comparison raises no flag.
+#[inline]
+fn order<F: Float>(a: F::Bits, b: F::Bits, signaling: bool, env: &mut Env) -> Option<Ordering> {
+    match F::partial_cmp(a, b) {
+        Some(order) if !is_denormal::<F>(a) && !is_denormal::<F>(b) => Some(order),
+        _ if signaling => float::compare::<F>(a, b, env),
+        _ => float::compare_quiet::<F>(a, b, env),
+    }
+}
+
 /// CMPPS, CMPSS, CMPPD, CMPSD.
 pub fn cmp<F: Float>(w: Width, a: V, b: V, predicate: Predicate, mxcsr: &mut Mxcsr) -> Result {
     let (x, y) = (a.lanes::<F::Bits>(), b.lanes::<F::Bits>());
@@ -62,6 +78,42 @@ pub fn cmp<F: Float>(w: Width, a: V, b: V, predicate: Predicate, mxcsr: &mut Mxc
             float::compare_quiet::<F>(x, y, env)
         };
         F::Bits::ones_if(predicate.holds(order))
+    })
+}
+
+/// MINPS, MINSS, MINPD, MINSD: the second operand where either is a NaN or both are zeros.
+pub fn min<F: Float>(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
+    choose::<F>(w, a, b, Ordering::Less, float::min::<F>, mxcsr)
+}
+
+/// MAXPS, MAXSS, MAXPD, MAXSD: the second operand where either is a NaN or both are zeros.
+pub fn max<F: Float>(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
+    choose::<F>(w, a, b, Ordering::Greater, float::max::<F>, mxcsr)
+}
+
+/// The first operand where it compares as `wanted` with the second; through the host as in [`order`].
+#[inline]
+fn choose<F: Float>(
+    w: Width,
+    a: V,
+    b: V,
+    wanted: Ordering,
+    soft: fn(F::Bits, F::Bits, MinMax, &mut Env) -> F::Bits,
+    mxcsr: &mut Mxcsr,
+) -> Result {
+    let (x, y) = (a.lanes::<F::Bits>(), b.lanes::<F::Bits>());
+    mxcsr.elements(w, a, |i, env| {
+        let (x, y) = (x.as_ref()[i], y.as_ref()[i]);
+        match F::partial_cmp(x, y) {
+            Some(order) if !is_denormal::<F>(x) && !is_denormal::<F>(y) => {
+                if order == wanted {
+                    x
+                } else {
+                    y
+                }
+            }
+            _ => soft(x, y, MinMax::Second, env),
+        }
     })
 }
 
@@ -77,7 +129,7 @@ fn status(order: Option<Ordering>) -> Status {
 /// COMISS, COMISD: any NaN is invalid.
 pub fn comis<F: Float>(a: V, b: V, mxcsr: &mut Mxcsr) -> Result<Status> {
     let mut env = mxcsr.env();
-    let order = float::compare::<F>(a.get(0), b.get(0), &mut env);
+    let order = order::<F>(a.get(0), b.get(0), true, &mut env);
     mxcsr.accrue(env.flags)?;
     Ok(status(order))
 }
@@ -85,7 +137,7 @@ pub fn comis<F: Float>(a: V, b: V, mxcsr: &mut Mxcsr) -> Result<Status> {
 /// UCOMISS, UCOMISD: a signaling NaN is invalid.
 pub fn ucomis<F: Float>(a: V, b: V, mxcsr: &mut Mxcsr) -> Result<Status> {
     let mut env = mxcsr.env();
-    let order = float::compare_quiet::<F>(a.get(0), b.get(0), &mut env);
+    let order = order::<F>(a.get(0), b.get(0), false, &mut env);
     mxcsr.accrue(env.flags)?;
     Ok(status(order))
 }

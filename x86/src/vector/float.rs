@@ -8,7 +8,7 @@
 use super::mxcsr::{Float, Mxcsr, SimdException, widened};
 use super::{Lane, V, Width};
 use emu_core::float::fast;
-use emu_core::float::{self, Env, F128, Flags, Fma, MinMax, Round};
+use emu_core::float::{self, Env, F128, Flags, Fma, Round};
 
 /// The result of an instruction on floating-point vectors.
 pub type Result<T = V> = core::result::Result<T, SimdException>;
@@ -86,18 +86,6 @@ pub fn div<F: Float>(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
 pub fn sqrt<F: Float>(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
     let y = b.lanes::<F::Bits>();
     mxcsr.elements(w, a, |i, env| fast::sqrt::<F>(y.as_ref()[i], env))
-}
-
-/// MINPS, MINSS, MINPD, MINSD: the second operand where either is a NaN or both are zeros.
-pub fn min<F: Float>(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
-    let (x, y) = (a.lanes::<F::Bits>(), b.lanes::<F::Bits>());
-    mxcsr.elements(w, a, |i, env| float::min::<F>(x.as_ref()[i], y.as_ref()[i], MinMax::Second, env))
-}
-
-/// MAXPS, MAXSS, MAXPD, MAXSD: the second operand where either is a NaN or both are zeros.
-pub fn max<F: Float>(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
-    let (x, y) = (a.lanes::<F::Bits>(), b.lanes::<F::Bits>());
-    mxcsr.elements(w, a, |i, env| float::max::<F>(x.as_ref()[i], y.as_ref()[i], MinMax::Second, env))
 }
 
 /// ADDSUBPS, ADDSUBPD: the even elements are subtracted, the odd ones added.

@@ -4,7 +4,7 @@ use super::V;
 
 /// A mask of so many bits: 0 is 64.
 fn mask(length: u8) -> u64 {
-    u64::MAX >> (64 - length) % 64
+    u64::MAX >> ((64 - length) % 64)
 }
 
 /// EXTRQ: of the low quadword, `length` bits from number `index` on. Both are taken modulo 64; a length of 0 is 64. The
