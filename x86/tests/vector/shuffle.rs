@@ -183,3 +183,40 @@ fn masks() {
         |x| mask(movmsk::<u8>(Width::Mmx, x.a))
     );
 }
+
+/// A gather from a table in memory, element by element as a caller does it.
+#[test]
+fn gathers() {
+    if !host_has!("avx2") {
+        return;
+    }
+    let table: Vec<u32> = (0..4096u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
+    let base = table.as_ptr() as u64 + 8192;
+    let at = |offset: u64, bytes: usize| {
+        let first = (offset as i64 + 8192) as usize;
+        (0..bytes).fold(0, |x, i| x | u64::from(table[(first + i) / 4].to_le_bytes()[(first + i) % 4]) << (8 * i))
+    };
+    let mut random = crate::host::Random::new("gathers");
+    let doublewords = host!("vpgatherdd ymm0, [rax + 4 * ymm1], ymm2");
+    let quadwords = host!("vpgatherqq ymm0, [rax + 8 * ymm1], ymm2");
+    for _ in 0..5000 {
+        let (d, b) = (random.integers(), random.integers());
+        let mut index = |_| random.below(800) as i64 - 400;
+        let a = V::build(|i| index(i) as i32);
+        let x = In { d, a, b, c: d, rax: base, rdx: 0, mxcsr: 0x1f80 };
+        let mask = movmsk::<u32>(Width::Ymm, b);
+        let ours =
+            V::build(
+                |i| {
+                    if mask >> i & 1 != 0 { at(gather_offset::<i32>(a, i, 4), 4) as u32 } else { d.get::<u32>(i) }
+                },
+            );
+        assert_eq!(ours, doublewords(&x).v);
+        let a = V::build(&mut index);
+        let x = In { a, ..x };
+        let mask = movmsk::<u64>(Width::Ymm, b);
+        let ours =
+            V::build(|i| if mask >> i & 1 != 0 { at(gather_offset::<i64>(a, i, 8), 8) } else { d.get::<u64>(i) });
+        assert_eq!(ours, quadwords(&x).v);
+    }
+}
