@@ -159,7 +159,7 @@ macro_rules! lanes {
             }
             #[inline]
             fn ones_if(condition: bool) -> Self {
-                if condition { !0 } else { 0 }
+                $int::from(condition).wrapping_neg()
             }
         }
     )* };
@@ -254,16 +254,22 @@ impl V {
     #[inline]
     #[must_use]
     pub fn map<T: Lane>(self, f: impl Fn(T) -> T) -> V {
-        let a = T::split(self);
-        T::build(|i| f(a.as_ref()[i]))
+        let mut all = T::split(self);
+        for x in all.as_mut() {
+            *x = f(*x);
+        }
+        T::join(all)
     }
 
     /// The vector of `f(a, b)` for each pair of elements.
     #[inline]
     #[must_use]
     pub fn zip<T: Lane>(self, b: V, f: impl Fn(T, T) -> T) -> V {
-        let (a, b) = (T::split(self), T::split(b));
-        T::build(|i| f(a.as_ref()[i], b.as_ref()[i]))
+        let (mut all, b) = (T::split(self), T::split(b));
+        for (x, y) in all.as_mut().iter_mut().zip(b.as_ref()) {
+            *x = f(*x, *y);
+        }
+        T::join(all)
     }
 
     /// What a VEX-encoded instruction writes to its destination: zeros above the operands' width.

@@ -147,15 +147,15 @@ pub fn vperm2i128(a: V, b: V, imm: u8) -> V {
 
 /// PALIGNR: of `a` above `b`, the bytes from number `imm` on.
 pub fn palignr(w: Width, a: V, b: V, imm: u8) -> V {
-    let (a, b) = (a.bytes(), b.bytes());
-    V::build(|i| {
-        let block = i / w.block() * w.block();
-        let at = i % w.block() + usize::from(imm);
-        match at / w.block() {
-            0 => b[block + at],
-            1 => a[block + at - w.block()],
-            _ => 0,
-        }
+    let bits = 8 * u32::from(imm);
+    if w == Width::Mmx {
+        let both = u128::from(a.mmx()) << 64 | u128::from(b.mmx());
+        return V::from_mmx(both.checked_shr(bits).unwrap_or(0) as u64);
+    }
+    a.zip(b, |a: u128, b| match bits {
+        0 => b,
+        1..128 => b >> bits | a << (128 - bits),
+        _ => a.checked_shr(bits - 128).unwrap_or(0),
     })
 }
 
