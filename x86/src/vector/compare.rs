@@ -69,9 +69,8 @@ fn order<F: Float>(a: F::Bits, b: F::Bits, signaling: bool, env: &mut Env) -> Op
 
 /// CMPPS, CMPSS, CMPPD, CMPSD.
 pub fn cmp<F: Float>(w: Width, a: V, b: V, predicate: Predicate, mxcsr: &mut Mxcsr) -> Result {
-    let (x, y) = (a.lanes::<F::Bits>(), b.lanes::<F::Bits>());
     mxcsr.elements(w, a, |i, env| {
-        let (x, y) = (x.as_ref()[i], y.as_ref()[i]);
+        let (x, y) = (a.get(i), b.get(i));
         let order = if predicate.is_signaling() {
             float::compare::<F>(x, y, env)
         } else {
@@ -101,9 +100,8 @@ fn choose<F: Float>(
     soft: fn(F::Bits, F::Bits, MinMax, &mut Env) -> F::Bits,
     mxcsr: &mut Mxcsr,
 ) -> Result {
-    let (x, y) = (a.lanes::<F::Bits>(), b.lanes::<F::Bits>());
     mxcsr.elements(w, a, |i, env| {
-        let (x, y) = (x.as_ref()[i], y.as_ref()[i]);
+        let (x, y) = (a.get(i), b.get(i));
         match F::partial_cmp(x, y) {
             Some(order) if !is_denormal::<F>(x) && !is_denormal::<F>(y) => {
                 if order == wanted {

@@ -85,16 +85,14 @@ fn from_integer<F: Integers>(x: i64, env: &mut Env) -> F::Bits {
 /// CVTPS2DQ, CVTTPS2DQ, CVTPD2DQ, CVTTPD2DQ; CVTPS2PI, CVTTPS2PI (of 64 bits), CVTPD2PI, CVTTPD2PI. The width is that of
 /// the operand; above the results there are zeros.
 pub fn cvt_to_i32<F: Integers>(w: Width, b: V, how: ToInt, mxcsr: &mut Mxcsr) -> Result {
-    let y = b.lanes::<F::Bits>();
     mxcsr.first_elements(w.count::<F::Bits>(), V::ZERO, |i, env| {
-        to_integer::<F, _>(y.as_ref()[i], how, 32, float::to_i32::<F>, env)
+        to_integer::<F, _>(b.get(i), how, 32, float::to_i32::<F>, env)
     })
 }
 
 /// CVTDQ2PS, CVTDQ2PD; CVTPI2PS (of 64 bits: the caller keeps the high half), CVTPI2PD. The width is that of the result.
 pub fn cvt_from_i32<F: Integers>(w: Width, b: V, mxcsr: &mut Mxcsr) -> Result {
-    let y = b.lanes::<i32>();
-    mxcsr.elements(w, V::ZERO, |i, env| from_integer::<F>(y[i].into(), env))
+    mxcsr.elements(w, V::ZERO, |i, env| from_integer::<F>(b.get::<i32>(i).into(), env))
 }
 
 /// CVTSS2SI, CVTTSS2SI, CVTSD2SI, CVTTSD2SI to 32 bits.
@@ -120,45 +118,41 @@ pub fn cvt_from_si<F: Integers>(a: V, x: i64, mxcsr: &mut Mxcsr) -> Result {
 
 /// CVTSS2SD, CVTPS2PD. The width is that of the result. Of a scalar, the other element is that of `a`.
 pub fn cvtps2pd(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
-    let y = b.lanes::<u32>();
-    mxcsr.elements(w, a, |i, env| fast::f32_to_f64(y[i], env))
+    mxcsr.elements(w, a, |i, env| fast::f32_to_f64(b.get(i), env))
 }
 
 /// CVTSD2SS, CVTPD2PS. The width is that of the operand. Of a scalar, the other elements are those of `a`; else there are
 /// zeros above the results.
 pub fn cvtpd2ps(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
-    let y = b.lanes::<u64>();
     let control = *mxcsr;
     let above = if w == Width::Scalar { a } else { V::ZERO };
     mxcsr.first_elements(w.count::<u64>(), above, |i, env| {
-        let convert = |env: &mut Env| fast::f64_to_f32(y[i], env);
+        let convert = |env: &mut Env| fast::f64_to_f32(b.get(i), env);
         if control.masks_range() {
             return convert(env);
         }
-        control.with_range_exceptions::<F32>(env, convert, |_| widened::<F64>(y[i], control))
+        control.with_range_exceptions::<F32>(env, convert, |_| widened::<F64>(b.get(i), control))
     })
 }
 
 /// VCVTPH2PS. The width is that of the result. MXCSR.DAZ has no effect, and a denormal operand is no exception.
 pub fn vcvtph2ps(w: Width, b: V, mxcsr: &mut Mxcsr) -> Result {
-    let y = b.lanes::<u16>();
     mxcsr.elements(w, V::ZERO, |i, env| {
         env.denormals = Denormals::Use;
-        float::convert::<F16, F32>(y[i], env)
+        float::convert::<F16, F32>(b.get(i), env)
     })
 }
 
 /// VCVTPS2PH. The width is that of the operand. The immediate's bits 1:0 are the rounding mode, unless bit 2 asks for
 /// MXCSR's. MXCSR.FTZ has no effect.
 pub fn vcvtps2ph(w: Width, b: V, imm: u8, mxcsr: &mut Mxcsr) -> Result {
-    let y = b.lanes::<u32>();
     let control = *mxcsr;
     mxcsr.first_elements(w.count::<u32>(), V::ZERO, |i, env| {
         env.tiny = float::Tiny::Subnormal;
         if imm & 4 == 0 {
             env.round = Round::from_x86(imm);
         }
-        let convert = |env: &mut Env| float::convert::<F32, F16>(y[i], env);
-        control.with_range_exceptions::<F16>(env, convert, |_| widened::<F32>(y[i], control))
+        let convert = |env: &mut Env| float::convert::<F32, F16>(b.get(i), env);
+        control.with_range_exceptions::<F16>(env, convert, |_| widened::<F32>(b.get(i), control))
     })
 }

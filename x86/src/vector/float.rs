@@ -50,13 +50,12 @@ impl Op {
 /// An operation on pairs of elements: `op(i)` on element `i`.
 #[inline(always)]
 fn arithmetic<F: Float>(w: Width, a: V, b: V, mxcsr: &mut Mxcsr, op: impl Fn(usize) -> Op) -> Result {
-    let (x, y) = (a.lanes::<F::Bits>(), b.lanes::<F::Bits>());
     if mxcsr.masks_range() {
-        return mxcsr.elements(w, a, |i, env| op(i).rounded::<F>(x.as_ref()[i], y.as_ref()[i], env));
+        return mxcsr.elements(w, a, |i, env| op(i).rounded::<F>(a.get(i), b.get(i), env));
     }
     let control = *mxcsr;
     mxcsr.elements(w, a, |i, env| {
-        let (x, y) = (x.as_ref()[i], y.as_ref()[i]);
+        let (x, y) = (a.get(i), b.get(i));
         let wide = |env: &mut Env| op(i).wide(widened::<F>(x, control), widened::<F>(y, control), env);
         control.with_range_exceptions::<F>(env, |env| op(i).rounded::<F>(x, y, env), wide)
     })
@@ -84,8 +83,7 @@ pub fn div<F: Float>(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
 
 /// SQRTPS, SQRTSS, SQRTPD, SQRTSD: of `b`. No square root overflows or is tiny.
 pub fn sqrt<F: Float>(w: Width, a: V, b: V, mxcsr: &mut Mxcsr) -> Result {
-    let y = b.lanes::<F::Bits>();
-    mxcsr.elements(w, a, |i, env| fast::sqrt::<F>(y.as_ref()[i], env))
+    mxcsr.elements(w, a, |i, env| fast::sqrt::<F>(b.get(i), env))
 }
 
 /// ADDSUBPS, ADDSUBPD: the even elements are subtracted, the odd ones added.
@@ -145,10 +143,9 @@ pub fn dp<F: Float>(w: Width, a: V, b: V, imm: u8, mxcsr: &mut Mxcsr) -> Result 
 /// ROUNDPS, ROUNDSS, ROUNDPD, ROUNDSD: of `b`. The immediate's bits 1:0 are the rounding mode, unless bit 2 asks for
 /// MXCSR's; bit 3 suppresses the precision exception. A denormal operand is no exception.
 pub fn round<F: Float>(w: Width, a: V, b: V, imm: u8, mxcsr: &mut Mxcsr) -> Result {
-    let y = b.lanes::<F::Bits>();
     mxcsr.elements(w, a, |i, env| {
         let round = if imm & 4 != 0 { env.round } else { Round::from_x86(imm) };
-        without_denormal(env, |env| float::round_to_integral::<F>(y.as_ref()[i], round, imm & 8 == 0, env))
+        without_denormal(env, |env| float::round_to_integral::<F>(b.get(i), round, imm & 8 == 0, env))
     })
 }
 
@@ -210,9 +207,8 @@ pub fn fma<F: Float>(w: Width, form: FmaForm, kind: FmaKind, a: V, b: V, c: V, m
         FmaForm::F231 => (b, c, a),
     };
     let control = *mxcsr;
-    let (x, y, z) = (x.lanes::<F::Bits>(), y.lanes::<F::Bits>(), z.lanes::<F::Bits>());
     mxcsr.elements(w, a, |i, env| {
-        let (x, y, z, kind) = (x.as_ref()[i], y.as_ref()[i], z.as_ref()[i], kind.of_element(i));
+        let (x, y, z, kind) = (x.get(i), y.get(i), z.get(i), kind.of_element(i));
         let fused = |env: &mut Env| fast::fused_mul_add::<F>(x, y, z, kind, env);
         if control.masks_range() {
             return fused(env);

@@ -227,7 +227,7 @@ pub fn mpsadbw(a: V, b: V, imm: u8) -> V {
 pub fn phminposuw(a: V) -> V {
     let a = a.lanes::<u16>();
     let (at, min) = a[..8].iter().enumerate().min_by_key(|(_, x)| **x).map_or((0, 0), |(at, x)| (at, *x));
-    V([u64::from(min) | (at as u64) << 16, 0, 0, 0])
+    V::from_mmx(u64::from(min) | (at as u64) << 16)
 }
 
 fn is_zero(w: Width, a: V) -> bool {

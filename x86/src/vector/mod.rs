@@ -46,12 +46,10 @@ pub use mxcsr::{Mxcsr, SimdException};
 
 use serde::{Deserialize, Serialize};
 
-/// The value of a vector register or of a vector operand in memory, little-endian: element 0 is the low bits of word 0.
+/// The value of a vector register or of a vector operand in memory, little-endian: element 0 is the low bits.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct V(
-    /// The 256 bits, low word first.
-    pub [u64; 4],
-);
+#[repr(align(16))]
+pub struct V([u8; 32]);
 
 /// How much of a [`V`] an instruction works on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +103,10 @@ pub trait Lane: Copy + Default + PartialEq + core::fmt::Debug + 'static {
     fn split(v: V) -> Self::All;
     /// The vector of these elements.
     fn join(all: Self::All) -> V;
+    /// One element of a vector.
+    fn get(v: V, i: usize) -> Self;
+    /// One element of a vector replaced.
+    fn set(v: &mut V, i: usize, x: Self);
     /// The vector whose element `i` is `f(i)`.
     fn build(f: impl FnMut(usize) -> Self) -> V;
     /// Zero- or sign-extended to 64 bits, or truncated.
@@ -125,21 +127,28 @@ macro_rules! lanes {
             #[inline]
             fn split(v: V) -> Self::All {
                 const SIZE: usize = size_of::<$int>();
-                let bytes = v.bytes();
-                core::array::from_fn(|i| {
-                    let mut one = [0; SIZE];
-                    one.copy_from_slice(&bytes[i * SIZE..(i + 1) * SIZE]);
-                    $int::from_le_bytes(one)
-                })
+                let mut all: Self::All = [0; 32 / SIZE];
+                for (x, bytes) in all.iter_mut().zip(v.0.as_chunks::<SIZE>().0) {
+                    *x = $int::from_le_bytes(*bytes);
+                }
+                all
             }
             #[inline]
             fn join(all: Self::All) -> V {
                 const SIZE: usize = size_of::<$int>();
-                let mut bytes = [0; 32];
-                for (i, x) in all.iter().enumerate() {
-                    bytes[i * SIZE..(i + 1) * SIZE].copy_from_slice(&x.to_le_bytes());
+                let mut v = V::ZERO;
+                for (x, bytes) in all.iter().zip(v.0.as_chunks_mut::<SIZE>().0) {
+                    *bytes = x.to_le_bytes();
                 }
-                V::from_bytes(bytes)
+                v
+            }
+            #[inline]
+            fn get(v: V, i: usize) -> Self {
+                $int::from_le_bytes(v.0.as_chunks().0[i])
+            }
+            #[inline]
+            fn set(v: &mut V, i: usize, x: Self) {
+                v.0.as_chunks_mut().0[i] = x.to_le_bytes();
             }
             #[inline]
             fn build(f: impl FnMut(usize) -> Self) -> V {
@@ -169,52 +178,50 @@ lanes!(u8 i8 u16 i16 u32 i32 u64 i64 u128);
 
 impl V {
     /// All bits clear.
-    pub const ZERO: V = V([0; 4]);
+    pub const ZERO: V = V([0; 32]);
     /// All bits set.
-    pub const ONES: V = V([u64::MAX; 4]);
+    pub const ONES: V = V([0xff; 32]);
 
     /// The 32 bytes.
     #[inline]
-    pub fn bytes(self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        for (i, word) in self.0.iter().enumerate() {
-            bytes[8 * i..8 * i + 8].copy_from_slice(&word.to_le_bytes());
-        }
-        bytes
+    pub const fn bytes(self) -> [u8; 32] {
+        self.0
     }
 
     /// The vector of 32 bytes.
     #[inline]
-    pub fn from_bytes(bytes: [u8; 32]) -> V {
-        V(core::array::from_fn(|i| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[8 * i..8 * i + 8]);
-            u64::from_le_bytes(word)
-        }))
+    pub const fn from_bytes(bytes: [u8; 32]) -> V {
+        V(bytes)
+    }
+
+    /// The vector of four quadwords.
+    #[inline]
+    pub fn from_words(words: [u64; 4]) -> V {
+        u64::join(words)
     }
 
     /// An MMX register.
     #[inline]
-    pub const fn from_mmx(x: u64) -> V {
-        V([x, 0, 0, 0])
+    pub fn from_mmx(x: u64) -> V {
+        V::from_words([x, 0, 0, 0])
     }
 
     /// An XMM register.
     #[inline]
-    pub const fn from_xmm(x: u128) -> V {
-        V([x as u64, (x >> 64) as u64, 0, 0])
+    pub fn from_xmm(x: u128) -> V {
+        u128::join([x, 0])
     }
 
     /// The low 64 bits.
     #[inline]
-    pub const fn mmx(self) -> u64 {
-        self.0[0]
+    pub fn mmx(self) -> u64 {
+        self.get(0)
     }
 
     /// The low 128 bits.
     #[inline]
-    pub const fn xmm(self) -> u128 {
-        self.0[0] as u128 | (self.0[1] as u128) << 64
+    pub fn xmm(self) -> u128 {
+        self.get(0)
     }
 
     /// All elements.
@@ -232,16 +239,16 @@ impl V {
     /// Element `i`.
     #[inline]
     pub fn get<T: Lane>(self, i: usize) -> T {
-        T::split(self).as_ref()[i]
+        T::get(self, i)
     }
 
     /// Element `i` replaced.
     #[inline]
     #[must_use]
     pub fn with<T: Lane>(self, i: usize, x: T) -> V {
-        let mut all = T::split(self);
-        all.as_mut()[i] = x;
-        T::join(all)
+        let mut v = self;
+        T::set(&mut v, i, x);
+        v
     }
 
     /// The vector whose element `i` is `f(i)`.
@@ -283,8 +290,9 @@ impl V {
     #[inline]
     #[must_use]
     pub fn merge_above(self, w: Width, old: V) -> V {
-        let words = w.bytes() / 8;
-        V(core::array::from_fn(|i| if i < words { self.0[i] } else { old.0[i] }))
+        let mut merged = old;
+        merged.0[..w.bytes()].copy_from_slice(&self.0[..w.bytes()]);
+        merged
     }
 }
 

@@ -100,12 +100,12 @@ impl Mxcsr {
         mut f: impl FnMut(usize, &mut Env) -> T,
     ) -> Result<V, SimdException> {
         let mut env = self.env();
-        let mut all = T::split(a);
-        for (i, element) in all.as_mut()[..n].iter_mut().enumerate() {
-            *element = f(i, &mut env);
+        let mut result = a;
+        for i in 0..n {
+            T::set(&mut result, i, f(i, &mut env));
         }
         self.accrue(env.flags)?;
-        Ok(T::join(all))
+        Ok(result)
     }
 }
 

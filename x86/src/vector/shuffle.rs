@@ -66,7 +66,7 @@ pub fn punpckh<T: Lane>(w: Width, a: V, b: V) -> V {
 
 /// MOVHLPS: the high half of `b` below the high half of `a`.
 pub fn movhlps(a: V, b: V) -> V {
-    V([b.0[1], a.0[1], 0, 0])
+    a.with(0, b.get::<u64>(1))
 }
 
 /// PSHUFB: bit 7 of a control byte clears, its low bits choose within the block.

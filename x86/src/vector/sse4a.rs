@@ -10,12 +10,12 @@ fn mask(length: u8) -> u64 {
 /// EXTRQ: of the low quadword, `length` bits from number `index` on. Both are taken modulo 64; a length of 0 is 64. The
 /// register form has them in bits 5:0 and 13:8 of its second operand. The high quadword is undefined; here it is unchanged.
 pub fn extrq(a: V, length: u8, index: u8) -> V {
-    V([a.0[0] >> (index & 63) & mask(length & 63), a.0[1], 0, 0])
+    a.with(0, a.mmx() >> (index & 63) & mask(length & 63))
 }
 
 /// INSERTQ: the low `length` bits of `b` at number `index` of `a`. The register form has them in bits 69:64 and 77:72 of its
 /// second operand. The high quadword is undefined; here it is unchanged.
 pub fn insertq(a: V, b: V, length: u8, index: u8) -> V {
     let (mask, index) = (mask(length & 63), index & 63);
-    V([a.0[0] & !(mask << index) | (b.0[0] & mask) << index, a.0[1], 0, 0])
+    a.with(0, a.mmx() & !(mask << index) | (b.mmx() & mask) << index)
 }

@@ -86,9 +86,9 @@ fn bit_fields() {
         let (d, value) = (random.integers(), random.integers());
         let (length, index) = fields(random.word());
         let control = u64::from(length) | u64::from(index) << 8;
-        let x = In { d, a: d, b: x86::vector::V([control, 0, 0, 0]), c: d, rax: 0, rdx: 0, mxcsr: 0x1f80 };
-        assert_eq!(extract(&x).v.0[0], extrq(d, length, index).0[0]);
-        let x = In { b: x86::vector::V([value.0[0], control, 0, 0]), ..x };
-        assert_eq!(insert(&x).v.0[0], insertq(d, value, length, index).0[0]);
+        let x = In { d, a: d, b: x86::vector::V::from_mmx(control), c: d, rax: 0, rdx: 0, mxcsr: 0x1f80 };
+        assert_eq!(extract(&x).v.mmx(), extrq(d, length, index).mmx());
+        let x = In { b: x86::vector::V::from_words([value.mmx(), control, 0, 0]), ..x };
+        assert_eq!(insert(&x).v.mmx(), insertq(d, value, length, index).mmx());
     }
 }

@@ -77,7 +77,7 @@ fn input(random: &mut Random, of: Of, masked: bool) -> In {
 /// Tries an instruction with all exceptions masked, and then with some that are not.
 fn compare(insn: &str, bits: u32, of: Of, cases: u32, host: fn(&In) -> Out, f: impl Fn(&In, &mut Mxcsr) -> Result) {
     let mut random = Random::new(insn);
-    let mask = |v: V| V(core::array::from_fn(|i| if 64 * (i as u32) < bits { v.0[i] } else { 0 }));
+    let mask = |v: V| V::build(|i| if 64 * (i as u32) < bits { v.get::<u64>(i) } else { 0 });
     for _ in 0..cases {
         let x = input(&mut random, of, true);
         let mut mxcsr = Mxcsr(x.mxcsr as u32);

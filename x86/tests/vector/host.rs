@@ -144,7 +144,7 @@ macro_rules! host_has {
 /// Tries integer operands of all kinds.
 pub fn compare(insn: &str, bits: u32, cases: u32, host: fn(&In) -> Out, f: impl Fn(&In) -> V) {
     let mut random = Random::new(insn);
-    let mask = |v: V| V(core::array::from_fn(|i| if 64 * (i as u32) < bits { v.0[i] } else { 0 }));
+    let mask = |v: V| V::build(|i| if 64 * (i as u32) < bits { v.get::<u64>(i) } else { 0 });
     for _ in 0..cases {
         let x = In {
             d: random.integers(),
@@ -191,7 +191,7 @@ impl Random {
             1 => self.elements::<u16>(),
             2 => self.elements::<u32>(),
             3 => self.elements::<u64>(),
-            _ => V(core::array::from_fn(|_| self.word())),
+            _ => V::build(|_| self.word()),
         }
     }
 

@@ -76,7 +76,7 @@ fn shifts() {
         return;
     }
     // The count operand's low 64 bits are often large; make them small half of the time.
-    let count = |x: &In| x.b.0[0];
+    let count = |x: &In| x.b.mmx();
     macro_rules! shifts {
         ($($insn:literal $f:ident $t:ty;)*) => { $(
             check!(256, concat!("v", $insn, " ymm0, ymm1, xmm2"), |x: &In| $f::<$t>(x.a, count(x)));
@@ -101,7 +101,7 @@ fn shifts() {
 fn sparse(random: &mut Random) -> V {
     let mask = random.word();
     let v = random.integers();
-    V(core::array::from_fn(|i| if mask >> i & 1 != 0 { v.0[i] } else { 0 }))
+    V::build(|i| if mask >> i & 1 != 0 { v.get::<u64>(i) } else { 0 })
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn blends_and_insertions() {
         mmx,
         "movd eax, mm2
                      pinsrw mm0, eax, {imm}",
-        |x: &In, imm| pinsr(Width::Mmx, x.d, x.b.0[0] as u16, imm)
+        |x: &In, imm| pinsr(Width::Mmx, x.d, x.b.mmx() as u16, imm)
     );
     check_imm!(
         mmx,
