@@ -5,6 +5,7 @@
 //! is ([`Pins`]).
 
 pub mod pic;
+pub mod pit;
 
 use emu_core::bus::{Bus, Space};
 use emu_core::device::{Access, Device, DeviceId};
