@@ -6,6 +6,7 @@
 
 pub mod pic;
 pub mod pit;
+pub mod rtc;
 
 use emu_core::bus::{Bus, Space};
 use emu_core::device::{Access, Device, DeviceId};
