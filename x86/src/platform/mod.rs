@@ -9,6 +9,8 @@ pub mod ioapic;
 pub mod msi;
 pub mod pic;
 pub mod pit;
+pub mod pm;
+pub mod reset;
 pub mod rtc;
 
 use emu_core::bus::{Bus, Space};
