@@ -5,6 +5,7 @@
 //! is ([`Pins`]).
 
 pub mod hpet;
+pub mod i8042;
 pub mod ioapic;
 pub mod msi;
 pub mod pic;
