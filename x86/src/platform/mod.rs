@@ -4,6 +4,7 @@
 //! takes several wires at one pin: input `pin + 256 * k` is wire `k` of that pin, and the pin is high while any of its wires
 //! is ([`Pins`]).
 
+pub mod debug;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;
