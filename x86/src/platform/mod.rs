@@ -10,6 +10,7 @@ pub mod hpet;
 pub mod i8042;
 pub mod ioapic;
 pub mod msi;
+pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod pm;
