@@ -58,22 +58,37 @@ struct State {
     pins: Pins,
 }
 
-/// The controller. Inputs 0 to 23 are its pins (see [`Pins`]).
+/// What a pin's level has to do with the polarity that its entry is programmed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polarity {
+    /// Nothing: a high wire asks, whatever the entry says. Software that was written for QEMU and KVM, which do this, may
+    /// rely on it.
+    Ignored,
+    /// As in a real machine: the pins of these bits are low while their wires ask (PCI's INTx# are), and an entry of
+    /// the wrong polarity asks while nobody does.
+    Wired {
+        /// A bit for each pin.
+        active_low: u32,
+    },
+}
+
+/// The controller. Inputs 0 to 23 are its pins (see [`Pins`]); a high input is a wire that asks.
 pub struct IoApic {
     id: u8,
+    polarity: Polarity,
     state: State,
 }
 
 impl IoApic {
     /// An I/O APIC at reset, with this ID (0 to 15).
-    pub fn new(id: u8) -> Self {
+    pub fn new(id: u8, polarity: Polarity) -> Self {
         let state = State {
             select: 0,
             id: u32::from(id) << 24 & ID_BITS,
             entries: [entry::MASKED; PINS],
             pins: Pins::new(PINS),
         };
-        IoApic { id, state }
+        IoApic { id, polarity, state }
     }
 
     /// A local APIC has ended the level-triggered interrupt of this vector.
@@ -89,7 +104,14 @@ impl IoApic {
 
     /// "Interrupt Input Pin Polarity".
     fn is_active(&self, pin: usize) -> bool {
-        self.state.pins.level(pin) != (self.state.entries[pin] & entry::POLARITY_LOW != 0)
+        let asks = self.state.pins.level(pin);
+        match self.polarity {
+            Polarity::Ignored => asks,
+            Polarity::Wired { active_low } => {
+                let high = asks != (active_low & 1 << pin != 0);
+                high != (self.state.entries[pin] & entry::POLARITY_LOW != 0)
+            }
+        }
     }
 
     /// Sends a level-triggered interrupt that asks and is not being served.
@@ -192,7 +214,7 @@ impl Device for IoApic {
     }
 
     fn reset(&mut self) {
-        *self = IoApic::new(self.id);
+        *self = IoApic::new(self.id, self.polarity);
     }
 
     device_state!(state);
@@ -208,7 +230,7 @@ mod tests {
     struct Rig(IoApic, Bench);
     impl Rig {
         fn new() -> Self {
-            Rig(IoApic::new(2), Bench::default())
+            Rig(IoApic::new(2, Polarity::Wired { active_low: 0 }), Bench::default())
         }
         fn r(&mut self, register: u8) -> u32 {
             self.1.write(&mut self.0, IOREGSEL, 4, register.into());
@@ -297,6 +319,25 @@ mod tests {
         assert_eq!(a.sent(), []);
         a.pin(16, false);
         assert_eq!(a.sent().len(), 1, "active low");
+    }
+
+    #[test]
+    fn polarity() {
+        // (polarity, entry, whether it asks with a low input and with a high one)
+        for (polarity, entry, low, high) in [
+            (Polarity::Ignored, 0x8040, false, true),
+            (Polarity::Ignored, 0xa040, false, true),
+            (Polarity::Wired { active_low: 1 << 16 }, 0xa040, false, true),
+            (Polarity::Wired { active_low: 1 << 16 }, 0x8040, true, false),
+            (Polarity::Wired { active_low: 0 }, 0xa040, true, false),
+        ] {
+            for (level, asks) in [(false, low), (true, high)] {
+                let mut a = Rig(IoApic::new(0, polarity), Bench::default());
+                a.pin(16, level);
+                a.w(0x30, entry);
+                assert_eq!(a.sent().len(), usize::from(asks), "{polarity:?} {entry:#x} {level}");
+            }
+        }
     }
 
     #[test]
