@@ -17,6 +17,7 @@ pub mod chipset;
 pub mod config;
 pub mod edu;
 pub mod message;
+pub mod virtio;
 
 use emu_core::bus::{Bus, Space};
 use emu_core::device::{Access, Device, DeviceCx, DeviceId};
