@@ -51,7 +51,7 @@ impl ResetControl {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
     value: u8,
     /// The keyboard controller lets address line 20 through.
@@ -60,7 +60,14 @@ struct State {
     line: bool,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        State { value: 0, keyboard: true, line: true }
+    }
+}
+
 /// Port 92h. Input 0 is the keyboard controller's A20, which is ORed with the port's own; the outputs are [`A20`] and [`INIT`].
+/// At power-on address line 20 is let through, by the keyboard controller alone.
 #[derive(Default)]
 pub struct Port92 {
     state: State,
@@ -177,6 +184,8 @@ mod tests {
     #[test]
     fn port_92() {
         let (mut b, mut p) = (Bench::default(), Port92::default());
+        p.input(0, false, &mut b.cx());
+        assert_eq!(b.take_signals(), [Signal::Line { line: A20, level: false }]);
         b.write(&mut p, 0, 1, 0xfe);
         assert_eq!((b.read(&mut p, 0, 1), b.last_level(A20)), (2, Some(true)));
         b.take_signals();
