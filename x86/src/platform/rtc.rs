@@ -379,7 +379,7 @@ impl Rtc {
         None
     }
 
-    /// After a byte of the calendar, of the alarm or a mode has changed.
+    /// After a byte of the calendar, of the alarm or a mode has changed, or the calendar has begun to run.
     fn plan_alarm(&mut self) {
         self.state.alarm_at = self.seconds_to_alarm().map(|n| self.state.updates.saturating_add(n));
     }
@@ -393,12 +393,8 @@ impl Rtc {
         self.state.periods = periods;
         let updates = self.updates_at(now);
         let new = updates.saturating_sub(self.state.updates);
-        let last = std::mem::replace(&mut self.state.updates, updates);
+        self.state.updates = updates;
         if new == 0 || !self.is_running() {
-            if new != 0 {
-                // The calendar stands: so does the way to the alarm.
-                self.state.alarm_at = self.state.alarm_at.map(|at| at.saturating_add(updates - last));
-            }
             return;
         }
         self.set_calendar(self.calendar().plus(new));
@@ -462,9 +458,8 @@ impl Rtc {
         self.state.ram[address::A] = value & !a::UIP;
         if !ran && self.divider_runs() {
             self.state.phase = (SECOND - now % SECOND) % SECOND;
-            let (updates, last) = (self.updates_at(now), self.state.updates);
-            self.state.alarm_at = self.state.alarm_at.map(|at| updates.saturating_add(at.saturating_sub(last)));
-            self.state.updates = updates;
+            self.state.updates = self.updates_at(now);
+            self.plan_alarm();
         }
         self.state.periods = self.periods_at(now);
     }
@@ -731,6 +726,24 @@ mod tests {
             c.go(1);
             assert!(c.line());
             assert_eq!(c.r(C) & (c::IRQF | c::AF), c::IRQF | c::AF);
+        }
+    }
+
+    #[test]
+    fn an_alarm_waits_while_the_calendar_stands() {
+        for (stop, go) in [((A, 0x76), (A, 0x26)), ((B, b::SET | b::H24 | b::AIE), (B, b::H24 | b::AIE))] {
+            let mut c = Rig::new(0);
+            c.w(SECONDS_ALARM, 3);
+            c.w(B, b::H24 | b::AIE);
+            c.go(1_600 * MS);
+            c.w(stop.0, stop.1);
+            c.go(10_300 * MS);
+            assert_eq!((c.r(C) & c::AF, c.0.wakes_at()), (0, None));
+            c.w(go.0, go.1);
+            let until = if stop.0 == A { 1_500 } else { 1_100 };
+            assert_eq!(c.0.wakes_at(), Some(c.1.now + until * MS));
+            c.go(until * MS);
+            assert_eq!((c.r(C) & c::AF, c.r(SECONDS)), (c::AF, 3));
         }
     }
 
