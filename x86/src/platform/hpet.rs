@@ -55,7 +55,8 @@ mod timer {
     pub const FSB_EN: u64 = 1 << 14;
     pub const FSB_CAP: u64 = 1 << 15;
     pub const ROUTE_SHIFT: u32 = 9;
-    pub const WRITABLE: u64 = INT_TYPE | INT_ENB | TYPE | VAL_SET | MODE_32 | 0x1f << ROUTE_SHIFT | FSB_EN;
+    pub const ROUTE: u64 = 0x1f << ROUTE_SHIFT;
+    pub const WRITABLE: u64 = INT_TYPE | INT_ENB | TYPE | VAL_SET | MODE_32 | ROUTE | FSB_EN;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,7 +230,7 @@ impl Hpet {
             TIMERS.. => match s.timers.get(((at - TIMERS) / TIMER_SIZE) as usize) {
                 None => 0,
                 Some(t) => match at % TIMER_SIZE {
-                    TIMER_CONFIGURATION => t.configuration,
+                    TIMER_CONFIGURATION => t.configuration & !timer::VAL_SET, // it is for writing
                     TIMER_COMPARATOR => t.comparator,
                     TIMER_FSB_ROUTE => t.fsb_route,
                     _ => 0,
@@ -269,7 +270,12 @@ impl Hpet {
 fn write_timer(t: &mut Timer, at: u64, merge: impl Fn(u64) -> u64) {
     match at {
         TIMER_CONFIGURATION => {
-            t.configuration = t.configuration & !timer::WRITABLE | merge(t.configuration) & timer::WRITABLE;
+            let mut value = t.configuration & !timer::WRITABLE | merge(t.configuration) & timer::WRITABLE;
+            // "Tn_INT_ROUTE_CNF": an input that there is no way to does not read back.
+            if value >> 32 & 1 << (value >> timer::ROUTE_SHIFT & 0x1f) == 0 {
+                value = value & !timer::ROUTE | t.configuration & timer::ROUTE;
+            }
+            t.configuration = value;
             if t.has(timer::MODE_32) {
                 t.comparator &= 0xffff_ffff;
                 t.period &= 0xffff_ffff;
@@ -387,7 +393,11 @@ mod tests {
         assert_eq!((h.r(at(0, 0)), h.r(at(2, 8)), h.r(at(3, 0))), (0x00f0_0804_0000_8030, u64::MAX, 0));
         h.w(0x10, u64::MAX);
         h.w(at(0, 0), u64::MAX);
-        assert_eq!((h.r(0x10), h.r(at(0, 0))), (3, 0x00f0_0804_0000_ff7e));
+        assert_eq!((h.r(0x10), h.r(at(0, 0))), (3, 0x00f0_0804_0000_c13e));
+        for (route, reads) in [(20, 20), (3, 20), (2, 2), (31, 2)] {
+            h.w(at(0, 0), route << 9);
+            assert_eq!(h.r(at(0, 0)) >> 9 & 0x1f, reads);
+        }
         h.w(0, 0);
         h.w(8, 1);
         assert_eq!((h.r(8), h.r(0x18), h.1.read(&mut h.0, 3, 2)), (0, 0, 0x8080));
@@ -431,10 +441,10 @@ mod tests {
         assert_eq!(h.lines(), [(20, false), (20, true)], "an edge each time");
         h.w(at(0, 0), ROUTE_20);
         assert_eq!(h.lines(), [(20, false)]);
-        h.w(at(0, 0), 3 << 9 | timer::INT_ENB);
-        h.w(at(0, 8), 100);
+        h.w(at(1, 0), timer::INT_ENB);
+        h.w(at(1, 8), 100);
         h.go(40);
-        assert_eq!(h.lines(), [], "there is no way to input 3");
+        assert_eq!(h.lines(), [], "there is no way to input 0");
     }
 
     #[test]
