@@ -3,6 +3,27 @@
 //! A chip names the ports that a PC has it at as a table `PORTS`; [`add_at_ports`] puts it there. An interrupt controller
 //! takes several wires at one pin: input `pin + 256 * k` is wire `k` of that pin, and the pin is high while any of its wires
 //! is ([`Pins`]).
+//!
+//! # Wires
+//!
+//! | from | to |
+//! |---|---|
+//! | [`pic`] 0 (INTR) | the processor, which reads the vector at [`pic::INTA`]; LINT0 of its local APIC |
+//! | [`pit`] 0 | [`hpet`] input 0 |
+//! | [`rtc`] 0 | [`hpet`] input 1 |
+//! | [`rtc`] 1 (NMI masked) | whatever lets NMI through |
+//! | [`hpet`] `IRQ0`, `IRQ8` | [`pic`] 0 and 8, [`ioapic`] 2 and 8 |
+//! | [`hpet`] n below 32 | [`ioapic`] n |
+//! | [`i8042`] `IRQ1`, `IRQ12` | [`pic`] and [`ioapic`] 1, 12 |
+//! | [`i8042`] `A20` | [`reset::Port92`] input 0, whose `A20` is the processor's; both are high at power-on |
+//! | `INIT` of [`i8042`], [`reset::Port92`], [`pci`] | all processors, or [`reset::ResetOnInit`] without firmware |
+//! | [`pci`] 0 to 15 | [`pic`], a wire of its own (256 + n); with a PIIX3 also [`ioapic`] |
+//! | [`pci`] 16 to 23 | with an ICH9: [`ioapic`], a wire of its own |
+//! | [`pci`] `SCI` | [`pic`] and [`ioapic`] 9, a wire of its own |
+//! | [`pci`] `SMI` | all processors |
+//! | MSIs of all, [`ioapic`] included | by the bus to [`msi::MsiWindow`], and by it to all local APICs |
+//!
+//! A local APIC that ends a level-triggered interrupt writes its vector to the EOI register of every [`ioapic`].
 
 pub mod debug;
 pub mod fw_cfg;
