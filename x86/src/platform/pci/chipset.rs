@@ -1,0 +1,377 @@
+//! Host bridges and their companions, with the registers that firmware and kernels look for:
+//! - the i440FX ("82441FX", Intel 290549-001), the PIIX3's ISA bridge ("82371SB", Intel 290550-002) and the PIIX4's power
+//!   management ("82371AB", Intel 290562-001);
+//! - the Q35 ("Intel 3 Series Express Chipset Family", 316966-002) and the ICH9's LPC bridge ("Intel I/O Controller Hub 9",
+//!   316972-004).
+//!
+//! The memory attributes (PAM), SMRAM control and the tops of memory are registers without effect: RAM below 1 MiB is RAM.
+
+use emu_core::bus::Space;
+use emu_core::device::{Access, DeviceCx};
+use emu_core::time::VirtualTime;
+use serde::{Deserialize, Serialize};
+
+use super::config::{Config, ConfigState, Window, header};
+use super::{Device, Function, SCI, SMI, Slot};
+use crate::platform::pm::{APM, Pm, PmConfig, SIZE as PM_SIZE};
+use crate::platform::{read_bytes, write_bytes};
+
+const INTEL: u16 = 0x8086;
+const HOST_BRIDGE: u32 = 0x06_0000;
+const ISA_BRIDGE: u32 = 0x06_0100;
+const OTHER_BRIDGE: u32 = 0x06_8000;
+const MULTI_FUNCTION: u32 = 0x80;
+/// "PIRQRC": not routed.
+const NOT_ROUTED: u8 = 0x80;
+
+/// Regions of functions here; their numbers are beyond those of base address registers.
+const REGION_PM: u8 = 6;
+const REGION_APM: u8 = 7;
+const REGION_RCRB: u8 = 8;
+
+/// Size in bytes of the ICH9's chipset configuration registers.
+const RCRB_SIZE: u64 = 0x4000;
+/// "DxxIP": offsets of the interrupt route registers of devices 25 to 31.
+const ROUTES: [usize; 7] = [0x3150, 0x314c, 0x3148, 0x3146, 0x3144, 0x3142, 0x3140];
+
+/// A pair of chips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Chipset {
+    /// i440FX and PIIX3, with the power management of the PIIX4.
+    I440Fx,
+    /// Q35 and ICH9.
+    Q35,
+}
+
+impl Chipset {
+    /// The functions that are part of it.
+    pub(super) fn functions(self) -> Vec<(Slot, Box<dyn Function>)> {
+        let at = |device, function| Slot { device, function };
+        match self {
+            Chipset::I440Fx => vec![
+                (at(0, 0), Box::new(Registers::i440fx())),
+                (at(1, 0), Box::new(Registers::piix3())),
+                (at(1, 3), Box::new(PowerManagement::piix4())),
+            ],
+            Chipset::Q35 => {
+                vec![(at(0, 0), Box::new(Registers::q35())), (at(31, 0), Box::new(PowerManagement::ich9()))]
+            }
+        }
+    }
+
+    pub(super) fn isa_bridge(self) -> Slot {
+        match self {
+            Chipset::I440Fx => Slot::device(1),
+            Chipset::Q35 => Slot::device(31),
+        }
+    }
+
+    /// "PCIEXBAR": base and size in bytes of the enhanced configuration mechanism.
+    pub(super) fn enhanced(self, bridge: &Config) -> Option<(u64, u64)> {
+        if self != Chipset::Q35 {
+            return None;
+        }
+        let low = bridge.get(0x60, 4);
+        let size = match low >> 1 & 3 {
+            0 => 256 << 20,
+            1 => 128 << 20,
+            2 => 64 << 20,
+            _ => return None, // reserved
+        };
+        let base = (u64::from(bridge.get(0x64, 4)) << 32 | u64::from(low)) & !(size - 1);
+        (low & 1 != 0).then_some((base, size))
+    }
+
+    /// The PIRQ (0 is PIRQA#) that a device's pin (0 is INTA#) is wired to: turned by one from device to device. Devices 25
+    /// to 31 of the ICH9 have routes at reset only, see "DxxIR".
+    pub(super) fn pirq(self, slot: Slot, pin: u8) -> u8 {
+        match self {
+            Chipset::I440Fx => (slot.device.wrapping_sub(1).wrapping_add(pin)) & 3,
+            Chipset::Q35 if slot.device >= 25 => pin & 3,
+            Chipset::Q35 => 4 + ((slot.device + pin) & 3),
+        }
+    }
+
+    /// "PIRQRC[A:D]": the IRQ that a PIRQ is routed to.
+    pub(super) fn route(self, bridge: &Config, pirq: u8) -> Option<u8> {
+        let at = match (self, pirq) {
+            (_, 0..4) => 0x60 + usize::from(pirq),
+            (Chipset::Q35, _) => 0x68 + usize::from(pirq - 4),
+            (Chipset::I440Fx, _) => return None,
+        };
+        let register = bridge.read(at);
+        let irq = register & 0xf;
+        (register & NOT_ROUTED == 0 && !matches!(irq, 0..=2 | 8 | 13)).then_some(irq)
+    }
+}
+
+/// A function that is registers in configuration space and nothing else.
+struct Registers {
+    name: &'static str,
+    config: Config,
+    /// "SMRAM": the control register. When D_LCK in it is set, it and D_OPEN can no longer be changed.
+    smram: Option<usize>,
+}
+
+const D_LCK: u8 = 0x10;
+const D_OPEN: u8 = 0x40;
+
+impl Registers {
+    /// PAM0 to PAM6 at 59h, SMRAM at 72h.
+    fn i440fx() -> Self {
+        let mut c = Config::new(INTEL, 0x1237, HOST_BRIDGE, 2);
+        c.set(header::COMMAND, 2, 6);
+        c.set(header::STATUS, 2, 0x0280);
+        for at in (0x50..0x58).chain(0x5a..0x70) {
+            c.allow(at, 1, 0xff);
+        }
+        c.allow(0x59, 1, 0xf0);
+        c.set(0x72, 1, 2);
+        c.allow(0x72, 1, 0x78);
+        Registers { name: "i440fx", config: c.seal(), smram: Some(0x72) }
+    }
+
+    /// "PIRQRC[A:D]" at 60h to 63h.
+    fn piix3() -> Self {
+        let mut c = Config::new(INTEL, 0x7000, ISA_BRIDGE, 0);
+        c.set(header::HEADER_TYPE, 1, MULTI_FUNCTION);
+        c.set(header::COMMAND, 2, 7);
+        c.set(header::STATUS, 2, 0x0200);
+        c.set(0x4c, 1, 0x4d);
+        c.allow(0x4c, 1, 0xff);
+        c.set(0x4e, 2, 3);
+        c.allow(0x4e, 2, 0x07ff);
+        c.set(0x60, 4, 0x8080_8080);
+        c.allow(0x60, 4, 0x8f8f_8f8f);
+        c.set(0x69, 1, 2);
+        c.allow(0x69, 1, 0xfe);
+        c.allow(0x82, 1, 0x0f);
+        Registers { name: "piix3", config: c.seal(), smram: None }
+    }
+
+    /// PCIEXBAR at 60h, PAM0 to PAM6 at 90h, SMRAM at 9Dh, TOLUD at B0h.
+    fn q35() -> Self {
+        let mut c = Config::new(INTEL, 0x29c0, HOST_BRIDGE, 0);
+        c.set(header::COMMAND, 2, 6);
+        c.set(header::STATUS, 2, 0x0080);
+        for at in [0x40, 0x48, 0x68] {
+            c.allow(at, 4, 0xffff_c001); // EPBAR, MCHBAR, DMIBAR
+            c.allow(at + 4, 4, 0xf);
+        }
+        c.allow(0x60, 4, 0xfc00_0007);
+        c.allow(0x64, 4, 0xf);
+        c.allow(0x90, 1, 0x30);
+        for at in 0x91..0x97 {
+            c.allow(at, 1, 0x33);
+        }
+        c.set(0x9d, 1, 2);
+        c.allow(0x9d, 1, 0x78);
+        c.set(0x9e, 1, 0x38);
+        c.allow(0x9e, 1, 0x87);
+        c.allow(0xa0, 2, 0x3ff);
+        c.allow(0xa2, 2, 0xffff);
+        c.allow(0xb0, 2, 0xfff0);
+        Registers { name: "q35", config: c.seal(), smram: Some(0x9d) }
+    }
+}
+
+impl Function for Registers {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    fn write_config(&mut self, at: usize, value: u8, _: &mut DeviceCx) {
+        if Some(at) != self.smram {
+            return self.config.write(at, value);
+        }
+        if self.config.read(at) & D_LCK == 0 {
+            self.config.write(at, if value & D_LCK != 0 { value & !D_OPEN } else { value });
+        }
+    }
+
+    fn reset(&mut self) {
+        self.config.reset();
+    }
+
+    fn save(&self) -> Vec<u8> {
+        emu_core::to_bytes(&self.config.state())
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.config.set_state(emu_core::from_bytes(bytes)?)
+    }
+}
+
+/// The function that power management belongs to, with its block of ports where PMBASE says; and the whole LPC bridge of the
+/// ICH9, with the memory at RCBA. Inputs of the bus are those of [`Pm`].
+struct PowerManagement {
+    chipset: Chipset,
+    config: Config,
+    pm: Pm,
+    /// The chipset configuration registers: storage.
+    rcrb: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PmState {
+    config: ConfigState,
+    pm: Vec<u8>,
+    rcrb: Vec<u8>,
+}
+
+impl PowerManagement {
+    /// PMBASE at 40h, enabled by bit 0 of PMREGMISC at 80h. The SCI is IRQ9.
+    fn piix4() -> Self {
+        let mut c = Config::new(INTEL, 0x7113, OTHER_BRIDGE, 3);
+        c.set(header::STATUS, 2, 0x0280);
+        c.set(header::INTERRUPT_LINE, 2, 0x0109);
+        c.set(0x40, 4, 1);
+        c.allow(0x40, 4, 0xffc0);
+        c.allow(0x58, 4, u32::MAX);
+        c.allow(0x5c, 4, u32::MAX);
+        c.allow(0x80, 1, 1);
+        c.set(0x90, 4, 1);
+        c.allow(0x90, 4, 0xfff0);
+        c.allow(0xd2, 1, 0x0f);
+        let pm = Pm::new(PmConfig { lines: (SCI, SMI), ..PmConfig::PIIX4 });
+        PowerManagement { chipset: Chipset::I440Fx, config: c.seal(), pm, rcrb: Vec::new() }
+    }
+
+    /// PMBASE at 40h, ACPI_CNTL at 44h, PIRQ routes at 60h and 68h, RCBA at F0h.
+    fn ich9() -> Self {
+        let mut c = Config::new(INTEL, 0x2918, ISA_BRIDGE, 2);
+        c.set(header::HEADER_TYPE, 1, MULTI_FUNCTION);
+        c.set(header::COMMAND, 2, 7);
+        c.set(header::STATUS, 2, 0x0200);
+        c.set(0x40, 4, 1);
+        c.allow(0x40, 4, 0xff80);
+        c.allow(0x44, 1, 0x87);
+        c.set(0x48, 4, 1);
+        c.allow(0x48, 4, 0xffc0);
+        c.allow(0x4c, 1, 0x11);
+        for at in [0x60, 0x68] {
+            c.set(at, 4, 0x8080_8080);
+            c.allow(at, 4, 0x8f8f_8f8f);
+        }
+        c.set(0x64, 1, 0x10);
+        c.allow(0x64, 1, 0xd3);
+        for at in (0x80..0x98).chain(0xa0..0xb0) {
+            c.allow(at, 1, 0xff);
+        }
+        c.allow(0xdc, 1, 0xff);
+        c.allow(0xf0, 4, 0xffff_c001);
+        let pm = Pm::new(PmConfig { lines: (SCI, SMI), ..PmConfig::ICH9 });
+        PowerManagement { chipset: Chipset::Q35, config: c.seal(), pm, rcrb: rcrb_at_reset() }
+    }
+
+    fn pm_is_enabled(&self) -> bool {
+        match self.chipset {
+            Chipset::I440Fx => self.config.read(0x80) & 1 != 0,
+            Chipset::Q35 => self.config.read(0x44) & 0x80 != 0,
+        }
+    }
+}
+
+/// Devices 25 to 31 have PIRQA# to PIRQD# at their pins INTA# to INTD#.
+fn rcrb_at_reset() -> Vec<u8> {
+    let mut bytes = vec![0; RCRB_SIZE as usize];
+    for at in ROUTES {
+        bytes[at..at + 2].copy_from_slice(&0x3210u16.to_le_bytes());
+    }
+    bytes
+}
+
+impl Function for PowerManagement {
+    fn name(&self) -> &'static str {
+        match self.chipset {
+            Chipset::I440Fx => "piix4-pm",
+            Chipset::Q35 => "ich9-lpc",
+        }
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    fn windows(&self) -> Vec<Window> {
+        let mut windows = vec![Window { space: Space::Port, base: 0xb2, size: 2, region: REGION_APM }];
+        let base = u64::from(self.config.get(0x40, 2)) & !0x3f;
+        if self.pm_is_enabled() && base != 0 {
+            let size = if self.chipset == Chipset::Q35 { PM_SIZE } else { 0x40 };
+            windows.push(Window { space: Space::Port, base, size, region: REGION_PM });
+        }
+        let rcba = self.config.get(0xf0, 4);
+        if self.chipset == Chipset::Q35 && rcba & 1 != 0 {
+            let base = u64::from(rcba & 0xffff_c000);
+            windows.push(Window { space: Space::Memory, base, size: RCRB_SIZE, region: REGION_RCRB });
+        }
+        windows
+    }
+
+    fn read(&mut self, region: u8, access: Access, cx: &mut DeviceCx) -> u64 {
+        match region {
+            REGION_PM => self.pm.read(access, cx),
+            REGION_APM => self.pm.read(Access { offset: APM + access.offset, ..access }, cx),
+            _ => read_bytes(access, |at| self.rcrb.get(at as usize).copied().unwrap_or(0)),
+        }
+    }
+
+    fn write(&mut self, region: u8, access: Access, value: u64, cx: &mut DeviceCx) {
+        match region {
+            REGION_PM => self.pm.write(access, value, cx),
+            REGION_APM => self.pm.write(Access { offset: APM + access.offset, ..access }, value, cx),
+            _ => write_bytes(access, value, |at, byte| {
+                if let Some(register) = self.rcrb.get_mut(at as usize) {
+                    *register = byte;
+                }
+            }),
+        }
+    }
+
+    fn input(&mut self, line: u32, level: bool, cx: &mut DeviceCx) {
+        self.pm.input(line, level, cx);
+    }
+
+    fn tick(&mut self, cx: &mut DeviceCx) {
+        self.pm.tick(cx);
+    }
+
+    fn wakes_at(&self) -> Option<VirtualTime> {
+        self.pm.wakes_at()
+    }
+
+    fn reset(&mut self) {
+        self.config.reset();
+        self.pm.reset();
+        if self.chipset == Chipset::Q35 {
+            self.rcrb = rcrb_at_reset();
+        }
+    }
+
+    fn save(&self) -> Vec<u8> {
+        emu_core::to_bytes(&PmState { config: self.config.state(), pm: self.pm.save(), rcrb: self.rcrb.clone() })
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let state: PmState = emu_core::from_bytes(bytes)?;
+        if state.rcrb.len() != self.rcrb.len() {
+            return Err("its configuration registers have another size".into());
+        }
+        self.pm.restore(&state.pm)?;
+        self.config.set_state(state.config)?;
+        self.rcrb = state.rcrb;
+        Ok(())
+    }
+}

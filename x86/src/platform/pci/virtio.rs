@@ -1,0 +1,704 @@
+//! The PCI transport of virtio devices, modern interface ("Virtual I/O Device (VIRTIO) Version 1.2", "Virtio Over PCI Bus").
+//!
+//! BAR 0 has the common configuration, ISR, device configuration and notifications; BAR 2 the MSI-X table, with a vector for
+//! each queue and one for the configuration. There is no legacy interface.
+
+use emu_core::device::{Access, DeviceCx};
+use emu_core::devices::virtio::queue::{Broken, Queue};
+use emu_core::devices::virtio::{Backend, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
+use emu_core::time::VirtualTime;
+use serde::{Deserialize, Serialize};
+
+use super::Function;
+use super::config::{Bar, Config, ConfigState, command, header};
+use super::message::{MsiX, MsiXState};
+use crate::platform::{low_bytes, read_bytes, write_bytes};
+
+const VENDOR: u16 = 0x1af4;
+/// "PCI Device Discovery": device IDs begin here.
+const DEVICE: u16 = 0x1040;
+
+// BAR 0. Each structure has a page.
+const BAR: u8 = 0;
+const BAR_SIZE: u64 = 0x4000;
+const COMMON: u64 = 0x0000;
+const ISR: u64 = 0x1000;
+const DEVICE_CONFIG: u64 = 0x2000;
+const NOTIFY: u64 = 0x3000;
+const PAGE: u64 = 0x1000;
+/// "notify_off_multiplier".
+const NOTIFY_MULTIPLIER: u64 = 4;
+const MSIX_BAR: u8 = 2;
+
+/// "Virtio Structure PCI Capabilities".
+mod capability {
+    pub const ID: u8 = 0x09;
+    pub const COMMON: u32 = 1;
+    pub const NOTIFY: u32 = 2;
+    pub const ISR: u32 = 3;
+    pub const DEVICE: u32 = 4;
+    pub const PCI: u32 = 5;
+    // Offsets of its fields.
+    pub const LEN: usize = 2;
+    pub const TYPE: usize = 3;
+    pub const BAR: usize = 4;
+    pub const OFFSET: usize = 8;
+    pub const LENGTH: usize = 12;
+    /// Of notifications: the multiplier. Of PCI configuration access: the data.
+    pub const MORE: usize = 16;
+}
+
+/// "Common configuration structure layout".
+mod common {
+    pub const DEVICE_FEATURE_SELECT: u64 = 0x00;
+    pub const DEVICE_FEATURE: u64 = 0x04;
+    pub const DRIVER_FEATURE_SELECT: u64 = 0x08;
+    pub const DRIVER_FEATURE: u64 = 0x0c;
+    pub const CONFIG_MSIX_VECTOR: u64 = 0x10;
+    pub const NUM_QUEUES: u64 = 0x12;
+    pub const DEVICE_STATUS: u64 = 0x14;
+    pub const QUEUE_SELECT: u64 = 0x16;
+    pub const QUEUE_SIZE: u64 = 0x18;
+    pub const QUEUE_MSIX_VECTOR: u64 = 0x1a;
+    pub const QUEUE_ENABLE: u64 = 0x1c;
+    pub const QUEUE_NOTIFY_OFF: u64 = 0x1e;
+    pub const QUEUE_DESC: u64 = 0x20;
+    pub const QUEUE_DRIVER: u64 = 0x28;
+    pub const QUEUE_DEVICE: u64 = 0x30;
+    pub const END: u64 = 0x38;
+}
+
+/// "Device Status Field".
+mod status {
+    pub const DRIVER_OK: u8 = 4;
+    pub const FEATURES_OK: u8 = 8;
+    pub const NEEDS_RESET: u8 = 64;
+}
+
+/// ISR: a queue has used buffers.
+const ISR_QUEUE: u8 = 1;
+/// ISR: the device's configuration has changed.
+const ISR_CONFIG: u8 = 2;
+/// "VIRTIO_MSI_NO_VECTOR".
+const NO_VECTOR: u16 = 0xffff;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct State {
+    status: u8,
+    isr: u8,
+    device_feature_select: u32,
+    driver_feature_select: u32,
+    driver_features: u64,
+    queue_select: u16,
+    config_vector: u16,
+    queue_vectors: Vec<u16>,
+    queues: Vec<Queue>,
+}
+
+impl State {
+    /// "Device Initialization": queues have the largest size until the driver says otherwise.
+    fn new(sizes: &[u16]) -> Self {
+        State {
+            status: 0,
+            isr: 0,
+            device_feature_select: 0,
+            driver_feature_select: 0,
+            driver_features: 0,
+            queue_select: 0,
+            config_vector: NO_VECTOR,
+            queue_vectors: vec![NO_VECTOR; sizes.len()],
+            queues: sizes.iter().map(|size| queue_of(*size)).collect(),
+        }
+    }
+}
+
+fn queue_of(size: u16) -> Queue {
+    let mut queue = Queue::default();
+    queue.size = size;
+    queue
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    config: ConfigState,
+    msix: MsiXState,
+    state: State,
+    backend: Vec<u8>,
+}
+
+/// A virtio device in a PCI slot.
+pub struct VirtioPci {
+    backend: Box<dyn Backend>,
+    config: Config,
+    msix: MsiX,
+    /// Where the capability of PCI configuration access is.
+    window: usize,
+    /// The data field of that capability has been written.
+    window_written: bool,
+    state: State,
+}
+
+impl VirtioPci {
+    /// A function with a device behind it.
+    pub fn new(backend: Box<dyn Backend>) -> Self {
+        let id = backend.id();
+        let class = match id {
+            1 => 0x02_0000, // network
+            2 => 0x01_0000, // mass storage
+            3 => 0x07_8000, // communication
+            _ => 0x00_ff00,
+        };
+        let mut c = Config::new(VENDOR, DEVICE + id as u16, class, 1);
+        c.set(header::SUBSYSTEM, 4, u32::from(VENDOR) | 0x1100 << 16);
+        c.set(header::INTERRUPT_PIN, 1, 1);
+        c.add_bar(BAR.into(), Bar::Memory64(BAR_SIZE));
+        let queues = backend.queues();
+        let vectors = queues.len() as u16 + 1;
+        c.add_bar(MSIX_BAR.into(), Bar::Memory32(MsiX::size(vectors)));
+        let mut structure = |kind: u32, offset: u64, length: u64, more: bool| {
+            let size = capability::MORE + if more { 4 } else { 0 };
+            let at = c.add_capability(capability::ID, size);
+            c.set(at + capability::LEN, 1, size as u32);
+            c.set(at + capability::TYPE, 1, kind);
+            c.set(at + capability::BAR, 1, BAR.into());
+            c.set(at + capability::OFFSET, 4, offset as u32);
+            c.set(at + capability::LENGTH, 4, length as u32);
+            at
+        };
+        structure(capability::COMMON, COMMON, PAGE, false);
+        structure(capability::ISR, ISR, PAGE, false);
+        structure(capability::DEVICE, DEVICE_CONFIG, PAGE, false);
+        let notify = structure(capability::NOTIFY, NOTIFY, PAGE, true);
+        let window = structure(capability::PCI, 0, 0, true);
+        c.set(notify + capability::MORE, 4, NOTIFY_MULTIPLIER as u32);
+        c.allow(window + capability::BAR, 1, 0xff);
+        for field in [capability::OFFSET, capability::LENGTH, capability::MORE] {
+            c.allow(window + field, 4, u32::MAX);
+        }
+        let msix = MsiX::new(&mut c, MSIX_BAR, vectors);
+        let state = State::new(queues);
+        VirtioPci { backend, config: c.seal(), msix, window, window_written: false, state }
+    }
+
+    fn offered(&self) -> u64 {
+        self.backend.features() | F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1
+    }
+
+    /// Whether the driver runs the device, and it may reach memory.
+    fn runs(&self) -> bool {
+        let bits = self.state.status & (status::DRIVER_OK | status::FEATURES_OK | status::NEEDS_RESET);
+        bits == status::DRIVER_OK | status::FEATURES_OK && self.config.has(command::MASTER)
+    }
+
+    /// An interrupt by message, or by ISR and pin.
+    fn interrupt(&mut self, vector: u16, isr: u8, cx: &mut DeviceCx) {
+        if self.msix.is_enabled(&self.config) {
+            self.msix.send(&self.config, vector, cx);
+        } else {
+            self.state.isr |= isr;
+        }
+    }
+
+    /// After the backend has worked: interrupts, or DEVICE_NEEDS_RESET.
+    fn finish(&mut self, mut result: Result<(), Broken>, cx: &mut DeviceCx) {
+        for i in 0..self.state.queues.len() {
+            if result.is_err() {
+                break;
+            }
+            match self.state.queues[i].finish(cx.ram) {
+                Ok(true) => self.interrupt(self.state.queue_vectors[i], ISR_QUEUE, cx),
+                Ok(false) => {}
+                Err(broken) => result = Err(broken),
+            }
+        }
+        if result.is_err() {
+            self.state.status |= status::NEEDS_RESET;
+            self.interrupt(self.state.config_vector, ISR_CONFIG, cx);
+        }
+    }
+
+    fn notify(&mut self, queue: u64, cx: &mut DeviceCx) {
+        if self.runs() && queue < self.state.queues.len() as u64 {
+            let result = self.backend.notify(queue as usize, &mut self.state.queues, cx);
+            self.finish(result, cx);
+        }
+    }
+
+    /// "Device Initialization". Writing 0 resets. FEATURES_OK stays clear if the driver wants what was not offered.
+    fn write_status(&mut self, value: u8) {
+        if value == 0 {
+            self.backend.reset();
+            self.state = State::new(self.backend.queues());
+            return;
+        }
+        let mut status = value | self.state.status & status::NEEDS_RESET;
+        let features = self.state.driver_features;
+        if features & !self.offered() != 0 || features & F_VERSION_1 == 0 {
+            status &= !status::FEATURES_OK;
+        }
+        for q in &mut self.state.queues {
+            q.indirect = features & F_INDIRECT_DESC != 0;
+            q.event_idx = features & F_EVENT_IDX != 0;
+        }
+        self.state.status = status;
+    }
+
+    /// The common configuration, as bytes. Of a queue that there is not, all is 0.
+    fn common(&self) -> [u8; common::END as usize] {
+        let s = &self.state;
+        let mut bytes = [0; common::END as usize];
+        let mut put = |at: u64, size: usize, value: u64| {
+            bytes[at as usize..at as usize + size].copy_from_slice(&value.to_le_bytes()[..size]);
+        };
+        put(common::DEVICE_FEATURE_SELECT, 4, s.device_feature_select.into());
+        put(common::DEVICE_FEATURE, 4, half(self.offered(), s.device_feature_select));
+        put(common::DRIVER_FEATURE_SELECT, 4, s.driver_feature_select.into());
+        put(common::DRIVER_FEATURE, 4, half(s.driver_features, s.driver_feature_select));
+        put(common::CONFIG_MSIX_VECTOR, 2, s.config_vector.into());
+        put(common::NUM_QUEUES, 2, s.queues.len() as u64);
+        put(common::DEVICE_STATUS, 1, s.status.into());
+        put(common::QUEUE_SELECT, 2, s.queue_select.into());
+        if let Some(q) = s.queues.get(usize::from(s.queue_select)) {
+            put(common::QUEUE_SIZE, 2, q.size.into());
+            put(common::QUEUE_MSIX_VECTOR, 2, s.queue_vectors[usize::from(s.queue_select)].into());
+            put(common::QUEUE_ENABLE, 2, q.ready.into());
+            put(common::QUEUE_NOTIFY_OFF, 2, s.queue_select.into());
+            put(common::QUEUE_DESC, 8, q.descriptors);
+            put(common::QUEUE_DRIVER, 8, q.available);
+            put(common::QUEUE_DEVICE, 8, q.used);
+        }
+        bytes
+    }
+
+    /// A field is written whole, those of 64 bits also by halves; other writes are not for the device.
+    fn write_common(&mut self, access: Access, value: u64) {
+        let vector = if value < self.msix.vectors() as u64 { value as u16 } else { NO_VECTOR };
+        let select = usize::from(self.state.queue_select);
+        let s = &mut self.state;
+        match (access.offset, access.size) {
+            (common::DEVICE_FEATURE_SELECT, 4) => s.device_feature_select = value as u32,
+            (common::DRIVER_FEATURE_SELECT, 4) => s.driver_feature_select = value as u32,
+            (common::DRIVER_FEATURE, 4) if s.status & status::FEATURES_OK == 0 && s.driver_feature_select < 2 => {
+                let shift = 32 * s.driver_feature_select;
+                s.driver_features = s.driver_features & !(0xffff_ffff << shift) | value << shift;
+            }
+            (common::CONFIG_MSIX_VECTOR, 2) => s.config_vector = vector,
+            (common::DEVICE_STATUS, 1) => self.write_status(value as u8),
+            (common::QUEUE_SELECT, 2) => s.queue_select = value as u16,
+            (common::QUEUE_MSIX_VECTOR, 2) => {
+                if let Some(v) = s.queue_vectors.get_mut(select) {
+                    *v = vector;
+                }
+            }
+            (common::QUEUE_SIZE..common::END, _) => {
+                let max = self.backend.queues().get(select).copied().unwrap_or(0);
+                if let Some(q) = s.queues.get_mut(select).filter(|q| !q.ready) {
+                    set_up_queue(q, max, access, value);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Reading it acknowledges ("ISR status capability").
+    fn read_isr(&mut self) -> u8 {
+        std::mem::take(&mut self.state.isr)
+    }
+
+    fn read_bar(&mut self, access: Access) -> u64 {
+        match access.offset {
+            COMMON..ISR => {
+                let bytes = self.common();
+                read_bytes(access, |at| bytes.get(at as usize).copied().unwrap_or(0))
+            }
+            ISR => self.read_isr().into(),
+            DEVICE_CONFIG..NOTIFY => {
+                let mut bytes = [0; 8];
+                self.backend.read_config(access.offset - DEVICE_CONFIG, &mut bytes[..usize::from(access.size.min(8))]);
+                u64::from_le_bytes(bytes)
+            }
+            _ => 0,
+        }
+    }
+
+    fn write_bar(&mut self, access: Access, value: u64, cx: &mut DeviceCx) {
+        match access.offset {
+            COMMON..ISR => self.write_common(access, value),
+            NOTIFY.. => self.notify((access.offset - NOTIFY) / NOTIFY_MULTIPLIER, cx),
+            _ => {}
+        }
+    }
+
+    /// "PCI configuration access capability": the BAR and the access that its fields name. Others than those of 1, 2 or 4
+    /// bytes, aligned and within the BAR, are not for the device.
+    fn window_access(&self) -> Option<(u8, Access)> {
+        let field = |at: usize, size: usize| self.config.get(self.window + at, size);
+        let (bar, offset, length) =
+            (field(capability::BAR, 1) as u8, field(capability::OFFSET, 4), field(capability::LENGTH, 4));
+        let size = match bar {
+            BAR => BAR_SIZE,
+            MSIX_BAR => MsiX::size(self.msix.vectors() as u16),
+            _ => return None,
+        };
+        let fits = matches!(length, 1 | 2 | 4) && offset % length == 0 && u64::from(offset) + u64::from(length) <= size;
+        fits.then_some((bar, Access { offset: offset.into(), size: length as u8 }))
+    }
+
+    /// The byte of the data field that a configuration address is.
+    fn window_byte(&self, at: usize) -> Option<u32> {
+        at.checked_sub(self.window + capability::MORE).filter(|i| *i < 4).map(|i| i as u32)
+    }
+}
+
+fn half(value: u64, select: u32) -> u64 {
+    match select {
+        0 => value & 0xffff_ffff,
+        1 => value >> 32,
+        _ => 0,
+    }
+}
+
+/// "Virtqueue Configuration", of a queue that is not enabled.
+fn set_up_queue(q: &mut Queue, max: u16, access: Access, value: u64) {
+    match (access.offset, access.size) {
+        (common::QUEUE_SIZE, 2) if value <= max.into() && value.is_power_of_two() => q.size = value as u16,
+        (common::QUEUE_ENABLE, 2) => q.ready = value == 1 && q.size != 0,
+        (common::QUEUE_DESC..common::END, 4 | 8) => {
+            let field = match access.offset & !7 {
+                common::QUEUE_DESC => &mut q.descriptors,
+                common::QUEUE_DRIVER => &mut q.available,
+                _ => &mut q.used,
+            };
+            match (access.offset % 8, access.size) {
+                (0, 8) => *field = value,
+                (0, _) => *field = *field & !0xffff_ffff | value,
+                (4, 4) => *field = *field & 0xffff_ffff | value << 32,
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+impl Function for VirtioPci {
+    fn name(&self) -> &'static str {
+        self.backend.name()
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    fn read_config(&mut self, at: usize, cx: &mut DeviceCx) -> u8 {
+        let Some(byte) = self.window_byte(at) else { return self.config.read(at) };
+        match self.window_access() {
+            Some((region, access)) if byte < u32::from(access.size) => {
+                (self.read(region, access, cx) >> (8 * byte)) as u8
+            }
+            _ => 0,
+        }
+    }
+
+    fn write_config(&mut self, at: usize, value: u8, _: &mut DeviceCx) {
+        self.window_written |= self.window_byte(at).is_some();
+        self.config.write(at, value);
+    }
+
+    fn config_written(&mut self, cx: &mut DeviceCx) {
+        if std::mem::take(&mut self.window_written)
+            && let Some((region, access)) = self.window_access()
+        {
+            let data = u64::from(self.config.get(self.window + capability::MORE, 4));
+            self.write(region, access, data & low_bytes(access.size), cx);
+        }
+        self.msix.update(&self.config, cx);
+    }
+
+    fn read(&mut self, region: u8, access: Access, _: &mut DeviceCx) -> u64 {
+        match region {
+            BAR => self.read_bar(access),
+            _ => read_bytes(access, |at| self.msix.read(at)),
+        }
+    }
+
+    fn write(&mut self, region: u8, access: Access, value: u64, cx: &mut DeviceCx) {
+        if region == BAR {
+            return self.write_bar(access, value, cx);
+        }
+        write_bytes(access, value, |at, byte| self.msix.write(at, byte));
+        self.msix.update(&self.config, cx);
+    }
+
+    fn tick(&mut self, cx: &mut DeviceCx) {
+        if self.runs() {
+            let result = self.backend.tick(&mut self.state.queues, cx);
+            self.finish(result, cx);
+        }
+    }
+
+    fn wakes_at(&self) -> Option<VirtualTime> {
+        self.backend.wakes_at().filter(|_| self.runs())
+    }
+
+    fn intx(&self) -> bool {
+        self.state.isr != 0 && !self.msix.is_enabled(&self.config)
+    }
+
+    fn reset(&mut self) {
+        self.backend.reset();
+        self.config.reset();
+        self.msix.reset();
+        self.state = State::new(self.backend.queues());
+    }
+
+    fn save(&self) -> Vec<u8> {
+        emu_core::to_bytes(&Saved {
+            config: self.config.state(),
+            msix: self.msix.state.clone(),
+            state: self.state.clone(),
+            backend: self.backend.save(),
+        })
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let saved: Saved = emu_core::from_bytes(bytes)?;
+        let queues = self.backend.queues().len();
+        if saved.state.queues.len() != queues || saved.state.queue_vectors.len() != queues {
+            return Err("it has another number of queues".into());
+        }
+        self.backend.restore(&saved.backend)?;
+        self.config.set_state(saved.config)?;
+        self.msix.set_state(saved.msix)?;
+        self.state = saved.state;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use emu_core::device::{Bench, Signal};
+    use emu_core::devices::virtio::blk::Blk;
+    use emu_core::devices::virtio::disk::Disk;
+    use emu_core::devices::virtio::rng::Rng;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Queue 0: descriptors at 0, available ring at 1000h, used ring at 2000h.
+    struct Rig {
+        f: VirtioPci,
+        b: Bench,
+    }
+    impl Rig {
+        fn new(backend: impl Backend + 'static) -> Self {
+            let mut b = Bench::default();
+            b.ram.add(0, 0x1_0000).unwrap();
+            let mut rig = Rig { f: VirtioPci::new(Box::new(backend)), b };
+            rig.set_config(header::COMMAND, &[6]);
+            rig
+        }
+        fn set_config(&mut self, at: usize, bytes: &[u8]) {
+            for (i, byte) in bytes.iter().enumerate() {
+                self.f.write_config(at + i, *byte, &mut self.b.cx());
+            }
+            self.f.config_written(&mut self.b.cx());
+        }
+        fn r(&mut self, offset: u64, size: u8) -> u64 {
+            self.f.read(BAR, Access { offset, size }, &mut self.b.cx())
+        }
+        fn w(&mut self, offset: u64, size: u8, value: u64) {
+            self.f.write(BAR, Access { offset, size }, value, &mut self.b.cx());
+        }
+        /// "Driver Requirements: Device Initialization".
+        fn initialize(&mut self) {
+            for value in [0, 1, 3] {
+                self.w(common::DEVICE_STATUS, 1, value);
+            }
+            for (select, features) in [(0, 0), (1, 1)] {
+                self.w(common::DRIVER_FEATURE_SELECT, 4, select);
+                self.w(common::DRIVER_FEATURE, 4, features);
+            }
+            self.w(common::DEVICE_STATUS, 1, 0xb);
+            assert_eq!(self.r(common::DEVICE_STATUS, 1), 0xb);
+            self.w(common::QUEUE_SELECT, 2, 0);
+            self.w(common::QUEUE_SIZE, 2, 8);
+            self.w(common::QUEUE_DESC, 8, 0);
+            self.w(common::QUEUE_DRIVER, 4, 0x1000);
+            self.w(common::QUEUE_DEVICE, 8, 0x2000);
+            self.w(common::QUEUE_ENABLE, 2, 1);
+            self.w(common::DEVICE_STATUS, 1, 0xf);
+        }
+        /// Offers a buffer of 16 bytes at 3000h to be written, for the `n`th time.
+        fn request(&mut self, n: u64) {
+            self.b.ram.store(0, 8, 0x3000).unwrap();
+            self.b.ram.store(8, 8, 2 << 32 | 16).unwrap();
+            self.b.ram.store(0x1000 + 4 + 2 * ((n - 1) % 8), 2, 0).unwrap();
+            self.b.ram.store(0x1002, 2, n).unwrap();
+            self.w(NOTIFY, 2, 0);
+        }
+        /// Where the capability of a kind is.
+        fn capability(&self, kind: u32) -> usize {
+            let mut at = usize::from(self.f.config.read(header::CAPABILITIES));
+            while self.f.config.get(at, 1) != capability::ID.into()
+                || self.f.config.get(at + capability::TYPE, 1) != kind
+            {
+                at = usize::from(self.f.config.read(at + 1));
+                assert_ne!(at, 0, "no capability of kind {kind}");
+            }
+            at
+        }
+    }
+
+    #[test]
+    fn identity_and_capabilities() {
+        let r = Rig::new(Blk::new(Disk::in_memory(4), "x"));
+        let c = r.f.config();
+        assert_eq!((c.get(0, 4), c.get(8, 4), c.get(header::SUBSYSTEM, 4)), (0x1042_1af4, 0x0100_0001, 0x1100_1af4));
+        for (kind, offset) in [(1, 0), (3, 0x1000), (4, 0x2000), (2, 0x3000)] {
+            let at = r.capability(kind);
+            assert_eq!((c.get(at + 4, 1), c.get(at + 8, 4), c.get(at + 12, 4)), (0, offset, 0x1000));
+        }
+        assert_eq!(c.get(r.capability(2) + 16, 4), 4);
+    }
+
+    #[test]
+    fn common_configuration() {
+        let mut r = Rig::new(Rng::new(1));
+        assert_eq!((r.r(common::NUM_QUEUES, 2), r.r(common::CONFIG_MSIX_VECTOR, 2)), (1, 0xffff));
+        let max = r.r(common::QUEUE_SIZE, 2);
+        assert!(max >= 8 && max.is_power_of_two());
+        for (size, reads) in [(3, max), (max * 2, max), (4, 4)] {
+            r.w(common::QUEUE_SIZE, 2, size);
+            assert_eq!(r.r(common::QUEUE_SIZE, 2), reads);
+        }
+        r.w(common::QUEUE_DESC, 4, 0x1234_5000);
+        r.w(common::QUEUE_DESC + 4, 4, 0x77);
+        assert_eq!((r.r(common::QUEUE_DESC, 8), r.r(common::QUEUE_DESC + 4, 4)), (0x77_1234_5000, 0x77));
+        r.w(common::QUEUE_DESC, 2, 0xffff);
+        r.w(common::QUEUE_SELECT, 1, 9);
+        assert_eq!(r.r(common::QUEUE_DESC, 4), 0x1234_5000, "fields are written whole");
+        for (vector, reads) in [(1, 1), (2, 0xffff), (0, 0)] {
+            r.w(common::QUEUE_MSIX_VECTOR, 2, vector);
+            r.w(common::CONFIG_MSIX_VECTOR, 2, vector);
+            assert_eq!((r.r(common::QUEUE_MSIX_VECTOR, 2), r.r(common::CONFIG_MSIX_VECTOR, 2)), (reads, reads));
+        }
+        r.w(common::QUEUE_SELECT, 2, 5);
+        assert_eq!(r.r(common::QUEUE_SELECT, 8) >> 16, 0, "there is no queue 5");
+        r.w(common::DRIVER_FEATURE_SELECT, 4, 1);
+        r.w(common::DRIVER_FEATURE, 4, 3);
+        r.w(common::DEVICE_STATUS, 1, 0xb);
+        assert_eq!(r.r(common::DEVICE_STATUS, 1), 3, "a feature that was not offered");
+        r.w(common::DEVICE_STATUS, 1, 0);
+        assert_eq!((r.r(common::QUEUE_SELECT, 2), r.r(common::QUEUE_SIZE, 2)), (0, max));
+    }
+
+    #[test]
+    fn a_request_by_pin() {
+        let mut r = Rig::new(Rng::new(1));
+        r.initialize();
+        r.request(1);
+        assert_eq!((r.b.ram.load(0x2002, 2), r.b.ram.load(0x2008, 4)), (Ok(1), Ok(16)));
+        assert_ne!(r.b.ram.load(0x3000, 8), Ok(0));
+        assert!(r.f.intx());
+        assert_eq!((r.r(ISR, 1), r.r(ISR, 1), r.f.intx()), (1, 0, false));
+        r.set_config(header::COMMAND, &[2]);
+        r.request(2);
+        assert_eq!(r.b.ram.load(0x2002, 2), Ok(1), "not a bus master");
+    }
+
+    #[test]
+    fn a_request_by_message() {
+        let mut r = Rig::new(Rng::new(1));
+        let msix = usize::from(r.f.config.read(r.capability(capability::PCI) + 1));
+        r.set_config(msix + 3, &[0x80]);
+        r.initialize();
+        r.w(common::QUEUE_MSIX_VECTOR, 2, 1);
+        for (at, word) in [(16, 0xfee0_1000), (20, 0), (24, 0x4321)] {
+            r.f.write(MSIX_BAR, Access { offset: at, size: 4 }, word, &mut r.b.cx());
+        }
+        r.request(1);
+        assert_eq!(
+            (r.b.take_signals(), r.f.read(MSIX_BAR, Access { offset: 0x800, size: 8 }, &mut r.b.cx())),
+            (vec![], 2)
+        );
+        r.f.write(MSIX_BAR, Access { offset: 28, size: 4 }, 0, &mut r.b.cx());
+        assert_eq!(r.b.take_signals(), [Signal::Msi { address: 0xfee0_1000, data: 0x4321 }]);
+        r.request(2);
+        assert_eq!(r.b.take_signals().len(), 1);
+        assert_eq!((r.r(ISR, 1), r.f.intx()), (0, false));
+    }
+
+    #[test]
+    fn a_driver_that_breaks_the_rules() {
+        let mut r = Rig::new(Rng::new(1));
+        r.initialize();
+        r.b.ram.store(0x1002, 2, 99).unwrap();
+        r.w(NOTIFY, 2, 0);
+        assert_eq!((r.r(common::DEVICE_STATUS, 1), r.r(ISR, 1)), (0x4f, 2));
+        r.w(NOTIFY + 4, 2, 1);
+        r.w(common::DEVICE_STATUS, 1, 0);
+        r.initialize();
+        r.b.ram.write(0x1000, &[0; 64]).unwrap();
+        r.b.ram.write(0x2000, &[0; 128]).unwrap();
+        r.request(1);
+        assert_eq!(r.b.ram.load(0x2002, 2), Ok(1), "a reset helps");
+    }
+
+    /// "PCI configuration access capability".
+    #[test]
+    fn access_through_configuration_space() {
+        let mut r = Rig::new(Blk::new(Disk::in_memory(0x1234), "x"));
+        let at = r.capability(capability::PCI);
+        let read = |r: &mut Rig| (0..4).map(|i| r.f.read_config(at + 16 + i, &mut r.b.cx())).collect::<Vec<_>>();
+        r.set_config(at + 8, &[0, 0x20, 0, 0, 4, 0, 0, 0]);
+        assert_eq!(read(&mut r), [0x34, 0x12, 0, 0], "the device's configuration");
+        r.set_config(at + 8, &[common::QUEUE_SELECT as u8, 0, 0, 0, 2, 0, 0, 0]);
+        r.set_config(at + 16, &[7, 0, 0xff, 0xff]);
+        assert_eq!((read(&mut r), r.r(common::QUEUE_SELECT, 2)), (vec![7, 0, 0, 0], 7));
+        for (bar, offset, length) in [(1, 0, 4), (0, 2, 4), (0, 0x3f, 4), (0, 0, 3), (0, 0, 0), (2, 0x10, 4)] {
+            r.set_config(at + 4, &[bar, 0, 0, 0, 2, offset, 0, 0, length, 0, 0, 0]);
+            assert_eq!(read(&mut r), [0; 4]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics_and_saved_state_goes_on_alike(
+            ops in prop::collection::vec((0u8..6, any::<u64>(), 0u32..64, 1u8..=8, any::<u64>()), 1..200)
+        ) {
+            let (mut a, mut b) = (Rig::new(Rng::new(7)), Rig::new(Rng::new(7)));
+            a.initialize();
+            let half = ops.len() / 2;
+            for (i, (what, at, shift, size, value)) in ops.into_iter().enumerate() {
+                if i == half {
+                    b.f.restore(&a.f.save()).unwrap();
+                    b.b.ram.restore(&a.b.ram.snapshot()).unwrap();
+                    a.b.take_signals();
+                    b.b.take_signals();
+                }
+                let go = |r: &mut Rig| {
+                    let access = Access { offset: at % BAR_SIZE, size };
+                    match what {
+                        0 => return r.r(at % common::END, size),
+                        1 => r.w(at % common::END, size, value >> shift),
+                        2 => r.set_config((at % 256) as usize, &value.to_le_bytes()[..usize::from(size.min(4))]),
+                        3 => return r.f.read(at as u8 & 2, access, &mut r.b.cx()),
+                        4 => r.f.write(at as u8 & 2, access, value >> shift, &mut r.b.cx()),
+                        _ => r.request(value % 100 + 1),
+                    }
+                    0
+                };
+                let result = go(&mut a);
+                if i >= half {
+                    prop_assert_eq!(result, go(&mut b));
+                    prop_assert_eq!(a.b.take_signals(), b.b.take_signals());
+                }
+            }
+            prop_assert_eq!(a.f.save(), b.f.save());
+        }
+    }
+}
