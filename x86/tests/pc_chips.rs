@@ -7,6 +7,7 @@ use emu_core::bus::{Bus, BusCx, Space, Wire};
 use emu_core::device::{Access, Device, DeviceCx, DeviceId};
 use emu_core::door::Door;
 use emu_core::ram::Ram;
+use proptest::prelude::*;
 use x86::platform::pci::chipset::Chipset;
 use x86::platform::pci::edu::Edu;
 use x86::platform::pci::{PciBus, SCI, Slot};
@@ -107,7 +108,19 @@ impl Pc {
         for (device, line) in [(kbc, i8042::INIT), (port92, reset::INIT), (pci, x86::platform::pci::INIT)] {
             bus.wire(device, line, to(cpu, 2));
         }
-        Pc { bus, ram: Ram::default(), door: Door::default(), now: 0, probe }
+        let mut ram = Ram::default();
+        ram.add(0, 0x1_0000).unwrap();
+        Pc { bus, ram, door: Door::default(), now: 0, probe }
+    }
+
+    /// Becomes what the other is.
+    fn become_like(&mut self, other: &mut Pc) {
+        let saved: Vec<_> = other.bus.devices().map(|d| d.save()).collect();
+        for (device, bytes) in self.bus.devices_mut().zip(&saved) {
+            device.restore(bytes).unwrap();
+        }
+        self.ram.restore(&other.ram.snapshot()).unwrap();
+        self.now = other.now;
     }
 
     fn read(&mut self, space: Space, at: u64, size: u8) -> u64 {
@@ -272,4 +285,75 @@ fn address_line_20_and_init() {
     pc.outb(0x92, 1);
     pc.outb(0xcf9, 4);
     assert_eq!(pc.probe.0.lock().unwrap().rises[2], 3, "three ways to INIT");
+}
+
+/// Where the chips are.
+const PLACES: [(Space, u64, u64); 20] = [
+    (Space::Port, 0x20, 2),
+    (Space::Port, 0xa0, 2),
+    (Space::Port, 0x4d0, 2),
+    (Space::Port, 0x40, 4),
+    (Space::Port, 0x40, 4),
+    (Space::Port, 0x61, 1),
+    (Space::Port, 0x60, 5),
+    (Space::Port, 0x70, 4),
+    (Space::Port, 0x70, 2),
+    (Space::Port, 0x92, 1),
+    (Space::Port, 0xb2, 2),
+    (Space::Port, 0xcf8, 8),
+    (Space::Port, 0xcfc, 4),
+    (Space::Port, 0x600, 0x40),
+    (Space::Port, pic::INTA, 1),
+    (Space::Memory, hpet::BASE, 0x160),
+    (Space::Memory, hpet::BASE + 0x100, 0x60),
+    (Space::Memory, ioapic::BASE, 0x44),
+    (Space::Memory, 0xfe00_0000, 0xa0),
+    (Space::Memory, 0xb000_0000, 0x40_0000),
+];
+
+proptest! {
+    /// No access panics or keeps the bus busy for ever, and a PC that was restored goes on as the other does.
+    #[test]
+    fn random_accesses(
+        q35: bool,
+        ops in prop::collection::vec((0..PLACES.len(), any::<u64>(), 0u32..4, 0u32..64, any::<u64>(), any::<bool>(), 0u64..20_000), 1..300)
+    ) {
+        let chipset = if q35 { Chipset::Q35 } else { Chipset::I440Fx };
+        let (mut a, mut b) = (Pc::new(chipset), Pc::new(chipset));
+        let half = ops.len() / 2;
+        for pc in [&mut a, &mut b] {
+            for (address, value) in [(0x8000_0060u64, 0xb000_0001u64), (0x8000_1810, 0xfe00_0000), (0x8000_1804, 6)] {
+                pc.write(Space::Port, 0xcf8, 4, address);
+                pc.write(Space::Port, 0xcfc, 4, value);
+            }
+        }
+        for (i, (place, at, size, shift, value, write, ns)) in ops.into_iter().enumerate() {
+            if i == half {
+                b.become_like(&mut a);
+                for pc in [&mut a, &mut b] {
+                    let cx = BusCx { now: pc.now, ram: &mut pc.ram, door: &mut pc.door };
+                    pc.bus.tick_all(cx); // the bus asks again when each device wakes
+                }
+                a.messages();
+                b.messages();
+            }
+            let (space, base, n) = PLACES[place];
+            let go = |pc: &mut Pc| {
+                pc.go(ns);
+                let cx = BusCx { now: pc.now, ram: &mut pc.ram, door: &mut pc.door };
+                let (at, size) = (base + at % n, 1 << size);
+                // Configuration addresses are of functions that are there, more often than not.
+                let value = if base == 0xcf8 { 1 << 31 | value & 0x18fc | value >> 63 << 11 } else { value >> shift };
+                if write { pc.bus.write(space, at, size, value, cx).map(|()| 0) } else { pc.bus.read(space, at, size, cx) }
+            };
+            let result = go(&mut a);
+            if i >= half {
+                prop_assert_eq!(result, go(&mut b));
+                prop_assert_eq!(a.messages(), b.messages());
+            }
+        }
+        for (one, other) in a.bus.devices().zip(b.bus.devices()) {
+            prop_assert_eq!(one.save(), other.save(), "{}", one.name());
+        }
+    }
 }

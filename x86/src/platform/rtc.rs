@@ -8,6 +8,9 @@
 //! CENTURY), and leap years are those of the Gregorian calendar. Not modelled: daylight saving (DSE), the square wave, time
 //! bases other than 32.768 kHz (with another one in DV the clock stands still).
 
+mod calendar;
+
+use calendar::{Calendar, DAY};
 use emu_core::device::{Access, Device, DeviceCx};
 use emu_core::time::VirtualTime;
 use serde::{Deserialize, Serialize};
@@ -78,7 +81,6 @@ const SECOND: u64 = 1_000_000_000;
 const HALF_SECOND: u64 = SECOND / 2;
 /// UIP is set so long before the end of an update: tBUC and tUC, 244 and 1984 microseconds.
 const UPDATE_IN_PROGRESS: u64 = 2_228_000;
-const DAY: u64 = 86_400;
 
 /// How a clock is built into its board.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,68 +119,6 @@ pub fn memory_size_bytes(below: u64, above: u64) -> Vec<(u8, u8)> {
         (0x5c, byte(over_4g, 1)),
         (0x5d, byte(over_4g, 2)),
     ]
-}
-
-/// A point of the calendar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Calendar {
-    year: u64,
-    month: u64,
-    date: u64,
-    /// 1 is Sunday.
-    day_of_week: u64,
-    /// Seconds of the day.
-    second: u64,
-}
-
-impl Calendar {
-    fn is_leap(year: u64) -> bool {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-    }
-
-    fn days_of_month(year: u64, month: u64) -> u64 {
-        match month {
-            2 if Self::is_leap(year) => 29,
-            2 => 28,
-            4 | 6 | 9 | 11 => 30,
-            _ => 31,
-        }
-    }
-
-    /// Days from 1 January of year 0 to 1 January of `year`.
-    fn days_to(year: u64) -> u64 {
-        let last = year.saturating_sub(1);
-        365 * year + if year == 0 { 0 } else { last / 4 - last / 100 + last / 400 + 1 }
-    }
-
-    fn from_days(days: u64, day_of_week: u64, second: u64) -> Self {
-        let mut year = days / 366;
-        while Self::days_to(year + 1) <= days {
-            year += 1;
-        }
-        let (mut month, mut date) = (1, days - Self::days_to(year));
-        while date >= Self::days_of_month(year, month) {
-            date -= Self::days_of_month(year, month);
-            month += 1;
-        }
-        Calendar { year, month, date: date + 1, day_of_week, second }
-    }
-
-    fn from_epoch(epoch: u64) -> Self {
-        let days = (epoch / DAY) % (146_097 * 20); // years of four digits are enough
-        Self::from_days(Self::days_to(1970) + days, (days + 4) % 7 + 1, epoch % DAY)
-    }
-
-    fn plus(self, seconds: u64) -> Self {
-        let second = self.second + seconds % DAY;
-        let days = seconds / DAY + second / DAY;
-        if days == 0 {
-            return Calendar { second, ..self };
-        }
-        let of_year: u64 = (1..self.month).map(|m| Self::days_of_month(self.year, m)).sum();
-        let day = (Self::days_to(self.year) + of_year + self.date - 1 + days) % Self::days_to(10_000);
-        Self::from_days(day, (self.day_of_week - 1 + days) % 7 + 1, second % DAY)
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

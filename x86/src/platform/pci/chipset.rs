@@ -92,7 +92,7 @@ impl Chipset {
         }
     }
 
-    /// "PIRQRC[A:D]": the IRQ that a PIRQ is routed to.
+    /// "PIRQRC", A to D: the IRQ that a PIRQ is routed to.
     pub(super) fn route(self, bridge: &Config, pirq: u8) -> Option<u8> {
         let at = match (self, pirq) {
             (_, 0..4) => 0x60 + usize::from(pirq),
@@ -131,7 +131,7 @@ impl Registers {
         Registers { name: "i440fx", config: c.seal(), smram: Some(0x72) }
     }
 
-    /// "PIRQRC[A:D]" at 60h to 63h.
+    /// "PIRQRC", A to D, at 60h to 63h.
     fn piix3() -> Self {
         let mut c = Config::new(INTEL, 0x7000, ISA_BRIDGE, 0);
         c.set(header::HEADER_TYPE, 1, MULTI_FUNCTION);
