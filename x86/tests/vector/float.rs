@@ -75,7 +75,7 @@ fn input(random: &mut Random, of: Of, masked: bool) -> In {
 }
 
 /// Tries an instruction with all exceptions masked, and then with some that are not.
-fn compare(insn: &str, bits: u32, of: Of, cases: u32, host: fn(&In) -> Out, f: impl Fn(&In, &mut Mxcsr) -> Result) {
+fn compare(insn: &str, bits: u32, of: Of, cases: u32, host: fn(&In) -> Out, f: &dyn Fn(&In, &mut Mxcsr) -> Result) {
     let mut random = Random::new(insn);
     let mask = |v: V| V::build(|i| if 64 * (i as u32) < bits { v.get::<u64>(i) } else { 0 });
     for _ in 0..cases {
@@ -100,7 +100,7 @@ fn compare(insn: &str, bits: u32, of: Of, cases: u32, host: fn(&In) -> Out, f: i
 
 macro_rules! check {
     ($($of:ident $bits:literal $insn:expr, $f:expr;)*) => { $(
-        compare($insn, $bits, Of::$of, 20_000, host!($insn), $f);
+        compare($insn, $bits, Of::$of, 20_000, host!($insn), &$f);
     )* };
 }
 
