@@ -87,11 +87,13 @@ fn at_once<F: Float>(w: Width, a: V, b: V, mxcsr: &Mxcsr, op: &impl Fn(usize) ->
     let (x, y) = (a.lanes::<F::Bits>(), b.lanes::<F::Bits>());
     let (mut result, mut plain) = (a.lanes::<F::Bits>(), true);
     for (i, ((r, x), y)) in result.as_mut().iter_mut().zip(x.as_ref()).zip(y.as_ref()).enumerate() {
-        *r = op(i).host::<F>(*x, *y);
+        let host = op(i).host::<F>(*x, *y);
         let counts = i < w.count::<F::Bits>();
         let normal = |x| (1..F::EXP_MAX).contains(&F::exponent(x)) | F::is_zero(x);
-        let safe = (2..F::EXP_MAX).contains(&F::exponent(*r));
+        let safe = (2..F::EXP_MAX).contains(&F::exponent(host));
         plain &= !counts | (normal(*x) & normal(*y) & safe);
+        // No NaN of the host's shows, not even in an element that does not count.
+        *r = if counts { host } else { *r };
     }
     plain.then(|| F::Bits::join(result))
 }
