@@ -31,7 +31,8 @@ impl X87 {
         if self.accrue(env.flags) { Ok(order) } else { Err(()) }
     }
 
-    /// FCOM, FCOMP, FCOMPP, FUCOM, FUCOMP, FUCOMPP, FICOM, FICOMP: sets C3, C2 and C0, then pops so many times.
+    /// FCOM, FCOMP, FCOMPP, FUCOM, FUCOMP, FUCOMPP, FICOM, FICOMP: sets C3, C2 and C0, then pops so many times. Neither
+    /// happens where an exception is not masked. (By the SDM; AMD's processors set the condition codes even then.)
     pub fn fcom(&mut self, source: Source, nans: Nans, pops: usize) {
         let Ok(order) = self.order(source, nans) else {
             return;

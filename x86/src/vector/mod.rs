@@ -18,6 +18,19 @@
 //! * Results for the flags register are [`Status`]: all six status flags, of which these instructions clear those that
 //!   they do not set.
 //!
+//! ```
+//! use emu_core::float::F64;
+//! use x86::vector::{Mxcsr, V, Width, float, integer};
+//!
+//! let (a, b) = (V::from_words([1.5f64.to_bits(), 7, 0, 0]), V::from_words([0.25f64.to_bits(), 9, 0, 0]));
+//! let mut mxcsr = Mxcsr::default();
+//! // ADDSD xmm1, xmm2: the high quadword is that of xmm1.
+//! let sum = float::add::<F64>(Width::Scalar, a, b, &mut mxcsr).unwrap();
+//! assert_eq!(sum.xmm(), u128::from(1.75f64.to_bits()) | 7 << 64);
+//! // VPADDQ xmm0, xmm1, xmm2.
+//! assert_eq!(integer::padd::<u64>(a, b).zero_above(Width::Xmm).get::<u64>(1), 16);
+//! ```
+//!
 //! Nothing here reads memory. For masked moves and gathers there are [`shuffle::movmsk`] (which elements are accessed) and
 //! [`shuffle::gather_offset`].
 //!

@@ -61,7 +61,27 @@ fn mxcsr(random: &mut Random, masked: bool) -> u64 {
     flags | control | masks
 }
 
+/// Numbers near 1, and zeros: what most operands are.
+fn tame_numbers(random: &mut Random, of: Of) -> V {
+    match of {
+        Of::Single => V::build(|_| match random.below(12) {
+            0 => (random.below(2) << 31) as u32,
+            _ => (random.below(2) << 31 | (124 + random.below(6)) << 23 | random.word() >> 41) as u32,
+        }),
+        _ => V::build(|_| match random.below(12) {
+            0 => random.below(2) << 63,
+            _ => random.below(2) << 63 | (1020 + random.below(6)) << 52 | random.word() >> 12,
+        }),
+    }
+}
+
 fn input(random: &mut Random, of: Of, masked: bool) -> In {
+    if masked && matches!(of, Of::Single | Of::Double) && random.below(4) == 0 {
+        let a = tame_numbers(random, of);
+        let b = if random.below(8) == 0 { a } else { tame_numbers(random, of) };
+        let d = tame_numbers(random, of);
+        return In { d, a, b, c: d, rax: 0, rdx: 0, mxcsr: 0x1fa0 | random.word() & 0x8040 };
+    }
     let a = numbers(random, of);
     // Sometimes the same, or near: so differences cancel, and comparisons find equality.
     let b = match random.below(8) {
@@ -75,7 +95,7 @@ fn input(random: &mut Random, of: Of, masked: bool) -> In {
 }
 
 /// Tries an instruction with all exceptions masked, and then with some that are not.
-fn compare(insn: &str, bits: u32, of: Of, cases: u32, host: fn(&In) -> Out, f: impl Fn(&In, &mut Mxcsr) -> Result) {
+fn compare(insn: &str, bits: u32, of: Of, cases: u32, host: fn(&In) -> Out, f: &dyn Fn(&In, &mut Mxcsr) -> Result) {
     let mut random = Random::new(insn);
     let mask = |v: V| V::build(|i| if 64 * (i as u32) < bits { v.get::<u64>(i) } else { 0 });
     for _ in 0..cases {
@@ -100,7 +120,7 @@ fn compare(insn: &str, bits: u32, of: Of, cases: u32, host: fn(&In) -> Out, f: i
 
 macro_rules! check {
     ($($of:ident $bits:literal $insn:expr, $f:expr;)*) => { $(
-        compare($insn, $bits, Of::$of, 20_000, host!($insn), $f);
+        compare($insn, $bits, Of::$of, 20_000, host!($insn), &$f);
     )* };
 }
 

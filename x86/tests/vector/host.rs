@@ -103,10 +103,10 @@ macro_rules! host_mmx {
 /// Tries an instruction with many operands: the result has so many bits.
 macro_rules! check {
     ($bits:literal, $insn:expr, $f:expr) => {
-        $crate::host::compare($insn, $bits, 2000, host!($insn), $f)
+        $crate::host::compare($insn, $bits, 2000, host!($insn), &$f)
     };
     (mmx, $insn:expr, $f:expr) => {
-        $crate::host::compare($insn, 64, 2000, host_mmx!($insn), $f)
+        $crate::host::compare($insn, 64, 2000, host_mmx!($insn), &$f)
     };
 }
 
@@ -125,7 +125,7 @@ macro_rules! check_imm {
     };
     (@ $host:ident, $bits:literal, $insn:expr, $f:expr, $($imm:literal)*) => {{
         let f = $f;
-        $( $crate::host::compare($insn, $bits, 400, $host!($insn, $imm), |x| f(x, $imm)); )*
+        $( $crate::host::compare($insn, $bits, 400, $host!($insn, $imm), &|x| f(x, $imm)); )*
     }};
 }
 
@@ -142,7 +142,7 @@ macro_rules! host_has {
 }
 
 /// Tries integer operands of all kinds.
-pub fn compare(insn: &str, bits: u32, cases: u32, host: fn(&In) -> Out, f: impl Fn(&In) -> V) {
+pub fn compare(insn: &str, bits: u32, cases: u32, host: fn(&In) -> Out, f: &dyn Fn(&In) -> V) {
     let mut random = Random::new(insn);
     let mask = |v: V| V::build(|i| if 64 * (i as u32) < bits { v.get::<u64>(i) } else { 0 });
     for _ in 0..cases {

@@ -32,7 +32,7 @@ fn mask((xmm0, flags): (V, Status)) -> Outcome {
     (0, xmm0, flags.0)
 }
 
-fn compare(insn: &str, cases: u32, host: fn(&In) -> Out, is_index: bool, f: impl Fn(&In) -> Outcome) {
+fn compare(insn: &str, cases: u32, host: fn(&In) -> Out, is_index: bool, f: &dyn Fn(&In) -> Outcome) {
     let mut random = Random::new(insn);
     for _ in 0..cases {
         let x = input(&mut random);
@@ -46,16 +46,16 @@ fn compare(insn: &str, cases: u32, host: fn(&In) -> Out, is_index: bool, f: impl
 macro_rules! strings {
     ($($imm:literal)*) => { $(
         compare(concat!("pcmpistri ", $imm), 400, host!("vpcmpistri xmm1, xmm2, {imm}", $imm), true,
-            |x| index(pcmpistri(x.a, x.b, $imm)));
+            &|x| index(pcmpistri(x.a, x.b, $imm)));
         compare(concat!("pcmpistrm ", $imm), 400, host!("vpcmpistrm xmm1, xmm2, {imm}", $imm), false,
-            |x| mask(pcmpistrm(x.a, x.b, $imm)));
+            &|x| mask(pcmpistrm(x.a, x.b, $imm)));
         compare(concat!("pcmpestri ", $imm), 400, host!("pcmpestri xmm1, xmm2, {imm}", $imm), true,
-            |x| index(pcmpestri(x.a, (x.rax as i32).into(), x.b, (x.rdx as i32).into(), $imm)));
+            &|x| index(pcmpestri(x.a, (x.rax as i32).into(), x.b, (x.rdx as i32).into(), $imm)));
         compare(concat!("pcmpestrm ", $imm), 400, host!("pcmpestrm xmm1, xmm2, {imm}", $imm), false,
-            |x| mask(pcmpestrm(x.a, (x.rax as i32).into(), x.b, (x.rdx as i32).into(), $imm)));
+            &|x| mask(pcmpestrm(x.a, (x.rax as i32).into(), x.b, (x.rdx as i32).into(), $imm)));
         // pcmpestri with REX.W, which some assemblers do not have: 66 REX.W 0F 3A 61 /r ib.
         compare(concat!("pcmpestri64 ", $imm), 100, host!(".byte 0x66, 0x48, 0x0f, 0x3a, 0x61, 0xca, {imm}", $imm), true,
-            |x| index(pcmpestri(x.a, x.rax as i64, x.b, x.rdx as i64, $imm)));
+            &|x| index(pcmpestri(x.a, x.rax as i64, x.b, x.rdx as i64, $imm)));
     )* };
 }
 
