@@ -13,7 +13,11 @@
 //! Where it is not, ES and B are set; an invalid operation, denormal operand or division by zero then leaves the operands
 //! as they were, an overflow or underflow of a result in a register delivers that with its exponent biased.
 //!
-//! Condition codes that the manual calls undefined do not change.
+//! Condition codes that the manual calls undefined do not change. Where AMD's processors and the SDM differ, the SDM is
+//! right: a comparison with an exception that is not masked changes neither condition codes nor EFLAGS, FCOMI clears C1.
+//! Where the SDM is silent, what an AMD processor does was measured: a denormal number is loaded even if that exception is
+//! not masked; FST of a number that overflows or underflows, not masked, sets that flag only; FPREM of a NaN clears C2, and
+//! keeps C0 and C3; FCMOVcc keeps C1.
 //!
 //! * [`arithmetic`] has FADD to FXTRACT, [`compare`] FCOM to FXAM, [`transfer`] loads, stores, constants, moves;
 //! * [`control`] has FINIT, FCLEX, FLDCW, FINCSTP and so on, and MMX's effect, [`image`] FSTENV, FSAVE, FXSAVE;

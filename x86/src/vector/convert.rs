@@ -1,5 +1,8 @@
 //! Conversions between formats, and from and to integers. What an integer cannot hold is the "integer indefinite" and
 //! invalid. A denormal operand is no exception of a conversion to an integer.
+//!
+//! Those with an MMX register (CVTPI2PS, CVTPS2PI and so on) are MMX instructions too: the caller looks for a pending exception
+//! of the x87 and calls [`enter_mmx`](crate::fpu::X87::enter_mmx). CVTPI2PD does neither where its operand is in memory.
 
 use super::float::Result;
 use super::mxcsr::{Float, Mxcsr, widened};

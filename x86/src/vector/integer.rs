@@ -175,14 +175,20 @@ pub fn pmaddubsw(a: V, b: V) -> V {
 }
 
 /// Of each block, pairs of `a` and then of `b`, reduced by `f`.
+#[inline(always)]
 fn horizontal<T: Lane>(w: Width, a: V, b: V, f: impl Fn(T, T) -> T) -> V {
     let (a, b) = (a.lanes::<T>(), b.lanes::<T>());
-    let per_block = w.block() / T::BYTES;
-    V::build(|i| {
-        let (block, pair) = (i / per_block * per_block, i % per_block * 2);
-        let (source, at) = if pair < per_block { (&a, block + pair) } else { (&b, block + pair - per_block) };
-        f(source.as_ref()[at], source.as_ref()[at + 1])
-    })
+    w.with_block(
+        #[inline(always)]
+        |block| {
+            let per_block = block / T::BYTES;
+            V::build(|i| {
+                let (first, pair) = (i / per_block * per_block, i % per_block * 2);
+                let (source, at) = if pair < per_block { (&a, first + pair) } else { (&b, first + pair - per_block) };
+                f(source.as_ref()[at], source.as_ref()[at + 1])
+            })
+        },
+    )
 }
 
 /// PHADDW, PHADDD.

@@ -84,6 +84,12 @@ impl Width {
         if matches!(self, Width::Mmx) { 8 } else { 16 }
     }
 
+    /// `f` of [`Width::block`], compiled once for each size: divisions by it become shifts.
+    #[inline(always)]
+    pub(crate) fn with_block<R>(self, f: impl Fn(usize) -> R) -> R {
+        if matches!(self, Width::Mmx) { f(8) } else { f(16) }
+    }
+
     /// The number of elements.
     #[inline]
     pub const fn count<T: Lane>(self) -> usize {

@@ -3,6 +3,7 @@
 use super::{Lane, V, Width};
 
 /// Element `i` is that of `source(i)`: an operand and an element of it.
+#[inline(always)]
 fn pick<T: Lane>(operands: [V; 2], source: impl Fn(usize) -> (usize, usize)) -> V {
     let operands = operands.map(T::split);
     V::build(|i| {
@@ -12,19 +13,27 @@ fn pick<T: Lane>(operands: [V; 2], source: impl Fn(usize) -> (usize, usize)) -> 
 }
 
 /// Element `i` is element `source(i)` of `a`.
+#[inline(always)]
 fn permute<T: Lane>(a: V, source: impl Fn(usize) -> usize) -> V {
     let a = T::split(a);
     V::build(|i| a.as_ref()[source(i)])
 }
 
 /// Of each block, the elements of `a` and then those of `b`, each made narrower by `f`.
+#[inline(always)]
 fn pack<From: Lane, To: Lane>(w: Width, a: V, b: V, f: impl Fn(From) -> To) -> V {
-    let (a, b) = (From::split(a), From::split(b));
-    let (per_block, half) = (w.block() / To::BYTES, w.block() / From::BYTES);
-    V::build(|i| {
-        let (block, k) = (i / per_block * half, i % per_block);
-        f(if k < half { a.as_ref()[block + k] } else { b.as_ref()[block + k - half] })
-    })
+    let narrow = |v: V| {
+        let (v, mut all) = (From::split(v), To::split(V::ZERO));
+        for (y, x) in all.as_mut().iter_mut().zip(v.as_ref()) {
+            *y = f(*x);
+        }
+        To::join(all)
+    };
+    let (a, b) = (narrow(a), narrow(b));
+    match w {
+        Width::Mmx => a.with(1, b.get::<u32>(0)),
+        _ => V::from_words([a.get(0), b.get(0), a.get(1), b.get(1)]),
+    }
 }
 
 /// PACKSSWB.
@@ -48,10 +57,16 @@ pub fn packusdw(w: Width, a: V, b: V) -> V {
 }
 
 /// Of each block, the elements of a half of `a` and of `b`, alternately.
+#[inline(always)]
 fn interleave<T: Lane>(w: Width, a: V, b: V, high: bool) -> V {
-    let per_block = w.block() / T::BYTES;
-    let first = if high { per_block / 2 } else { 0 };
-    pick::<T>([a, b], |i| (i % 2, i / per_block * per_block + first + i % per_block / 2))
+    w.with_block(
+        #[inline(always)]
+        |block| {
+            let per_block = block / T::BYTES;
+            let first = if high { per_block / 2 } else { 0 };
+            pick::<T>([a, b], |i| (i % 2, i / per_block * per_block + first + i % per_block / 2))
+        },
+    )
 }
 
 /// PUNPCKLBW, PUNPCKLWD, PUNPCKLDQ, PUNPCKLQDQ; UNPCKLPS (`u32`), UNPCKLPD (`u64`); MOVLHPS (`u64`).
