@@ -589,6 +589,25 @@ fn is_undefined(insn: &Instruction, state: &State) -> bool {
     }
 }
 
+/// Results that the SDM leaves undefined, or that processors have another way than its text: the destination of BSF and BSR of
+/// 0, and the upper half of a register that CMPXCHG of 32 bits does not exchange.
+fn forget_undefined_results(insn: &Instruction, ours: &mut State, theirs: &State) {
+    const ZF: u64 = 1 << 6;
+    let zero = theirs.flags & ZF != 0;
+    let d = insn.op_register(0);
+    match insn.mnemonic() {
+        Mnemonic::Bsf | Mnemonic::Bsr if zero => {
+            let d = d.full_register().number();
+            ours.gpr[d] = theirs.gpr[d];
+        }
+        Mnemonic::Cmpxchg if !zero && d.size() == 4 => {
+            let r = &mut ours.gpr[d.full_register().number()];
+            *r = *r & 0xffff_ffff | theirs.gpr[d.full_register().number()] & !0xffff_ffff;
+        }
+        _ => {}
+    }
+}
+
 fn difference(bytes: &[u8], insn: &Instruction, before: &State, ours: &State, theirs: &State) -> String {
     let operands: Vec<_> = (0..insn.op_count()).map(|i| (insn.op_kind(i), insn.op_register(i))).collect();
     let mut text = format!("  {bytes:02x?} {operands:?}\n");
@@ -640,6 +659,7 @@ fn the_data_path_is_that_of_the_processor() {
             let undefined = undefined_flags(&insn);
             ours.flags &= !undefined;
             theirs.flags &= !undefined;
+            forget_undefined_results(&insn, &mut ours, &theirs);
             if ours != theirs {
                 let text = difference(&bytes, &insn, &state, &ours, &theirs);
                 wrong.entry(format!("{code:?}")).or_insert((0, text)).0 += 1;
@@ -704,6 +724,9 @@ fn short_blocks_do_the_same() {
             m,
             M::Div
                 | M::Idiv
+                | M::Bsf
+                | M::Bsr
+                | M::Cmpxchg
                 | M::Push
                 | M::Pop
                 | M::Leave

@@ -42,6 +42,17 @@ macro_rules! host {
     }};
 }
 
+/// Whether the host is of those whose x87 was measured where the SDM is silent: AMD's. Else a test is skipped, and says so.
+pub fn is_measured(test: &str) -> bool {
+    let vendor = core::arch::x86_64::__cpuid(0);
+    let name: Vec<u8> = [vendor.ebx, vendor.edx, vendor.ecx].iter().flat_map(|r| r.to_le_bytes()).collect();
+    let measured = name == b"AuthenticAMD";
+    if !measured {
+        println!("skipped: {test}: the host is {}, not AuthenticAMD", String::from_utf8_lossy(&name));
+    }
+    measured
+}
+
 /// Pseudorandom numbers: SplitMix64.
 pub struct Random(u64);
 

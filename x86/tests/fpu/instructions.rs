@@ -1,4 +1,4 @@
-use crate::host::{Machine, Random, STATUS, run};
+use crate::host::{Machine, Random, STATUS, is_measured, run};
 use core::cell::Cell;
 use emu_core::float::x87;
 use x86::fpu::arithmetic::Arith;
@@ -131,6 +131,9 @@ macro_rules! stores {
 
 #[test]
 fn arithmetic() {
+    if !is_measured("arithmetic") {
+        return;
+    }
     use Arith::*;
     use Source::*;
     registers! {
@@ -162,6 +165,9 @@ fn arithmetic() {
 
 #[test]
 fn unary() {
+    if !is_measured("unary") {
+        return;
+    }
     registers! {
         "fsqrt" X87::fsqrt; "frndint" X87::frndint; "fabs" X87::fabs; "fchs" X87::fchs;
         "fxtract" X87::fxtract; "fscale" X87::fscale;
@@ -172,6 +178,9 @@ fn unary() {
 /// What is left of a dividend that is not reduced completely is up to the processor, so exponents are near here.
 #[test]
 fn remainders() {
+    if !is_measured("remainders") {
+        return;
+    }
     let check = |insn: &str, host: fn(&mut Machine), f: fn(&mut X87), reference: fn(u128, u128, &mut _) -> _| {
         let mut random = Random::new(insn);
         for _ in 0..40_000 {
@@ -203,6 +212,9 @@ fn remainders() {
 
 #[test]
 fn transfers() {
+    if !is_measured("transfers") {
+        return;
+    }
     loads! {
         F32 "fld dword ptr [{m}]" |f, x| f.fld32(x as u32); F64 "fld qword ptr [{m}]" |f, x| f.fld64(x as u64);
         F80 "fld tbyte ptr [{m}]" X87::fld80; Bcd "fbld [{m}]" X87::fbld;
@@ -242,6 +254,9 @@ fn transfers() {
 
 #[test]
 fn comparisons() {
+    if !is_measured("comparisons") {
+        return;
+    }
     use Nans::*;
     use Source::*;
     macro_rules! codes {
@@ -288,6 +303,9 @@ fn comparisons() {
 
 #[test]
 fn control() {
+    if !is_measured("control") {
+        return;
+    }
     registers! {
         "fincstp" X87::fincstp; "fdecstp" X87::fdecstp; "fninit" X87::fninit;
         "fnclex" X87::fnclex; "emms" X87::emms;
@@ -316,6 +334,9 @@ fn control() {
 /// The images of our own state, written and read, and FXSAVE's as the host writes it.
 #[test]
 fn images() {
+    if !is_measured("images") {
+        return;
+    }
     let mut random = Random::new("images");
     for _ in 0..20_000 {
         let mut fpu = random.state();
