@@ -278,8 +278,12 @@ impl Arch for X86 {
     }
 
     fn call(h: &mut P, function: u16, operand: u32) -> Step {
-        if function != compute::FUNCTION {
-            return system::call(h, function, operand);
+        match function {
+            compute::FUNCTION => {}
+            isa::vector::LEGACY | isa::vector::VEX => {
+                return Ok(isa::vector::run(function, operand, &mut h.core.regs)?);
+            }
+            _ => return system::call(h, function, operand),
         }
         let r = &mut h.core.regs;
         let mut values = compute::Values {

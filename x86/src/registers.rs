@@ -24,23 +24,29 @@ pub const GS_BASE: u8 = 17;
 pub const ZERO: u8 = 18;
 /// Which way strings go: 0, or all ones where RFLAGS.DF is set.
 pub const DIRECTION: u8 = 19;
+/// MXCSR.
+pub const MXCSR: u8 = 20;
+/// Vector registers: four words each, the low one first.
+pub const VECTORS: u8 = 32;
 /// Registers that a snapshot holds.
-pub const COUNT: usize = 32;
+pub const COUNT: usize = 96;
 
 /// Temporaries of an instruction: values of its operands, first and second, a result, an address, conditions.
 pub mod temp {
     /// What the first operand holds, or a result for it.
-    pub const FIRST: u8 = 64;
+    pub const FIRST: u8 = 200;
     /// What the second operand holds.
-    pub const SECOND: u8 = 65;
+    pub const SECOND: u8 = 201;
     /// A third value.
-    pub const THIRD: u8 = 66;
+    pub const THIRD: u8 = 202;
     /// An address.
-    pub const ADDRESS: u8 = 67;
+    pub const ADDRESS: u8 = 203;
     /// A part of an address.
-    pub const INDEX: u8 = 68;
+    pub const INDEX: u8 = 204;
     /// A condition.
-    pub const TEST: u8 = 69;
+    pub const TEST: u8 = 205;
+    /// An operand of a vector instruction in memory: four words.
+    pub const VECTOR: u8 = 208;
     /// The address of an instruction.
-    pub const TARGET: u8 = 70;
+    pub const TARGET: u8 = 206;
 }

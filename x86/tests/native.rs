@@ -19,7 +19,7 @@ use iced_x86::{
 };
 use serde::{Deserialize, Serialize};
 use x86::isa::{self, compute};
-use x86::registers::{DIRECTION, temp};
+use x86::registers::{DIRECTION, MXCSR, VECTORS, temp};
 
 /// What an instruction that is not lifted ends in.
 const UNKNOWN: u32 = 6;
@@ -48,8 +48,12 @@ impl Arch for DataPath {
     }
 
     fn call(h: &mut Hart<Self>, function: u16, operand: u32) -> Step {
-        if function != compute::FUNCTION {
-            return Err(Stop::exception(UNKNOWN, 0));
+        match function {
+            compute::FUNCTION => {}
+            isa::vector::LEGACY | isa::vector::VEX => {
+                return Ok(isa::vector::run(function, operand, &mut h.core.regs)?);
+            }
+            _ => return Err(Stop::exception(UNKNOWN, 0)),
         }
         let r = &mut h.core.regs;
         let mut values = compute::Values {
@@ -120,6 +124,8 @@ const DATA: usize = 2 * PAGE;
 const SIZE: usize = 4 * PAGE;
 /// The flags that are compared.
 const STATUS: u64 = emu_core::engine::flags::ALL;
+/// MXCSR with all exceptions masked.
+const MASKED: u64 = 0x1f80;
 /// RFLAGS.DF.
 const DF: u64 = 1 << 10;
 
@@ -128,7 +134,16 @@ struct State {
     gpr: [u64; 16],
     flags: u64,
     data: Vec<u8>,
+    /// YMM0 to YMM15, four words each.
+    vectors: Vec<u64>,
+    mxcsr: u64,
 }
+
+/// Where the vectors are in the page of registers, and MXCSR.
+const VECTORS_AT: usize = 512;
+const MXCSR_AT: usize = 264;
+/// MXCSR as the test itself wants it, there too.
+const OWN_MXCSR_AT: usize = 272;
 
 unsafe extern "C" {
     fn mprotect(at: *mut u8, size: usize, rights: i32) -> i32;
@@ -162,6 +177,17 @@ impl Native {
         add(&mut a, Instruction::with2(Code::Mov_rm64_r64, at(32), Register::RSP));
         add(&mut a, Instruction::with1(Code::Push_rm64, at(16)));
         a.popfq().unwrap();
+        let place = |at: usize| {
+            iced_x86::MemoryOperand::with_base_displ(Register::RIP, (base + (REGISTERS + at) as u64) as i64)
+        };
+        let avx = is_x86_feature_detected!("avx");
+        if avx {
+            add(&mut a, Instruction::with1(Code::Ldmxcsr_m32, place(MXCSR_AT)));
+            for i in 0..16 {
+                let from = place(VECTORS_AT + 32 * i);
+                add(&mut a, Instruction::with2(Code::VEX_Vmovups_ymm_ymmm256, Register::YMM0 + i as u32, from));
+            }
+        }
         for i in 0..16 {
             add(&mut a, Instruction::with2(Code::Mov_r64_rm64, Register::RAX + i as u32, at(i)));
         }
@@ -174,6 +200,15 @@ impl Native {
         add(&mut a, Instruction::with2(Code::Mov_r64_rm64, Register::RSP, at(32)));
         a.pushfq().unwrap();
         add(&mut a, Instruction::with1(Code::Pop_rm64, at(16)));
+        if avx {
+            for i in 0..16 {
+                let to = place(VECTORS_AT + 32 * i);
+                add(&mut a, Instruction::with2(Code::VEX_Vmovups_ymmm256_ymm, to, Register::YMM0 + i as u32));
+            }
+            add(&mut a, Instruction::with1(Code::Stmxcsr_m32, place(MXCSR_AT)));
+            add(&mut a, Instruction::with1(Code::Ldmxcsr_m32, place(OWN_MXCSR_AT)));
+            a.vzeroupper().unwrap();
+        }
         for r in saved.into_iter().rev() {
             a.pop(r).unwrap();
         }
@@ -204,12 +239,21 @@ impl Native {
             self.map[REGISTERS + 8 * i..][..8].copy_from_slice(&value.to_le_bytes());
         }
         self.map[DATA..].copy_from_slice(&state.data);
+        for (i, word) in state.vectors.iter().enumerate() {
+            self.map[REGISTERS + VECTORS_AT + 8 * i..][..8].copy_from_slice(&word.to_le_bytes());
+        }
+        self.map[REGISTERS + MXCSR_AT..][..8].copy_from_slice(&state.mxcsr.to_le_bytes());
+        self.map[REGISTERS + OWN_MXCSR_AT..][..8].copy_from_slice(&MASKED.to_le_bytes());
         // SAFETY: the code saves and restores what a function must, and the instruction works on registers and our data.
         let f: extern "C" fn() = unsafe { std::mem::transmute(self.map.as_ptr()) };
         f();
         let word = |i: usize| u64::from_le_bytes(self.map[REGISTERS + 8 * i..][..8].try_into().unwrap());
         state.gpr = std::array::from_fn(word);
         state.flags = word(16) & STATUS;
+        if is_x86_feature_detected!("avx") {
+            state.vectors = (0..64).map(|i| word(VECTORS_AT / 8 + i)).collect();
+            state.mxcsr = word(MXCSR_AT / 8) & 0xffff;
+        }
         state.data.copy_from_slice(&self.map[DATA..]);
     }
 }
@@ -240,6 +284,8 @@ impl Emulated {
         core.regs[..16].copy_from_slice(&state.gpr);
         set_flags(&mut core.regs, Flags::eager(state.flags));
         core.regs[usize::from(DIRECTION)] = if state.flags & DF != 0 { u64::MAX } else { 0 };
+        core.regs[usize::from(VECTORS)..][..64].copy_from_slice(&state.vectors);
+        core.regs[usize::from(MXCSR)] = state.mxcsr;
         core.pc = self.at;
         let end = self.vcpu.run(&mut self.world, 0, 10_000).1;
         let unknown = Stop { kind: StopKind::Shutdown, ..Stop::exception(UNKNOWN, 0) };
@@ -249,7 +295,13 @@ impl Emulated {
         let mut data = vec![0; SIZE - DATA];
         self.world.ram.read(self.data_at, &mut data).unwrap();
         let r = &self.vcpu.core.regs;
-        Some(State { gpr: r[..16].try_into().unwrap(), flags: flags(r).all(), data })
+        Some(State {
+            gpr: r[..16].try_into().unwrap(),
+            flags: flags(r).all(),
+            data,
+            vectors: r[usize::from(VECTORS)..][..64].to_vec(),
+            mxcsr: r[usize::from(MXCSR)],
+        })
     }
 }
 
@@ -265,6 +317,23 @@ impl Random {
 
     fn below(&mut self, n: u64) -> u64 {
         self.next() % n
+    }
+
+    /// A word of a vector: any bits, or one or two floating-point numbers that meet.
+    fn element(&mut self) -> u64 {
+        const SINGLES: [u32; 8] = [0, 1 << 31, 0x3f80_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0x7f80_0001, 1];
+        const DOUBLES: [u64; 7] = [0, 1 << 63, 0x7ff0 << 48, 0xfff0 << 48, 0x7ff8 << 48, 0x7ff0 << 48 | 1, 1];
+        let single = |r: &mut Self| match r.below(4) {
+            0 => u64::from(SINGLES[r.below(8) as usize]),
+            1 => 0x3f00_0000 | r.next() & 0x81ff_ffff,
+            _ => r.next() & 0xffff_ffff,
+        };
+        match self.below(4) {
+            0 => self.value(),
+            1 => 0x3fe0 << 48 | self.next() & 0x803f_ffff_ffff_ffff,
+            2 => DOUBLES[self.below(7) as usize],
+            _ => single(self) | single(self) << 32,
+        }
     }
 
     /// A value: any, small, or at a boundary of some size.
@@ -287,6 +356,7 @@ fn is_tried(mnemonic: Mnemonic) -> bool {
     let name = format!("{mnemonic:?}");
     name.starts_with("Cmov")
         || name.starts_with("Set") && mnemonic != M::Setssbsy
+        || isa::vector::is_known(mnemonic)
         || matches!(
             mnemonic,
             M::Mov
@@ -390,6 +460,16 @@ fn host_has(code: Code) -> bool {
         F::POPCNT => is_x86_feature_detected!("popcnt"),
         F::SSE4_2 => is_x86_feature_detected!("sse4.2"),
         F::CX8 | F::SSE | F::SSE2 => true,
+        F::SSE3 => is_x86_feature_detected!("sse3"),
+        F::SSSE3 => is_x86_feature_detected!("ssse3"),
+        F::SSE4_1 => is_x86_feature_detected!("sse4.1"),
+        F::AVX => is_x86_feature_detected!("avx"),
+        F::AVX2 => is_x86_feature_detected!("avx2"),
+        F::AES => is_x86_feature_detected!("aes"),
+        F::PCLMULQDQ => is_x86_feature_detected!("pclmulqdq"),
+        F::SHA => is_x86_feature_detected!("sha"),
+        F::VAES => is_x86_feature_detected!("vaes"),
+        F::VPCLMULQDQ => is_x86_feature_detected!("vpclmulqdq"),
         F::CMPXCHG16B => is_x86_feature_detected!("cmpxchg16b"),
         _ => false,
     })
@@ -419,7 +499,10 @@ fn instance(code: Code, r: &mut Random, data_at: u64) -> Option<(Instruction, St
     let mut state = State {
         gpr: std::array::from_fn(|_| r.value()),
         flags: r.next() & STATUS,
-        data: (0..(SIZE - DATA) / 8).flat_map(|_| r.next().to_le_bytes()).collect(),
+        data: (0..(SIZE - DATA) / 8).flat_map(|_| r.element().to_le_bytes()).collect(),
+        vectors: (0..64).map(|_| r.element()).collect(),
+        // Rounding, FTZ and DAZ vary; all exceptions are masked.
+        mxcsr: MASKED | r.next() & 0xe040,
     };
     let middle = data_at + (SIZE - DATA) as u64 / 2;
     state.gpr[4] = middle;
@@ -444,6 +527,7 @@ fn instance(code: Code, r: &mut Random, data_at: u64) -> Option<(Instruction, St
             continue;
         }
         let may_be_memory = matches!(kind, K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem);
+        let may_be_memory = may_be_memory || matches!(kind, K::xmm_or_mem | K::ymm_or_mem);
         if kind == K::mem || may_be_memory && r.below(2) == 0 {
             memory = Some(i);
             continue;
@@ -466,6 +550,8 @@ fn instance(code: Code, r: &mut Random, data_at: u64) -> Option<(Instruction, St
             | K::r64_opcode
             | K::r64_rm
             | K::r64_vvvv => fixed(register(r, bytes)),
+            K::xmm_reg | K::xmm_or_mem | K::xmm_vvvv | K::xmm_rm => fixed(Register::XMM0 + r.below(16) as u32),
+            K::ymm_reg | K::ymm_or_mem | K::ymm_vvvv | K::ymm_rm => fixed(Register::YMM0 + r.below(16) as u32),
             K::al => fixed(Register::AL),
             K::cl => fixed(Register::CL),
             K::ax => fixed(Register::AX),
@@ -617,6 +703,13 @@ fn difference(bytes: &[u8], insn: &Instruction, before: &State, ours: &State, th
             text += &format!("  {:?}: before {b:#x}, here {o:#x}, there {t:#x}\n", Register::RAX + i as u32);
         }
     }
+    for (i, word) in before.vectors.iter().enumerate() {
+        let (o, t) = (ours.vectors[i], theirs.vectors[i]);
+        if o != t {
+            text += &format!("  YMM{} word {}: before {word:#x}, here {o:#x}, there {t:#x}\n", i / 4, i % 4);
+        }
+    }
+    text += &format!("  mxcsr: before {:#x}, here {:#x}, there {:#x}\n", before.mxcsr, ours.mxcsr, theirs.mxcsr);
     text += &format!("  flags: before {:#x}, here {:#x}, there {:#x}\n", before.flags, ours.flags, theirs.flags);
     if let Some(i) = ours.data.iter().zip(&theirs.data).position(|(a, b)| a != b) {
         text += &format!("  data at {i:#x}: here {:#x}, there {:#x}\n", ours.data[i], theirs.data[i]);
@@ -692,6 +785,10 @@ fn block(codes: &[Code], r: &mut Random, at: u64, data_at: u64) -> (Vec<u8>, Sta
         let is_memory = (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory);
         // RSP is where it was; other registers may have changed.
         if is_memory && (insn.memory_base() != Register::RSP || insn.memory_index() != Register::None) {
+            continue;
+        }
+        // Vectors may have to be aligned.
+        if is_memory && insn.memory_size().size() >= 16 && !insn.memory_displacement64().is_multiple_of(32) {
             continue;
         }
         let encoded = encoder.encode(&insn, at + code.len() as u64).is_ok();
@@ -777,8 +874,13 @@ fn strings_go_as_the_processor_has_them() {
                     let code = [&code[..], &[opcode]].concat();
                     // Few different bytes, so that comparisons find what they look for now and then.
                     let data = (0..SIZE - DATA).map(|_| if r.below(8) == 0 { r.next() as u8 } else { 0 }).collect();
-                    let mut state =
-                        State { gpr: std::array::from_fn(|_| r.value()), flags: r.next() & (STATUS | DF), data };
+                    let mut state = State {
+                        gpr: std::array::from_fn(|_| r.value()),
+                        flags: r.next() & (STATUS | DF),
+                        data,
+                        vectors: vec![0; 64],
+                        mxcsr: MASKED,
+                    };
                     state.gpr[0] = if r.below(2) == 0 { 0 } else { r.next() };
                     state.gpr[1] = if r.below(4) == 0 { 0 } else { r.below(100) };
                     // At times the two overlap.

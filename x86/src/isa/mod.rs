@@ -12,6 +12,7 @@ mod operands;
 mod shift;
 mod string;
 mod transfer;
+pub mod vector;
 
 use emu_core::engine::Lift;
 use emu_core::engine::flags::{FlagCond, Size};
@@ -42,6 +43,7 @@ pub fn lift(lift: &mut Lift, insn: &Instruction) -> Result<(), Unknown> {
         .or_else(|Unknown| bits::lift(&mut l))
         .or_else(|Unknown| string::lift(&mut l))
         .or_else(|Unknown| control::lift(&mut l))
+        .or_else(|Unknown| vector::lift(&mut l))
 }
 
 /// What a condition code asks of the flags, and whether its opposite is meant (SDM vol. 1, "EFLAGS Condition Codes").
