@@ -118,6 +118,14 @@ macro_rules! goto {
     }};
 }
 
+mod alu;
+mod memory;
+
+pub(crate) use memory::end_of_instruction;
+
+use alu::*;
+use memory::*;
+
 #[inline(always)]
 unsafe fn get(core: *mut Core, r: u8) -> u64 {
     // SAFETY: the file has 256 registers and is the first field of `Core`.
@@ -207,259 +215,6 @@ enum Source {
     Imm,
 }
 
-macro_rules! alu_handlers {
-    ($($(#[$m:meta])* $name:ident $print:literal |$a:ident, $b:ident, $shift:ident, $flags:ident| $body:expr;)*) => {
-        mod alu {
-            use super::super::flags::*;
-            $(pub(super) struct $name;
-            impl super::Alu for $name {
-                #[inline(always)]
-                fn apply($a: u64, $b: u64, $shift: u32, $flags: Flags) -> (u64, Flags) { $body }
-                const READS_FLAGS: bool = AluOp::$name.reads_flags();
-            })*
-        }
-        fn alu_handler(op: AluOp, size: Size, form: Form, flags: bool) -> Handler {
-            match op { $(AluOp::$name => of_size::<alu::$name>(size, form, flags),)* }
-        }
-    };
-}
-alu_ops!(alu_handlers);
-
-mod size {
-    pub(super) struct Bits8;
-    pub(super) struct Bits16;
-    pub(super) struct Bits32;
-    pub(super) struct Bits64;
-}
-impl OfSize for size::Bits8 {
-    const SIZE: Size = Size::Bits8;
-}
-impl OfSize for size::Bits16 {
-    const SIZE: Size = Size::Bits16;
-}
-impl OfSize for size::Bits32 {
-    const SIZE: Size = Size::Bits32;
-}
-impl OfSize for size::Bits64 {
-    const SIZE: Size = Size::Bits64;
-}
-
-/// Where the operands of an operation come from. Narrow ones do not come from the last result.
-#[derive(Clone, Copy)]
-enum Form {
-    Registers,
-    FirstLast,
-    SecondLast,
-    Immediate,
-    ImmediateFirstLast,
-}
-
-fn of_size<F: Alu>(size: Size, form: Form, flags: bool) -> Handler {
-    match size {
-        Size::Bits8 => narrow::<F, size::Bits8>(form, flags),
-        Size::Bits16 => narrow::<F, size::Bits16>(form, flags),
-        Size::Bits32 => wide::<F, size::Bits32>(form, flags),
-        Size::Bits64 => wide::<F, size::Bits64>(form, flags),
-    }
-}
-
-fn narrow<F: Alu, S: OfSize>(form: Form, flags: bool) -> Handler {
-    match (form, flags) {
-        (Form::Immediate | Form::ImmediateFirstLast, false) => alu::<F, S, true, false, false, false>,
-        (Form::Immediate | Form::ImmediateFirstLast, true) => alu::<F, S, true, false, false, true>,
-        (_, false) => alu::<F, S, false, false, false, false>,
-        (_, true) => alu::<F, S, false, false, false, true>,
-    }
-}
-
-fn wide<F: Alu, S: OfSize>(form: Form, flags: bool) -> Handler {
-    match (form, flags) {
-        (Form::Registers, false) => alu::<F, S, false, false, false, false>,
-        (Form::Registers, true) => alu::<F, S, false, false, false, true>,
-        (Form::FirstLast, false) => alu::<F, S, false, true, false, false>,
-        (Form::FirstLast, true) => alu::<F, S, false, true, false, true>,
-        (Form::SecondLast, false) => alu::<F, S, false, false, true, false>,
-        (Form::SecondLast, true) => alu::<F, S, false, false, true, true>,
-        (Form::Immediate, false) => alu::<F, S, true, false, false, false>,
-        (Form::Immediate, true) => alu::<F, S, true, false, false, true>,
-        (Form::ImmediateFirstLast, false) => alu::<F, S, true, true, false, false>,
-        (Form::ImmediateFirstLast, true) => alu::<F, S, true, true, false, true>,
-    }
-}
-
-#[inline(always)]
-unsafe fn flags(core: *mut Core) -> Flags {
-    // SAFETY: as in `get`.
-    unsafe { Flags { kind: get(core, FLAGS_KIND), x: get(core, FLAGS_X), y: get(core, FLAGS_Y) } }
-}
-
-#[inline(always)]
-unsafe fn set_flags(core: *mut Core, flags: Flags) {
-    // SAFETY: as in `get`.
-    unsafe {
-        set(core, FLAGS_KIND, flags.kind);
-        set(core, FLAGS_X, flags.x);
-        set(core, FLAGS_Y, flags.y);
-    }
-}
-
-/// An operation in a size. Flags are left only if somebody may ask for them.
-unsafe fn alu<F: Alu, S: OfSize, const IMM: bool, const A: bool, const B: bool, const FLAGS: bool>(
-    core: *mut Core,
-    op: *const Op,
-    budget: i64,
-    last: u64,
-) -> Exit {
-    // SAFETY: as in `reg_reg`.
-    unsafe {
-        let shift = shift_of(S::SIZE.bytes());
-        let a = first::<A>(core, op, last) << shift;
-        let b = if IMM { (*op).imm as i64 as u64 } else { second::<B>(core, op, last) } << shift;
-        let before = if F::READS_FLAGS { flags(core) } else { Flags { kind: 0, x: 0, y: 0 } };
-        let (result, after) = F::apply(a, b, shift, before);
-        let result = S::SIZE.merge(get(core, (*op).d), result >> shift);
-        set(core, (*op).d, result);
-        if FLAGS {
-            set_flags(core, after);
-        }
-        goto!(core, op.add(1), budget, result)
-    }
-}
-
-/// CMP or TEST, and the branch behind it that asks for what it has compared.
-unsafe fn alu_branch<F: Alu, S: OfSize, C: Condition, const IMM: bool, const WITH: u8, const FAR_AWAY: bool>(
-    core: *mut Core,
-    op: *const Op,
-    budget: i64,
-    last: u64,
-) -> Exit {
-    // SAFETY: as in `reg_imm_branch`.
-    unsafe {
-        let shift = shift_of(S::SIZE.bytes());
-        let a = get(core, (*op).a) << shift;
-        let b = if IMM { (*op).imm as i64 as u64 } else { get(core, (*op).b) } << shift;
-        let (_, after) = F::apply(a, b, shift, Flags { kind: 0, x: 0, y: 0 });
-        set_flags(core, after);
-        let exit = op.add(1);
-        let holds = match WITH {
-            X_WITH_Y => C::COND.holds(after.x, after.y),
-            Y_WITH_X => C::COND.holds(after.y, after.x),
-            _ => C::COND.holds(after.x, 0),
-        };
-        if !holds {
-            return goto!(core, exit.add(2), budget, last);
-        }
-        let linked = branch::<C, false, false, LINKED>;
-        if FAR_AWAY {
-            leave::<FAR>(core, exit, budget, linked)
-        } else if (*exit.add(1).cast::<Link>()).target.is_null() {
-            leave::<UNLINKED>(core, exit, budget, linked)
-        } else {
-            leave::<LINKED>(core, exit, budget, linked)
-        }
-    }
-}
-
-/// What the condition behind CMP or TEST compares.
-const X_WITH_Y: u8 = 0;
-const Y_WITH_X: u8 = 1;
-const X_WITH_NONE: u8 = 2;
-
-/// The handler of CMP or TEST of 32 or 64 bits with a branch behind it, if there is one.
-fn alu_branch_handler(
-    op: AluOp,
-    size: Size,
-    immediate: bool,
-    cond: Cond,
-    (x, y): (u8, u8),
-    far: bool,
-) -> Option<Handler> {
-    let with = match (x, y) {
-        (FLAGS_X, FLAGS_Y) => X_WITH_Y,
-        (FLAGS_Y, FLAGS_X) => Y_WITH_X,
-        (FLAGS_X, FLAGS_NONE) => X_WITH_NONE,
-        _ => return None,
-    };
-    match (op, size) {
-        (AluOp::Sub, Size::Bits32) => compare_handler::<alu::Sub, size::Bits32>(cond, immediate, with, far),
-        (AluOp::Sub, Size::Bits64) => compare_handler::<alu::Sub, size::Bits64>(cond, immediate, with, far),
-        (AluOp::And, Size::Bits8) => compare_handler::<alu::And, size::Bits8>(cond, immediate, with, far),
-        (AluOp::And, Size::Bits32) => compare_handler::<alu::And, size::Bits32>(cond, immediate, with, far),
-        (AluOp::And, Size::Bits64) => compare_handler::<alu::And, size::Bits64>(cond, immediate, with, far),
-        (AluOp::Sub, Size::Bits8) => compare_handler::<alu::Sub, size::Bits8>(cond, immediate, with, far),
-        _ => None,
-    }
-}
-
-fn compare_of<F: Alu, S: OfSize, C: Condition>(immediate: bool, with: u8, far: bool) -> Handler {
-    match (immediate, with, far) {
-        (false, X_WITH_Y, false) => alu_branch::<F, S, C, false, X_WITH_Y, false>,
-        (false, X_WITH_Y, true) => alu_branch::<F, S, C, false, X_WITH_Y, true>,
-        (false, Y_WITH_X, false) => alu_branch::<F, S, C, false, Y_WITH_X, false>,
-        (false, Y_WITH_X, true) => alu_branch::<F, S, C, false, Y_WITH_X, true>,
-        (false, _, false) => alu_branch::<F, S, C, false, X_WITH_NONE, false>,
-        (false, _, true) => alu_branch::<F, S, C, false, X_WITH_NONE, true>,
-        (true, X_WITH_Y, false) => alu_branch::<F, S, C, true, X_WITH_Y, false>,
-        (true, X_WITH_Y, true) => alu_branch::<F, S, C, true, X_WITH_Y, true>,
-        (true, Y_WITH_X, false) => alu_branch::<F, S, C, true, Y_WITH_X, false>,
-        (true, Y_WITH_X, true) => alu_branch::<F, S, C, true, Y_WITH_X, true>,
-        (true, _, false) => alu_branch::<F, S, C, true, X_WITH_NONE, false>,
-        (true, _, true) => alu_branch::<F, S, C, true, X_WITH_NONE, true>,
-    }
-}
-
-/// The condition in `b`, inverted if `a` is not 0.
-#[inline(always)]
-unsafe fn asked(core: *mut Core, op: *const Op) -> bool {
-    // SAFETY: as in `reg_reg`.
-    unsafe { flags(core).holds(FlagCond::ALL[usize::from((*op).b & 7)]) != ((*op).a != 0) }
-}
-
-unsafe fn set_if(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
-    // SAFETY: as in `reg_reg`.
-    unsafe {
-        let result = u64::from(asked(core, op));
-        set(core, (*op).d, result);
-        goto!(core, op.add(1), budget, result)
-    }
-}
-
-unsafe fn branch_if<const HOW: u8>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
-    // SAFETY: as in `leave`.
-    unsafe {
-        if asked(core, op) {
-            return leave::<HOW>(core, op, budget, branch_if::<LINKED>);
-        }
-        goto!(core, op.add(2), budget, last)
-    }
-}
-
-unsafe fn get_flags(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
-    // SAFETY: as in `reg_reg`.
-    unsafe {
-        let result = flags(core).all();
-        set(core, (*op).d, result);
-        goto!(core, op.add(1), budget, result)
-    }
-}
-
-unsafe fn put_flags(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
-    // SAFETY: as in `reg_reg`.
-    unsafe {
-        set_flags(core, Flags::eager(get(core, (*op).a)));
-        goto!(core, op.add(1), budget, last)
-    }
-}
-
-unsafe fn move_if(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
-    // SAFETY: as in `reg_reg`.
-    unsafe {
-        let result = get(core, if get(core, (*op).b) != 0 { (*op).a } else { (*op).d });
-        set(core, (*op).d, result);
-        goto!(core, op.add(1), budget, result)
-    }
-}
-
 mod names {
     #![allow(clippy::wildcard_imports, reason = "the operations' names are types here, in a module of their own")]
     use super::*;
@@ -523,246 +278,6 @@ unsafe fn wide_constant(core: *mut Core, op: *const Op, budget: i64, _last: u64)
     }
 }
 
-/// The entry that a data access to `va` probes.
-#[inline(always)]
-unsafe fn probe(core: *mut Core, va: u64) -> *const Fast {
-    const MASK: u64 = (DATA_ENTRIES as u64 - 1) << 5;
-    // SAFETY: `tlb` points to `DATA_ENTRIES` entries of 32 bytes.
-    unsafe { (*core).tlb.cast::<u8>().add(((va >> 7 ^ (*core).mix) & MASK) as usize).cast() }
-}
-
-/// The tag that lets an access of `size` bytes at `va` through: that of its last byte's page, so that an access across
-/// pages (whose entry is the first page's) never hits.
-#[inline(always)]
-unsafe fn wanted(core: *mut Core, va: u64, size: u8) -> u64 {
-    // SAFETY: as for `Handler`.
-    unsafe { va.wrapping_add(size as u64 - 1) & !PAGE_MASK | (*core).space_id }
-}
-
-/// A word anywhere. Reading and writing it takes no address of a local, which would end the handlers' jumping (as
-/// `read_unaligned` does where debug assertions are on).
-#[repr(C, packed)]
-struct Anywhere<T>(T);
-
-/// The value that a probe has let through.
-#[inline(always)]
-unsafe fn host_load<W: Access>(va: u64, entry: *const Fast) -> u64 {
-    // SAFETY: the tag fits, so the addend leads to the host's copy of that page.
-    unsafe {
-        let host = va.wrapping_add((*entry).addend) as *const u8;
-        let value = match W::WIDTH.bytes() {
-            1 => u64::from(*host),
-            2 => u64::from(u16::from_le((*host.cast::<Anywhere<u16>>()).0)),
-            4 => u64::from(u32::from_le((*host.cast::<Anywhere<u32>>()).0)),
-            _ => u64::from_le((*host.cast::<Anywhere<u64>>()).0),
-        };
-        W::WIDTH.extend(value)
-    }
-}
-
-#[inline(always)]
-unsafe fn host_store<W: Access>(va: u64, entry: *const Fast, value: u64) {
-    // SAFETY: as in `host_load`.
-    unsafe {
-        let host = va.wrapping_add((*entry).addend) as *mut u8;
-        match W::WIDTH.bytes() {
-            1 => *host = value as u8,
-            2 => (*host.cast::<Anywhere<u16>>()).0 = (value as u16).to_le(),
-            4 => (*host.cast::<Anywhere<u32>>()).0 = (value as u32).to_le(),
-            _ => (*host.cast::<Anywhere<u64>>()).0 = value.to_le(),
-        }
-    }
-}
-
-unsafe fn load<W: Access, const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
-    // SAFETY: as in `reg_reg`.
-    unsafe {
-        let va = first::<A>(core, op, last).wrapping_add((*op).imm as i64 as u64);
-        let entry = probe(core, va);
-        if (*entry).read != wanted(core, va, W::WIDTH.bytes()) {
-            return load_slow::<W>(core, op, budget, va);
-        }
-        let result = host_load::<W>(va, entry);
-        set(core, (*op).d, result);
-        goto!(core, op.add(1), budget, result)
-    }
-}
-
-unsafe fn load_indexed<W: Access, const SCALE: u8>(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
-    // SAFETY: as in `load`.
-    unsafe {
-        let va = get(core, (*op).a).wrapping_add(get(core, (*op).b) << SCALE).wrapping_add((*op).imm as i64 as u64);
-        let entry = probe(core, va);
-        if (*entry).read != wanted(core, va, W::WIDTH.bytes()) {
-            return load_slow::<W>(core, op, budget, va);
-        }
-        let result = host_load::<W>(va, entry);
-        set(core, (*op).d, result);
-        goto!(core, op.add(1), budget, result)
-    }
-}
-
-unsafe fn load_to_update<W: Access>(core: *mut Core, op: *const Op, budget: i64, _last: u64) -> Exit {
-    // SAFETY: as in `load`. A page that stores may go to can be loaded from where `read` fits as well.
-    unsafe {
-        let va = get(core, (*op).a).wrapping_add((*op).imm as i64 as u64);
-        let entry = probe(core, va);
-        let tag = wanted(core, va, W::WIDTH.bytes());
-        if (*entry).write != tag || (*entry).read != tag {
-            (*core).budget = budget;
-            (*core).op = op;
-            if !((*core).hooks.may_store)(core, va, W::WIDTH.bytes()) {
-                return Exit::Stop;
-            }
-            return load_slow::<W>(core, op, budget, va);
-        }
-        let result = host_load::<W>(va, entry);
-        set(core, (*op).d, result);
-        goto!(core, op.add(1), budget, result)
-    }
-}
-
-unsafe fn load_past<W: Access, const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
-    // SAFETY: as in `load`.
-    unsafe {
-        let va = first::<A>(core, op, last);
-        let entry = probe(core, va);
-        let result = if (*entry).read == wanted(core, va, W::WIDTH.bytes()) {
-            host_load::<W>(va, entry)
-        } else {
-            (*core).budget = budget;
-            (*core).op = op;
-            if !((*core).hooks.load)(core, va, W::WIDTH.bytes()) {
-                return Exit::Stop;
-            }
-            W::WIDTH.extend((*core).value)
-        };
-        let past = va.wrapping_add((*op).imm as i64 as u64);
-        set(core, (*op).a, past);
-        set(core, (*op).d, result);
-        // What the base holds now: a stack's pointer is what comes next.
-        let last = if (*op).d == (*op).a { result } else { past };
-        if (*core).leave {
-            return leave_behind(core, op, budget, last);
-        }
-        goto!(core, op.add(1), budget, last)
-    }
-}
-
-#[cold]
-#[inline(never)]
-unsafe fn load_slow<W: Access>(core: *mut Core, op: *const Op, budget: i64, va: u64) -> Exit {
-    // SAFETY: as in `reg_reg`.
-    unsafe {
-        (*core).budget = budget;
-        (*core).op = op;
-        if !((*core).hooks.load)(core, va, W::WIDTH.bytes()) {
-            return Exit::Stop;
-        }
-        let result = W::WIDTH.extend((*core).value);
-        set(core, (*op).d, result);
-        if (*core).leave {
-            return leave_behind(core, op, budget, result);
-        }
-        goto!(core, op.add(1), budget, result)
-    }
-}
-
-/// The micro-op has been done, and the vCPU is to leave behind its instruction.
-#[cold]
-#[inline(never)]
-unsafe fn leave_behind(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
-    // SAFETY: as for `Handler`.
-    unsafe {
-        (*core).budget = budget;
-        (*core).op = op;
-        (*core).last = last;
-        Exit::Leave
-    }
-}
-
-/// Stands behind the last micro-op of an instruction whose rest is run by itself.
-pub(crate) unsafe fn end_of_instruction(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
-    // SAFETY: as for `Handler`.
-    unsafe { leave_behind(core, op, budget, last) }
-}
-
-unsafe fn store<W: Access, const A: bool, const B: bool>(
-    core: *mut Core,
-    op: *const Op,
-    budget: i64,
-    last: u64,
-) -> Exit {
-    // SAFETY: as in `load`.
-    unsafe {
-        let va = first::<A>(core, op, last).wrapping_add((*op).imm as i64 as u64);
-        let value = second::<B>(core, op, last);
-        let entry = probe(core, va);
-        if (*entry).write != wanted(core, va, W::WIDTH.bytes()) {
-            (*core).value = value;
-            return store_slow::<W>(core, op, budget, last, va);
-        }
-        host_store::<W>(va, entry, value);
-        goto!(core, op.add(1), budget, last)
-    }
-}
-
-unsafe fn store_indexed<W: Access, const SCALE: u8>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
-    // SAFETY: as in `load`.
-    unsafe {
-        let va = get(core, (*op).a).wrapping_add(get(core, (*op).b) << SCALE).wrapping_add((*op).imm as i64 as u64);
-        let value = get(core, (*op).d);
-        let entry = probe(core, va);
-        if (*entry).write != wanted(core, va, W::WIDTH.bytes()) {
-            (*core).value = value;
-            return store_slow::<W>(core, op, budget, last, va);
-        }
-        host_store::<W>(va, entry, value);
-        goto!(core, op.add(1), budget, last)
-    }
-}
-
-unsafe fn store_back<W: Access, const A: bool>(core: *mut Core, op: *const Op, budget: i64, last: u64) -> Exit {
-    // SAFETY: as in `load`.
-    unsafe {
-        let va = first::<A>(core, op, last).wrapping_add((*op).imm as i64 as u64);
-        let value = get(core, (*op).b);
-        let entry = probe(core, va);
-        if (*entry).write == wanted(core, va, W::WIDTH.bytes()) {
-            host_store::<W>(va, entry, value);
-        } else {
-            (*core).budget = budget;
-            (*core).op = op;
-            (*core).value = value;
-            if !((*core).hooks.store)(core, va, W::WIDTH.bytes()) {
-                return Exit::Stop;
-            }
-        }
-        set(core, (*op).a, va);
-        if (*core).leave {
-            return leave_behind(core, op, budget, va);
-        }
-        goto!(core, op.add(1), budget, va)
-    }
-}
-
-#[cold]
-#[inline(never)]
-unsafe fn store_slow<W: Access>(core: *mut Core, op: *const Op, budget: i64, last: u64, va: u64) -> Exit {
-    // SAFETY: as in `load`.
-    unsafe {
-        (*core).budget = budget;
-        (*core).op = op;
-        if !((*core).hooks.store)(core, va, W::WIDTH.bytes()) {
-            return Exit::Stop;
-        }
-        if (*core).leave {
-            return leave_behind(core, op, budget, last);
-        }
-        goto!(core, op.add(1), budget, last)
-    }
-}
-
 /// How an exit leaves.
 const UNLINKED: u8 = 0;
 const LINKED: u8 = 1;
@@ -789,6 +304,21 @@ unsafe fn leave<const HOW: u8>(core: *mut Core, op: *const Op, budget: i64, link
             }
         }
         next(core, (*link).pc, budget)
+    }
+}
+
+/// Leaves by the branch at `exit`, for a handler that stands before it and is not patched when it is linked.
+#[inline(always)]
+unsafe fn leave_by<const FAR_AWAY: bool>(core: *mut Core, exit: *const Op, budget: i64, linked: Handler) -> Exit {
+    // SAFETY: as in `leave`.
+    unsafe {
+        if FAR_AWAY {
+            leave::<FAR>(core, exit, budget, linked)
+        } else if (*exit.add(1).cast::<Link>()).target.is_null() {
+            leave::<UNLINKED>(core, exit, budget, linked)
+        } else {
+            leave::<LINKED>(core, exit, budget, linked)
+        }
     }
 }
 
@@ -846,14 +376,7 @@ unsafe fn reg_imm_branch<F: Binary, C: Condition, const A: bool, const FAR_AWAY:
         if !C::COND.holds(result, get(core, (*exit).b)) {
             return goto!(core, exit.add(2), budget, result);
         }
-        let linked = branch::<C, true, false, LINKED>;
-        if FAR_AWAY {
-            leave::<FAR>(core, exit, budget, linked)
-        } else if (*exit.add(1).cast::<Link>()).target.is_null() {
-            leave::<UNLINKED>(core, exit, budget, linked)
-        } else {
-            leave::<LINKED>(core, exit, budget, linked)
-        }
+        leave_by::<FAR_AWAY>(core, exit, budget, branch::<C, true, false, LINKED>)
     }
 }
 

@@ -106,8 +106,8 @@ pub(crate) fn lift(arch: &Riscv, pc: u64, bytes: &[u8], lift: &mut Lift) -> Opti
         return Some(len);
     };
     let insn = Insn(bits.expect("it was decoded"));
-    // An access to a CSR that there is not.
-    let is_csr = matches!(row.name.as_bytes(), [b'c', b's', b'r', b'r', ..]);
+    // Zicsr's are the instructions of SYSTEM whose funct3 is neither 0 nor 4. A CSR may not be there.
+    let is_csr = insn.0 & 0x7f == 0x73 && insn.rm() & 3 != 0;
     if is_csr && !privileged::csr_access::exists(arch, insn.csr()) {
         lift.call_and_end(ILLEGAL, raw);
         return Some(len);
