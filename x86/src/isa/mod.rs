@@ -9,6 +9,7 @@ mod bits;
 pub mod compute;
 mod control;
 mod operands;
+mod stack;
 mod shift;
 mod string;
 mod transfer;
@@ -18,6 +19,7 @@ use emu_core::engine::Lift;
 use emu_core::engine::flags::{FlagCond, Size};
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic};
 
+use crate::mode::Mode;
 pub use operands::{Memory, Place};
 
 /// The hand with which an instruction is lifted.
@@ -26,6 +28,8 @@ pub struct Lifting<'a> {
     pub lift: &'a mut Lift,
     /// What iced-x86 has decoded.
     pub insn: &'a Instruction,
+    /// The mode that it is lifted for.
+    pub mode: &'a Mode,
     /// How far POP will have moved RSP when its operand's address is made.
     popped: u8,
 }
@@ -34,9 +38,9 @@ pub struct Lifting<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unknown;
 
-/// Lifts a 64-bit instruction at its address. An error leaves nothing behind.
-pub fn lift(lift: &mut Lift, insn: &Instruction) -> Result<(), Unknown> {
-    let mut l = Lifting::new(lift, insn);
+/// Lifts an instruction, which was decoded with its instruction pointer. An error leaves nothing behind.
+pub fn lift(lift: &mut Lift, insn: &Instruction, mode: &Mode) -> Result<(), Unknown> {
+    let mut l = Lifting::new(lift, insn, mode);
     transfer::lift(&mut l)
         .or_else(|Unknown| arithmetic::lift(&mut l))
         .or_else(|Unknown| shift::lift(&mut l))
@@ -83,8 +87,8 @@ pub(crate) fn size_of(bytes: usize) -> Option<Size> {
 
 impl<'a> Lifting<'a> {
     /// A hand for one instruction.
-    pub(crate) fn new(lift: &'a mut Lift, insn: &'a Instruction) -> Self {
-        Lifting { lift, insn, popped: 0 }
+    pub(crate) fn new(lift: &'a mut Lift, insn: &'a Instruction, mode: &'a Mode) -> Self {
+        Lifting { lift, insn, mode, popped: 0 }
     }
 
     fn mnemonic(&self) -> Mnemonic {
@@ -95,8 +99,13 @@ impl<'a> Lifting<'a> {
         self.insn.code()
     }
 
-    /// Address of the next instruction.
-    fn next(&self) -> u64 {
-        self.insn.next_ip()
+    /// Linear address of the instruction.
+    fn here(&self) -> u64 {
+        self.mode.linear(self.insn.ip())
+    }
+
+    /// Linear address of the next instruction.
+    pub(crate) fn next(&self) -> u64 {
+        self.mode.linear(self.insn.next_ip())
     }
 }
