@@ -13,3 +13,4 @@ pub mod registers;
 pub mod segment;
 mod system;
 pub mod vector;
+pub mod xsave;

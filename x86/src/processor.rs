@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::{cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
+use crate::fpu::X87;
 use crate::isa::{self, compute};
 use crate::paging::{self, Controls, Fail, Kind, Tables};
 use crate::registers::{DIRECTION, FS_BASE, GS_BASE, temp};
@@ -82,6 +83,12 @@ pub struct X86 {
     pub intr: Option<u8>,
     /// MAXPHYADDR.
     pub physical_bits: u32,
+    /// The x87, and with it MMX.
+    pub x87: X87,
+    /// XCR0.
+    pub xcr0: u64,
+    /// IA32_XSS.
+    pub xss: u64,
 }
 
 impl X86 {
@@ -114,6 +121,9 @@ impl X86 {
             shadow: None,
             intr: None,
             physical_bits: 46,
+            x87: X87::default(),
+            xcr0: crate::xsave::RESET_XCR0,
+            xss: 0,
         }
     }
 
@@ -280,9 +290,7 @@ impl Arch for X86 {
     fn call(h: &mut P, function: u16, operand: u32) -> Step {
         match function {
             compute::FUNCTION => {}
-            isa::vector::LEGACY | isa::vector::VEX => {
-                return Ok(isa::vector::run(function, operand, &mut h.core.regs)?);
-            }
+            isa::FIRST.. => return isa::call(h, function, operand),
             _ => return system::call(h, function, operand),
         }
         let r = &mut h.core.regs;
