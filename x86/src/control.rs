@@ -36,12 +36,6 @@ bits! {
     }
 }
 bits! {
-    /// XCR0: state components ("Managing State Using the XSAVE Feature Set").
-    xcr0 {
-        X87 = 0, SSE = 1, AVX = 2, PKRU = 9,
-    }
-}
-bits! {
     /// DR6.
     dr6 {
         B0 = 0, B1 = 1, B2 = 2, B3 = 3, BLD = 11, BD = 13, BS = 14, BT = 15, RTM = 16,

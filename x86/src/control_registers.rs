@@ -143,8 +143,7 @@ fn write_cr4(h: &mut P, value: u64) -> Step {
     let sets_pcide = value & !old & cr4::PCIDE != 0;
     h.fault_if(sets_pcide && (!h.arch.is_long() || h.arch.cr3 & 0xfff != 0), gp)?;
     // Changes of these bits drop all translations; the others of rights are part of a space's key, or do no harm.
-    const DROPS: u64 =
-        cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::PKE | cr4::PKS | cr4::LA57;
+    const DROPS: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::PKE | cr4::PKS | cr4::LA57;
     h.arch.cr4 = value;
     let is_pae = h.arch.cr0 & cr0::PG != 0 && value & cr4::PAE != 0 && !h.arch.is_long();
     if is_pae

@@ -43,7 +43,8 @@ pub(crate) fn transfer(h: &mut P, how: Transfer, selector: u16, offset: u64, siz
     let return_to = [u64::from(h.arch.segments[segments::CS].selector), h.ip(h.core.next_pc)];
     if !h.arch.is_protected() {
         let code = protection::real(h, segments::CS, selector);
-        let code = if h.arch.is_v8086() { code } else { Segment { attributes: Attributes(code.attributes.0 | 8), ..code } };
+        let code =
+            if h.arch.is_v8086() { code } else { Segment { attributes: Attributes(code.attributes.0 | 8), ..code } };
         require_within(h, &code, offset)?;
         if how == Transfer::Call {
             push(h, &return_to, size)?;
@@ -190,7 +191,8 @@ pub(crate) fn ret(h: &mut P, size: Size, release: u16) -> Step {
     let popped = 2 * i64::from(size.bytes()) + i64::from(release);
     if !h.arch.is_protected() {
         let code = protection::real(h, segments::CS, selector);
-        let code = if h.arch.is_v8086() { code } else { Segment { attributes: Attributes(code.attributes.0 | 8), ..code } };
+        let code =
+            if h.arch.is_v8086() { code } else { Segment { attributes: Attributes(code.attributes.0 | 8), ..code } };
         require_within(h, &code, ip)?;
         h.set_reg(RSP, stack.moved(popped));
         enter(h, code, ip);
@@ -344,13 +346,9 @@ fn to_v8086(h: &mut P, stack: &Stack, ip: u64, cs: u16, flags: u64) -> Step {
     h.fault_if(ip & 0xffff_ffff > 0xffff, Exception::gp(0))?;
     h.set_rflags(flags);
     let [_, _, _, sp, ss, es, ds, fs, gs] = words;
-    for (i, selector) in [
-        (segments::SS, ss),
-        (segments::ES, es),
-        (segments::DS, ds),
-        (segments::FS, fs),
-        (segments::GS, gs),
-    ] {
+    for (i, selector) in
+        [(segments::SS, ss), (segments::ES, es), (segments::DS, ds), (segments::FS, fs), (segments::GS, gs)]
+    {
         let segment = protection::real(h, i, selector as u16);
         h.set_segment(i, segment);
     }

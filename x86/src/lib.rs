@@ -23,3 +23,4 @@ pub mod segment;
 mod system;
 mod task;
 pub mod vector;
+pub mod xsave;

@@ -1,10 +1,11 @@
 //! What the bytes of code mean depends on (SDM vol. 3A, "Operating Modes"; vol. 1, "Operand-Size and Address-Size Attributes"): part of
 //! a block's key, so that a block is lifted for its mode and need not ask again.
 
-use crate::control::{cr0, cr4, efer, rflags, xcr0};
+use crate::control::{cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
 use crate::processor::{X86, segments};
 use crate::segment::Segment;
+use crate::xsave::xcr0;
 
 /// Default operand and address size of code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,8 +8,9 @@ use emu_core::tlb::{Mapping, Space, SpaceKey};
 use iced_x86::{Decoder, DecoderError, DecoderOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::control::{DR7_ENABLES, cr0, cr4, efer, rflags, xcr0};
+use crate::control::{DR7_ENABLES, cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
+use crate::fpu::X87;
 use crate::isa::{self, compute};
 use crate::mode::Mode;
 use crate::paging::{self, Controls, Fail, Kind, Tables};
@@ -71,8 +72,6 @@ pub struct X86 {
     pub dr7: u64,
     /// What of DR6 the debug exception will show that comes behind the present instruction.
     pub debug_trap: u64,
-    /// XCR0.
-    pub xcr0: u64,
     /// The PDPTE registers of PAE paging.
     pub pdptes: [u64; 4],
     /// NMIs are blocked until the next IRET.
@@ -111,6 +110,12 @@ pub struct X86 {
     pub intr: Option<u8>,
     /// MAXPHYADDR.
     pub physical_bits: u32,
+    /// The x87, and with it MMX.
+    pub x87: X87,
+    /// XCR0.
+    pub xcr0: u64,
+    /// IA32_XSS.
+    pub xss: u64,
 }
 
 impl X86 {
@@ -137,7 +142,6 @@ impl X86 {
             dr6: debug::DR6_RESET,
             dr7: debug::DR7_RESET,
             debug_trap: 0,
-            xcr0: xcr0::X87,
             pdptes: [0; 4],
             nmi_blocked: false,
             a20: true,
@@ -157,6 +161,9 @@ impl X86 {
             step_from: None,
             intr: None,
             physical_bits: 46,
+            x87: X87::default(),
+            xcr0: crate::xsave::RESET_XCR0,
+            xss: 0,
         }
     }
 
@@ -445,11 +452,9 @@ impl Arch for X86 {
     fn call(h: &mut P, function: u16, operand: u32) -> Step {
         match function {
             compute::FUNCTION => {}
-            isa::vector::LEGACY | isa::vector::VEX => {
-                return Ok(isa::vector::run(function, operand, &mut h.core.regs)?);
-            }
             linear::FUNCTION => return linear::call(h, operand),
             repeat::FUNCTION => return repeat::call(h, operand),
+            isa::FIRST.. => return isa::call(h, function, operand),
             _ => return system::call(h, function, operand),
         }
         let r = &mut h.core.regs;

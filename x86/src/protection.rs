@@ -177,7 +177,10 @@ pub(crate) fn load_ldt(h: &mut P, selector: u16, refusal: Refusal) -> Step {
     let (d, base) = system_descriptor(h, selector, refusal)?;
     let a = d.attributes();
     h.fault_if(a.is_code_or_data() || a.kind() != 2, refusal.of(selector))?;
-    h.fault_if(!a.is_present(), refusal.absent(if refusal.vector == vector::TS { vector::TS } else { vector::NP }, selector))?;
+    h.fault_if(
+        !a.is_present(),
+        refusal.absent(if refusal.vector == vector::TS { vector::TS } else { vector::NP }, selector),
+    )?;
     h.fault_if(!h.arch.controls().is_canonical(base), refusal.of(selector))?;
     h.arch.ldtr = Segment { selector, base, limit: d.limit(), attributes: a };
     Ok(())
@@ -222,11 +225,7 @@ pub(crate) fn access_rights(h: &mut P, selector: u16) -> Step<Option<u64>> {
     let Some(d) = look_up(h, selector)? else { return Ok(None) };
     let a = d.attributes();
     let is_known = a.is_code_or_data()
-        || if h.arch.is_long() {
-            matches!(a.kind(), 2 | 9 | 11 | 12)
-        } else {
-            matches!(a.kind(), 1..=5 | 9 | 11 | 12)
-        };
+        || if h.arch.is_long() { matches!(a.kind(), 2 | 9 | 11 | 12) } else { matches!(a.kind(), 1..=5 | 9 | 11 | 12) };
     Ok((is_known && is_visible(h, selector, a)).then_some(d.0 >> 32 & 0x00ff_ff00))
 }
 

@@ -140,14 +140,7 @@ pub(crate) fn switch(h: &mut P, selector: u16, how: Switch, error: Option<u16>) 
 }
 
 /// Likewise; the old task goes on at `return_to`. `ext` is bit 0 of error codes.
-pub(crate) fn switch_from(
-    h: &mut P,
-    selector: u16,
-    how: Switch,
-    error: Option<u16>,
-    return_to: u64,
-    ext: u16,
-) -> Step {
+pub(crate) fn switch_from(h: &mut P, selector: u16, how: Switch, error: Option<u16>, return_to: u64, ext: u16) -> Step {
     let refusal = if how == Switch::Return { Refusal::TS } else { Refusal::GP }.with_ext(ext);
     h.fault_if(selector & 4 != 0 || index_of(selector) == 0, refusal.of(selector))?;
     let (d, base) = system_descriptor(h, selector, refusal)?;

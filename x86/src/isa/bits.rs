@@ -5,7 +5,7 @@ use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp};
 use iced_x86::{Mnemonic, OpKind};
 
 use super::compute::Compute;
-use super::{Lifting, Memory, Unknown, condition, Place};
+use super::{Lifting, Memory, Place, Unknown, condition};
 use crate::registers::temp;
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {

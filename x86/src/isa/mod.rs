@@ -9,17 +9,21 @@ mod bits;
 pub mod compute;
 mod control;
 mod operands;
-mod stack;
 mod shift;
+mod stack;
 mod string;
 mod transfer;
-pub mod vector;
+mod vector;
+mod x87;
 
-use emu_core::engine::Lift;
 use emu_core::engine::flags::{FlagCond, Size};
+use emu_core::engine::{Lift, Step};
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic};
 
 use crate::mode::Mode;
+use crate::processor::P;
+use crate::xsave;
+
 pub use operands::{Memory, Place};
 
 /// The hand with which an instruction is lifted.
@@ -48,6 +52,20 @@ pub fn lift(lift: &mut Lift, insn: &Instruction, mode: &Mode) -> Result<(), Unkn
         .or_else(|Unknown| string::lift(&mut l))
         .or_else(|Unknown| control::lift(&mut l))
         .or_else(|Unknown| vector::lift(&mut l))
+        .or_else(|Unknown| x87::lift(&mut l))
+        .or_else(|Unknown| xsave::lift(&mut l))
+}
+
+/// Function numbers of calls from here on are [`call`]'s.
+pub(crate) const FIRST: u16 = 0x1000;
+
+/// Runs a call of the instructions on vectors, of the x87, or of those that save and restore their state.
+pub(crate) fn call(h: &mut P, function: u16, operand: u32) -> Step {
+    match function {
+        xsave::FIRST.. => xsave::call(h, function, operand),
+        x87::FIRST.. => x87::call(h, function, operand),
+        _ => vector::call(h, function, operand),
+    }
 }
 
 /// What a condition code asks of the flags, and whether its opposite is meant (SDM vol. 1, "EFLAGS Condition Codes").
@@ -89,6 +107,11 @@ impl<'a> Lifting<'a> {
     /// A hand for one instruction.
     pub(crate) fn new(lift: &'a mut Lift, insn: &'a Instruction, mode: &'a Mode) -> Self {
         Lifting { lift, insn, mode, popped: 0 }
+    }
+
+    /// A hand for another instruction, of which a part is wanted.
+    pub(crate) fn with<'b>(&'b mut self, insn: &'b Instruction) -> Lifting<'b> {
+        Lifting { lift: self.lift, insn, mode: self.mode, popped: self.popped }
     }
 
     fn mnemonic(&self) -> Mnemonic {
