@@ -216,6 +216,11 @@ impl X86 {
         if self.a20 { physical } else { physical & !(1 << 20) }
     }
 
+    /// Accesses that are not aligned fault ("Alignment Check Exception (#AC)").
+    pub fn checks_alignment(&self) -> bool {
+        self.rflags & rflags::AC != 0 && self.cr0 & cr0::AM != 0 && self.cpl() == 3
+    }
+
     /// A breakpoint on data is enabled.
     pub fn watches_data(&self) -> bool {
         self.dr7 & DR7_ENABLES != 0 && debug::watches(self, false)
@@ -479,8 +484,8 @@ impl Arch for X86 {
         let smap = a.cr4 & cr4::SMAP != 0 && !access.user && (access.implicit || !access.ac);
         let wp = a.cr0 & cr0::WP != 0;
         let pcid = if a.cr4 & cr4::PCIDE != 0 { a.cr3 & 0xfff } else { 0 };
-        let who =
-            u64::from(access.user) | u64::from(smap) << 1 | u64::from(wp) << 2 | (a.controls().mode() as u64) << 4;
+        let bits = [access.user, smap, wp, a.checks_alignment() && !access.implicit];
+        let who = bits.iter().rev().fold(a.controls().mode() as u64, |who, bit| who << 1 | u64::from(*bit));
         let keys = if a.cr4 & (cr4::PKE | cr4::PKS) != 0 { u64::from(a.pkru) | u64::from(a.pkrs) << 32 } else { 0 };
         h.core.mmu.intern(SpaceKey(who | pcid << 8, keys))
     }
@@ -503,7 +508,7 @@ impl Arch for X86 {
                     guest_size_log2: 0,
                     read: t.read,
                     write: t.write,
-                    keep: !is_watched,
+                    keep: !is_watched && !h.arch.checks_alignment(),
                 })
             }
             Err(Fail::PageFault(error)) => {
@@ -516,6 +521,11 @@ impl Arch for X86 {
     /// Only fetches come this far, from what is not RAM: a processor would read ones, which are no instruction.
     fn bus_error(_: &mut P, _: Access) -> Stop {
         Exception::UD.into()
+    }
+
+    fn misaligned(h: &mut P, access: Access, _: u8) -> Step {
+        let checks = h.arch.checks_alignment() && access.as_whom != AS_PROCESSOR;
+        h.fault_if(checks, Exception::with(vector::AC, 0))
     }
 
     fn trap(h: &mut P, stop: Stop) -> Step {

@@ -91,6 +91,10 @@ functions! {
     Sysenter sysenter;
     Sysexit sysexit;
     Swapgs swapgs;
+    /// What RFLAGS.AC becomes.
+    SetAc set_ac;
+    Rdpkru rdpkru;
+    Wrpkru wrpkru;
     /// The address is in ADDRESS.
     Invlpg invlpg;
     /// Size in bytes; the port is in FIRST.
@@ -275,6 +279,10 @@ fn lift_system(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
             end(l.lift, F::Sysexit, if i.code() == Code::Sysexitq { 8 } else { 4 });
         }
         Mnemonic::Swapgs => end(l.lift, F::Swapgs, 0),
+        Mnemonic::Clac => end(l.lift, F::SetAc, 0),
+        Mnemonic::Stac => end(l.lift, F::SetAc, 1),
+        Mnemonic::Rdpkru => go_on(l.lift, F::Rdpkru, 0),
+        Mnemonic::Wrpkru => end(l.lift, F::Wrpkru, 0),
         Mnemonic::In | Mnemonic::Out => {
             let is_in = i.mnemonic() == Mnemonic::In;
             let (data, port) = if is_in { (0, 1) } else { (1, 0) };
@@ -910,6 +918,31 @@ fn swapgs(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
     let gs = &mut h.core.regs[usize::from(GS_BASE)];
     std::mem::swap(gs, &mut h.arch.kernel_gs_base);
+    Ok(())
+}
+
+/// CLAC, STAC.
+fn set_ac(h: &mut P, value: u32) -> Step {
+    h.fault_if(h.arch.cpl() != 0 || h.arch.is_v8086(), Exception::UD)?;
+    h.arch.rflags = h.arch.rflags & !rflags::AC | if value != 0 { rflags::AC } else { 0 };
+    h.core.spaces_changed = true;
+    h.core.leave = true;
+    Ok(())
+}
+
+fn rdpkru(h: &mut P, _: u32) -> Step {
+    h.fault_if(h.arch.cr4 & cr4::PKE == 0, Exception::UD)?;
+    h.fault_if(h.reg(RCX) as u32 != 0, Exception::gp(0))?;
+    set(h, RAX, h.arch.pkru.into());
+    set(h, RDX, 0);
+    Ok(())
+}
+
+fn wrpkru(h: &mut P, _: u32) -> Step {
+    h.fault_if(h.arch.cr4 & cr4::PKE == 0, Exception::UD)?;
+    h.fault_if((h.reg(RCX) | h.reg(RDX)) as u32 != 0, Exception::gp(0))?;
+    h.arch.pkru = h.reg(RAX) as u32;
+    h.all_changed();
     Ok(())
 }
 
