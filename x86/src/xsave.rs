@@ -437,14 +437,7 @@ fn xrstor(h: &mut P, long: bool) -> Step {
     restore(h, long, edx_eax(h) & h.arch.xcr0, xstate_bv, xcomp_bv)
 }
 
-fn restore_compacted(
-    h: &mut P,
-    long: bool,
-    allowed: u64,
-    xstate_bv: u64,
-    xcomp_bv: u64,
-    reserved_is_0: bool,
-) -> Step {
+fn restore_compacted(h: &mut P, long: bool, allowed: u64, xstate_bv: u64, xcomp_bv: u64, reserved_is_0: bool) -> Step {
     let components = xcomp_bv & !COMPACTED;
     h.fault_if(components & !allowed != 0, Exception::gp(0))?;
     h.fault_if(xstate_bv & !components != 0, Exception::gp(0))?;

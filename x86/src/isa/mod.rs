@@ -15,8 +15,8 @@ mod transfer;
 mod vector;
 mod x87;
 
-use emu_core::engine::{Lift, Step};
 use emu_core::engine::flags::{FlagCond, Size};
+use emu_core::engine::{Lift, Step};
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic};
 
 use crate::processor::P;

@@ -297,12 +297,8 @@ static ROWS: &[Row] = rows! {
 };
 
 /// Instructions whose operand is an image of the state, in the order of their functions.
-const IMAGES: [(Mnemonic, fn(&mut P, u32) -> Step); 4] = [
-    (Mnemonic::Fldenv, fldenv),
-    (Mnemonic::Fnstenv, fnstenv),
-    (Mnemonic::Frstor, frstor),
-    (Mnemonic::Fnsave, fnsave),
-];
+const IMAGES: [(Mnemonic, fn(&mut P, u32) -> Step); 4] =
+    [(Mnemonic::Fldenv, fldenv), (Mnemonic::Fnstenv, fnstenv), (Mnemonic::Frstor, frstor), (Mnemonic::Fnsave, fnsave)];
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
     let m = l.mnemonic();

@@ -1,13 +1,13 @@
 //! Floating point: arithmetic, comparison, conversion, fused multiply-add.
 
-use emu_core::float::{F32, F64};
 use super::{Args, Row, rows};
 use crate::vector::Width::{Mmx, Scalar, Xmm};
+use crate::vector::approximate;
 use crate::vector::compare::{self, Predicate};
 use crate::vector::convert::{self, Integers, ToInt};
 use crate::vector::float::{self, FmaForm, FmaKind};
-use crate::vector::approximate;
 use crate::vector::mxcsr::Float;
+use emu_core::float::{F32, F64};
 
 pub(super) const ROWS: &[Row] = rows! {
     Addps Vaddps |x| float::add::<F32>(x.w, x.a, x.b, x.mxcsr);

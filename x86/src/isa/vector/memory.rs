@@ -1,8 +1,8 @@
 //! What is more than a function of values: accesses that depend on a mask (VMASKMOV, VPMASKMOV, MASKMOVDQU, VPGATHER), MXCSR,
 //! VZEROUPPER, and conditions under which an instruction begins.
 
-use emu_core::engine::{Intent, Step};
 use emu_core::engine::uop::{UnaryOp, Width as Access};
+use emu_core::engine::{Intent, Step};
 use iced_x86::{Mnemonic, OpKind, Register};
 
 use super::{COUNT, FIRST, Location, location, value, word, words};
