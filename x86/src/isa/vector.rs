@@ -395,7 +395,7 @@ fn operands_of(l: &Lifting) -> Operands {
         has_imm,
         w,
         vex: is_vex(l),
-        long: in_memory == 8 || registers().any(Register::is_gpr64),
+        long: registers().any(Register::is_gpr64) || in_memory == 8 && !registers().any(Register::is_gpr32),
         // CVTPI2PD is none where its operand is in memory.
         mmx: has_mmx || l.code() == Code::Cvtpi2ps_xmm_mmm64,
     }
@@ -458,15 +458,20 @@ fn load(l: &mut Lifting, bytes: usize, aligned: bool) -> Result<(), Unknown> {
     Ok(())
 }
 
-/// Whatever can fault in a store to the operand in memory does so now, and the address is in its register.
+/// Whatever can fault in a store to the operand in memory does so now, at its first byte that faults, and the address is in its
+/// register.
 fn probe(l: &mut Lifting, bytes: usize) -> Result<(), Unknown> {
     let at = address(l, None)?;
-    let last = bytes.min(8);
-    l.lift.load_to_update(access(last)?, temp::TEST, at, (bytes - last) as i32);
+    let word = bytes.min(8);
+    l.lift.load_to_update(access(word)?, temp::TEST, at, 0);
+    if bytes > 8 {
+        l.lift.load_to_update(access(word)?, temp::TEST, at, (bytes - word) as i32);
+    }
     Ok(())
 }
 
-/// Stores the words that begin at a register, where [`probe`] has been.
+/// Stores the words that begin at a register to the address in its register: where [`probe`] has been, or what is aligned and so in
+/// one page.
 fn store(l: &mut Lifting, bytes: usize, first: u8) -> Result<(), Unknown> {
     let width = access(bytes.min(8))?;
     for i in 0..bytes.div_ceil(8) as u8 {

@@ -3,6 +3,7 @@
 use iced_x86::{Code, Instruction, Mnemonic, OpCodeOperandKind as K, OpKind, Register};
 
 use crate::state::{DATA_SIZE, Random, State};
+use crate::undefined;
 
 /// A general register of a size; not RSP, nor its parts.
 fn register(r: &mut Random, bytes: usize) -> Register {
@@ -72,9 +73,43 @@ pub fn instance(code: Code, r: &mut Random, data_at: u64) -> Option<(Instruction
             insn.set_immediate8_2nd(if r.below(2) == 0 { 0 } else { r.value() as u8 });
         }
         Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b if r.below(2) == 0 => agree(&insn, &mut state, data_at),
+        m if is_xsave(m) => {
+            // Components that the host has, and we have not, are left out.
+            if insn.memory_base() == Register::RSP && insn.memory_index() == Register::None {
+                state.gpr[0] = r.next() & 7;
+                state.gpr[2] = 0;
+            } else {
+                return None;
+            }
+            let at = undefined::address(&insn, &state).wrapping_sub(data_at) as usize;
+            if at + 1024 <= DATA_SIZE {
+                place_area(&mut state.data[at..], r);
+            }
+        }
         _ => {}
     }
     Some((insn, state))
+}
+
+/// Instructions with an area of FXSAVE or XSAVE.
+fn is_xsave(m: Mnemonic) -> bool {
+    let name = format!("{m:?}");
+    ["Fxsave", "Fxrstor", "Xsave", "Xrstor"].iter().any(|n| name.starts_with(n))
+}
+
+/// What FXRSTOR and XRSTOR mostly accept: no reserved bit of MXCSR and of the header is set.
+fn place_area(area: &mut [u8], r: &mut Random) {
+    let mut put = |at: usize, bytes: &[u8]| area[at..at + bytes.len()].copy_from_slice(bytes);
+    if r.below(16) != 0 {
+        put(26, &[0; 2]);
+    }
+    let compacted = if r.below(2) == 0 { 1 << 63 | r.next() & 7 } else { 0 };
+    let allowed = if compacted == 0 || r.below(8) == 0 { 7 } else { compacted & 7 };
+    put(512, &(r.next() & allowed).to_le_bytes());
+    put(520, &u64::to_le_bytes(compacted));
+    if r.below(16) != 0 {
+        put(528, &[0; 48]);
+    }
 }
 
 /// A register of a kind, if it is one of registers.
@@ -137,6 +172,9 @@ fn agree(insn: &Instruction, state: &mut State, data_at: u64) {
         u64::from_le_bytes(bytes)
     };
     let n = if wide { 8 } else { 4 };
+    if offset.saturating_add(2 * n) > DATA_SIZE {
+        return;
+    }
     let (low, high) = (word(offset, n), word(offset + n, n));
     for (r, new) in [(Register::RAX, low), (Register::RDX, high)] {
         if insn.memory_base() != r && insn.memory_index() != r {

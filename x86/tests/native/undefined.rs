@@ -2,7 +2,12 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind, RflagsBits};
 
-use crate::state::State;
+use crate::state::{DATA_SIZE, State};
+
+/// The effective address of the operand in memory.
+pub fn address(insn: &Instruction, state: &State) -> u64 {
+    insn.virtual_address(0, 0, |r, _, _| Some(if r.is_gpr() { state.gpr[r.number()] } else { 0 })).unwrap_or(0)
+}
 
 /// Flags that the SDM leaves undefined, as iced-x86's tables have them.
 pub fn undefined_flags(insn: &Instruction) -> u64 {
@@ -21,26 +26,98 @@ pub fn is_undefined(insn: &Instruction, state: &State) -> bool {
             let count = if insn.op_kind(2) == OpKind::Register { state.gpr[1] as u8 } else { insn.immediate8() };
             count & 31 > 16
         }
+        // "Type 4" of the SDM, with #GP for what is not aligned; AMD's processors do not look.
+        m if format!("{m:?}").starts_with("Sha") && has_memory(insn) => !address(insn, state).is_multiple_of(16),
         Mnemonic::Bswap => insn.op_register(0).size() == 2,
         _ => false,
     }
 }
 
-/// Results that the SDM leaves undefined, or that processors have another way than its text: the destination of BSF and BSR of
-/// 0, and the upper half of a register that CMPXCHG of 32 bits does not exchange.
-pub fn forget_undefined_results(insn: &Instruction, ours: &mut State, theirs: &mut State) {
+fn has_memory(insn: &Instruction) -> bool {
+    (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory)
+}
+
+/// ES, and C0, C2, C3 of the x87's status word.
+const ES: u16 = 1 << 7;
+const CODES: u16 = 0x4500;
+
+fn status(state: &State) -> u16 {
+    u16::from_le_bytes([state.x87[2], state.x87[3]])
+}
+
+/// Results that the manuals leave undefined, or that processors have another way than their text.
+pub fn forget_undefined_results(insn: &Instruction, before: &State, ours: &mut State, theirs: &mut State) {
+    use Mnemonic as M;
     const ZF: u64 = 1 << 6;
     let zero = theirs.flags & ZF != 0;
     let d = insn.op_register(0);
+    let name = format!("{:?}", insn.mnemonic()).to_lowercase();
+    // Processors of AMD keep the last instruction and operand of the x87 only while an exception is pending.
+    if (status(ours) & status(theirs)) & ES == 0 {
+        for state in [&mut *ours, &mut *theirs] {
+            state.x87[6..24].fill(0);
+        }
+    }
+    // An access of several parts may begin with any of them.
+    let is_image = ["fnsave", "fnstenv", "frstor", "fldenv", "fxsave", "fxrstor", "xsave", "xrstor", "vmaskmov", "maskmov"];
+    if is_image.iter().any(|n| name.starts_with(n))
+        && let (Some(a), Some(b)) = (&mut ours.trap, &theirs.trap)
+    {
+        a.address = if a.address & !0xfff == b.address & !0xfff { b.address } else { a.address };
+    }
     match insn.mnemonic() {
-        Mnemonic::Bsf | Mnemonic::Bsr if zero => {
+        // The destination, where the source is 0.
+        M::Bsf | M::Bsr if zero => {
             let d = d.full_register().number();
             ours.gpr[d] = theirs.gpr[d];
         }
-        Mnemonic::Cmpxchg if !zero && d.size() == 4 => {
+        // The upper half of a register of 32 bits that is not exchanged.
+        M::Cmpxchg if !zero && d.size() == 4 => {
             let r = &mut ours.gpr[d.full_register().number()];
             *r = *r & 0xffff_ffff | theirs.gpr[d.full_register().number()] & !0xffff_ffff;
         }
+        // Approximations differ from processor to processor.
+        _ if name.contains("rcp") || name.contains("rsqrt") => {
+            for (a, b) in ours.vectors.iter_mut().zip(&theirs.vectors) {
+                if is_near(*a as u32, *b as u32) && is_near((*a >> 32) as u32, (*b >> 32) as u32) {
+                    *a = *b;
+                }
+            }
+        }
+        // AMD's processors set the condition codes, and EFLAGS, in spite of an exception that is not masked.
+        _ if name.starts_with("fcom") || name.starts_with("ficom") || name.starts_with("fucom") || name == "ftst" => {
+            if status(before) & ES == 0 && status(theirs) & ES != 0 {
+                let both = status(ours) & !CODES | status(theirs) & CODES;
+                ours.x87[2..4].copy_from_slice(&both.to_le_bytes());
+                ours.flags = theirs.flags;
+            }
+        }
+        // AMD's processors leave the x87 alone where the operand is in memory.
+        M::Cvtpi2ps if has_memory(insn) => ours.x87.clone_from(&theirs.x87),
+        // Which elements have been loaded when one faults.
+        _ if name.contains("gather") && theirs.trap.is_some() => {
+            ours.vectors.clone_from(&theirs.vectors);
+            ours.trap = theirs.trap;
+        }
+        // MXCSR_MASK: AMD's processors have a bit of their own.
+        _ if name.starts_with("fxsave") || name.starts_with("xsave") => {
+            let at = (address(insn, before).wrapping_sub(before.gpr[4]) as usize).wrapping_add(DATA_SIZE / 2 + 28);
+            if theirs.trap.is_none() && at + 4 <= DATA_SIZE && ours.data[at..at + 2] == [0xff; 2] {
+                ours.data[at + 2] |= theirs.data[at + 2] & 2;
+            }
+        }
+        // Only as much of the pointers as an address has.
+        M::Fxrstor64 | M::Xrstor64 => {
+            for at in [14, 15, 22, 23] {
+                ours.x87[at] = theirs.x87[at];
+            }
+        }
         _ => {}
     }
+}
+
+/// Whether two approximations are of the same number: each may be wrong by 1.5 * 2^-12 of it.
+fn is_near(a: u32, b: u32) -> bool {
+    let (x, y) = (f32::from_bits(a), f32::from_bits(b));
+    a == b || (x - y).abs() <= y.abs() * (3.0 / 4096.0)
 }
