@@ -10,6 +10,7 @@ pub mod compute;
 mod control;
 mod operands;
 mod shift;
+mod stack;
 mod string;
 mod transfer;
 mod vector;
@@ -19,6 +20,7 @@ use emu_core::engine::flags::{FlagCond, Size};
 use emu_core::engine::{Lift, Step};
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic};
 
+use crate::mode::Mode;
 use crate::processor::P;
 use crate::xsave;
 
@@ -30,6 +32,8 @@ pub struct Lifting<'a> {
     pub lift: &'a mut Lift,
     /// What iced-x86 has decoded.
     pub insn: &'a Instruction,
+    /// The mode that it is lifted for.
+    pub mode: &'a Mode,
     /// How far POP will have moved RSP when its operand's address is made.
     popped: u8,
 }
@@ -38,9 +42,9 @@ pub struct Lifting<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unknown;
 
-/// Lifts a 64-bit instruction at its address. An error leaves nothing behind.
-pub fn lift(lift: &mut Lift, insn: &Instruction) -> Result<(), Unknown> {
-    let mut l = Lifting::new(lift, insn);
+/// Lifts an instruction, which was decoded with its instruction pointer. An error leaves nothing behind.
+pub fn lift(lift: &mut Lift, insn: &Instruction, mode: &Mode) -> Result<(), Unknown> {
+    let mut l = Lifting::new(lift, insn, mode);
     transfer::lift(&mut l)
         .or_else(|Unknown| arithmetic::lift(&mut l))
         .or_else(|Unknown| shift::lift(&mut l))
@@ -101,13 +105,13 @@ pub(crate) fn size_of(bytes: usize) -> Option<Size> {
 
 impl<'a> Lifting<'a> {
     /// A hand for one instruction.
-    pub(crate) fn new(lift: &'a mut Lift, insn: &'a Instruction) -> Self {
-        Lifting { lift, insn, popped: 0 }
+    pub(crate) fn new(lift: &'a mut Lift, insn: &'a Instruction, mode: &'a Mode) -> Self {
+        Lifting { lift, insn, mode, popped: 0 }
     }
 
     /// A hand for another instruction, of which a part is wanted.
     pub(crate) fn with<'b>(&'b mut self, insn: &'b Instruction) -> Lifting<'b> {
-        Lifting { lift: self.lift, insn, popped: self.popped }
+        Lifting { lift: self.lift, insn, mode: self.mode, popped: self.popped }
     }
 
     fn mnemonic(&self) -> Mnemonic {
@@ -118,8 +122,13 @@ impl<'a> Lifting<'a> {
         self.insn.code()
     }
 
-    /// Address of the next instruction.
-    fn next(&self) -> u64 {
-        self.insn.next_ip()
+    /// Linear address of the instruction.
+    fn here(&self) -> u64 {
+        self.mode.linear(self.insn.ip())
+    }
+
+    /// Linear address of the next instruction.
+    pub(crate) fn next(&self) -> u64 {
+        self.mode.linear(self.insn.next_ip())
     }
 }

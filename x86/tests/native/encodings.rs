@@ -22,7 +22,6 @@ fn is_left_out(code: Code) -> bool {
         M::Prefetchnta | M::Prefetcht0 | M::Prefetcht1 | M::Prefetcht2 | M::Clflush | M::Pause => true,
         // Two instructions for iced-x86's encoder: FWAIT and the form that does not wait.
         M::Fstcw | M::Fstenv | M::Fclex | M::Finit | M::Fsave | M::Fstsw | M::Feni | M::Fdisi | M::Fsetpm => true,
-        M::Enter if code == Code::Enterw_imm16_imm8 => true,
         // Of the 80387SL and the 80287.
         M::Fstdw | M::Fstsg | M::Frstpm | M::Fnstdw | M::Fnstsg => true,
         _ => false,

@@ -198,7 +198,6 @@ fn place_memory(insn: &mut Instruction, state: &mut State, r: &mut Random, middl
     let base = if r.below(6) == 0 { Register::RSP } else { any(r) };
     let scale = 1 << r.below(4);
     insn.set_memory_base(base);
-    insn.set_memory_index_scale(scale);
     insn.set_memory_displ_size(8);
     if base != Register::RSP {
         state.gpr[base.number()] = middle;
@@ -206,6 +205,7 @@ fn place_memory(insn: &mut Instruction, state: &mut State, r: &mut Random, middl
     let mut target = somewhere(r, middle);
     if let Some((index, wide)) = vector_index(kind, r) {
         insn.set_memory_index(index);
+        insn.set_memory_index_scale(scale);
         insn.set_memory_displacement64((target & !63).wrapping_sub(middle));
         place_indices(state, r, index.number(), wide);
         return Some(());
@@ -214,6 +214,7 @@ fn place_memory(insn: &mut Instruction, state: &mut State, r: &mut Random, middl
     if let Some(index) = index {
         let value = (r.below(128) as i64 - 64) as u64;
         insn.set_memory_index(index);
+        insn.set_memory_index_scale(scale);
         state.gpr[index.number()] = value;
         target = target.wrapping_sub(value.wrapping_mul(scale.into()));
     }

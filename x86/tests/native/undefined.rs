@@ -6,7 +6,8 @@ use crate::state::{DATA_SIZE, State};
 
 /// The effective address of the operand in memory.
 pub fn address(insn: &Instruction, state: &State) -> u64 {
-    insn.virtual_address(0, 0, |r, _, _| Some(if r.is_gpr() { state.gpr[r.number()] } else { 0 })).unwrap_or(0)
+    let operand = (0..insn.op_count()).find(|i| insn.op_kind(*i) == OpKind::Memory).unwrap_or(0);
+    insn.virtual_address(operand, 0, |r, _, _| Some(if r.is_gpr() { state.gpr[r.number()] } else { 0 })).unwrap_or(0)
 }
 
 /// Flags that the SDM leaves undefined, as iced-x86's tables have them.
@@ -41,6 +42,32 @@ fn has_memory(insn: &Instruction) -> bool {
 const ES: u16 = 1 << 7;
 const CODES: u16 = 0x4500;
 
+const C1: u16 = 1 << 9;
+const CONDITION_CODES: u16 = CODES | C1;
+
+fn forget_status(ours: &mut State, theirs: &State, bits: u16) {
+    let both = status(ours) & !bits | status(theirs) & bits;
+    ours.x87[2..4].copy_from_slice(&both.to_le_bytes());
+}
+
+/// Of a transcendental function, the last bit of a result may differ, and with it C1; and all of it where the operand is beyond what
+/// the function is defined for.
+fn forget_last_bits(m: Mnemonic, before: &State, ours: &mut State, theirs: &State) {
+    let register = |state: &State, i: usize| u128::from_le_bytes(state.x87[32 + 16 * i..][..16].try_into().unwrap());
+    let magnitude = register(before, 0) >> 64 & 0x7fff;
+    if m == Mnemonic::F2xm1 && magnitude >= 0x3fff || m == Mnemonic::Fyl2xp1 && magnitude >= 0x3ffd {
+        ours.x87.clone_from(&theirs.x87);
+        return;
+    }
+    forget_status(ours, theirs, CONDITION_CODES & !0x400);
+    for i in 0..8 {
+        if register(ours, i).abs_diff(register(theirs, i)) <= 1 {
+            let bytes = 32 + 16 * i..48 + 16 * i;
+            ours.x87[bytes.clone()].copy_from_slice(&theirs.x87[bytes]);
+        }
+    }
+}
+
 fn status(state: &State) -> u16 {
     u16::from_le_bytes([state.x87[2], state.x87[3]])
 }
@@ -59,7 +86,8 @@ pub fn forget_undefined_results(insn: &Instruction, before: &State, ours: &mut S
         }
     }
     // An access of several parts may begin with any of them.
-    let is_image = ["fnsave", "fnstenv", "frstor", "fldenv", "fxsave", "fxrstor", "xsave", "xrstor", "vmaskmov", "maskmov"];
+    let is_image =
+        ["fnsave", "fnstenv", "frstor", "fldenv", "fxsave", "fxrstor", "xsave", "xrstor", "vmaskmov", "maskmov"];
     if is_image.iter().any(|n| name.starts_with(n))
         && let (Some(a), Some(b)) = (&mut ours.trap, &theirs.trap)
     {
@@ -87,13 +115,30 @@ pub fn forget_undefined_results(insn: &Instruction, before: &State, ours: &mut S
         // AMD's processors set the condition codes, and EFLAGS, in spite of an exception that is not masked.
         _ if name.starts_with("fcom") || name.starts_with("ficom") || name.starts_with("fucom") || name == "ftst" => {
             if status(before) & ES == 0 && status(theirs) & ES != 0 {
-                let both = status(ours) & !CODES | status(theirs) & CODES;
-                ours.x87[2..4].copy_from_slice(&both.to_le_bytes());
+                forget_status(ours, theirs, CODES);
                 ours.flags = theirs.flags;
             }
+            // AMD's processors leave C1 alone.
+            if name.starts_with("fcomi") || name.starts_with("fucomi") {
+                forget_status(ours, theirs, C1);
+            }
+        }
+        // "C0, C1, C2, C3 undefined".
+        M::Ffree | M::Ffreep => forget_status(ours, theirs, CONDITION_CODES),
+        M::F2xm1 | M::Fyl2x | M::Fyl2xp1 | M::Fpatan | M::Fsin | M::Fcos | M::Fsincos | M::Fptan => {
+            forget_last_bits(insn.mnemonic(), before, ours, theirs);
+        }
+        // It may fault where no byte is stored.
+        M::Maskmovq | M::Maskmovdqu | M::Vmaskmovdqu if theirs.trap.is_some_and(|t| t.vector == 14) => {
+            *ours = theirs.clone();
         }
         // AMD's processors leave the x87 alone where the operand is in memory.
-        M::Cvtpi2ps if has_memory(insn) => ours.x87.clone_from(&theirs.x87),
+        M::Cvtpi2ps if has_memory(insn) => {
+            if ours.trap.is_some_and(|t| t.vector == 16) {
+                *ours = theirs.clone();
+            }
+            ours.x87.clone_from(&theirs.x87);
+        }
         // Which elements have been loaded when one faults.
         _ if name.contains("gather") && theirs.trap.is_some() => {
             ours.vectors.clone_from(&theirs.vectors);

@@ -1,15 +1,15 @@
 //! What is more than a function of values: accesses that depend on a mask (VMASKMOV, VPMASKMOV, MASKMOVDQU, VPGATHER), MXCSR,
 //! VZEROUPPER, and conditions under which an instruction begins.
 
-use emu_core::engine::uop::{UnaryOp, Width as Access};
+use emu_core::engine::uop::Width as Access;
 use emu_core::engine::{Intent, Step};
 use iced_x86::{Mnemonic, OpKind, Register};
 
 use super::{COUNT, FIRST, Location, location, value, word, words};
 use crate::exception::Exception;
-use crate::isa::{Lifting, Unknown, x87};
+use crate::isa::{Lifting, Memory, Unknown, x87};
 use crate::processor::P;
-use crate::registers::{MXCSR, RDI, VECTORS, ZERO, temp};
+use crate::registers::{MXCSR, RDI, VECTORS, temp};
 use crate::vector::{Mxcsr, V, Width, shuffle};
 
 macro_rules! specials {
@@ -168,18 +168,17 @@ fn masked(l: &mut Lifting, size: u8) -> Result<(), Unknown> {
 /// MASKMOVDQU, MASKMOVQ: to DS:RDI.
 fn masked_bytes(l: &mut Lifting) -> Result<(), Unknown> {
     let (elements, mask) = (location(l, 1).ok_or(Unknown)?, location(l, 2).ok_or(Unknown)?);
-    let base = match l.insn.op0_kind() {
-        OpKind::MemorySegRDI => RDI,
-        OpKind::MemorySegEDI => {
-            l.lift.unary(UnaryOp::Zext32, temp::INDEX, RDI);
-            temp::INDEX
-        }
-        _ => {
-            l.lift.unary(UnaryOp::Zext16, temp::INDEX, RDI);
-            temp::INDEX
-        }
+    let size = match l.insn.op0_kind() {
+        OpKind::MemorySegRDI => 8,
+        OpKind::MemorySegEDI => 4,
+        _ => 2,
     };
-    let m = l.memory_at(base, ZERO);
+    let segment = match l.insn.segment_prefix() {
+        Register::None => Register::DS,
+        r => r,
+    };
+    let m = l.truncated(Memory::at(RDI), size);
+    let m = l.linear(m, segment, 16, true);
     let at = l.in_register(m);
     l.move_to(temp::ADDRESS, at);
     let total = if l.mnemonic() == Mnemonic::Maskmovq { 8 } else { 16 };
