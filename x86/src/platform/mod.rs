@@ -25,11 +25,14 @@
 //!
 //! A local APIC that ends a level-triggered interrupt writes its vector to the EOI register of every [`ioapic`].
 
+pub mod acpi;
+pub mod board;
 pub mod debug;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;
 pub mod ioapic;
+pub mod memory;
 pub mod msi;
 pub mod pci;
 pub mod pic;
