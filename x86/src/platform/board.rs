@@ -3,9 +3,9 @@
 use emu_core::bus::{Bus, Space, Wire};
 use emu_core::device::{Device, DeviceId};
 use emu_core::devices::uart16550::{Uart16550, UartConfig};
+pub use emu_core::devices::virtio::VirtioDevice;
 use emu_core::devices::virtio::disk::DiskError;
 use emu_core::devices::virtio::mmio::VirtioMmio;
-pub use emu_core::devices::virtio::VirtioDevice;
 use serde::{Deserialize, Serialize};
 
 use super::debug::{self, DebugConsole, DebugExit, Post, TestDevice};
@@ -177,7 +177,7 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
         return Err(BoardError::Vcpus(config.vcpus));
     }
     let mut at_ports = |device: Box<dyn Device>, ports: &[Ports]| add_at_ports(bus, device, ports);
-    let pic = at_ports(Box::new(pic::Pic::new()), &pic::PORTS);
+    let pic = at_ports(Box::<pic::Pic>::default(), &pic::PORTS);
     let pit = at_ports(Box::new(pit::Pit::new()), &pit::PORTS);
     let clock = RtcConfig {
         epoch: config.rtc_epoch,
@@ -186,7 +186,7 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
     };
     let rtc = at_ports(Box::new(Rtc::new(&clock)), &rtc::PORTS);
     let keyboard = at_ports(Box::new(i8042::I8042::new(None)), &i8042::PORTS);
-    let port92 = at_ports(Box::new(reset::Port92::default()), &reset::PORTS);
+    let port92 = at_ports(Box::<reset::Port92>::default(), &reset::PORTS);
     at_ports(Box::new(fw_cfg), &fw_cfg::PORTS);
     let serial = [0, 1].map(|n| {
         let uart = UartConfig { port: config.serial[n], reg_shift: 0, clock: SERIAL_CLOCK };
@@ -197,8 +197,8 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
     let consoles: Vec<_> = consoles.into_iter().map(|port| Ports { port, size: 1, offset: 0 }).collect();
     at_ports(Box::new(DebugConsole::new(config.serial[0])), &consoles);
     at_ports(Box::new(DebugExit), &[debug::TEST_EXIT, EXIT]);
-    at_ports(Box::new(Post::default()), &[debug::POST]);
-    let test = at_ports(Box::new(TestDevice::default()), &debug::TEST_PORTS);
+    at_ports(Box::<Post>::default(), &[debug::POST]);
+    let test = at_ports(Box::<TestDevice>::default(), &debug::TEST_PORTS);
     let test_memory = (debug::TEST_MEMORY, debug::TEST_MEMORY_SIZE, debug::TEST_MEMORY_OFFSET);
     bus.map(Space::Memory, test_memory.0, test_memory.1, test, test_memory.2, 0);
 

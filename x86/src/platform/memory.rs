@@ -109,7 +109,8 @@ mod tests {
         }
         let mut ram = Ram::default();
         Layout::new(Chipset::Q35, 64 << 20).add(&mut ram).unwrap();
-        for (at, is_ram) in [(0x9_ffff, true), (0xa_0000, false), (0xc_0000, true), (0x3ff_ffff, true), (0x400_0000, false)]
+        for (at, is_ram) in
+            [(0x9_ffff, true), (0xa_0000, false), (0xc_0000, true), (0x3ff_ffff, true), (0x400_0000, false)]
         {
             assert_eq!(ram.contains(at, 1), is_ram, "{at:#x}");
         }

@@ -3,8 +3,8 @@
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, IO, If, Interrupt, Memory32Fixed, Method,
-    Name, PackageBuilder, Path, ResourceTemplate, Return, Scope, Store,
+    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, IO, If, Interrupt, Memory32Fixed, Method, Name,
+    PackageBuilder, Path, ResourceTemplate, Return, Scope, Store,
 };
 use acpi_tables::sdt::Sdt;
 
@@ -112,8 +112,7 @@ fn pci(board: &Described) -> Vec<u8> {
         .map(|(first, last)| AddressSpace::new_memory(uncached, true, first, last, None));
     let prefetchable = AddressSpaceCacheable::PreFetchable;
     let high = AddressSpace::new_memory(prefetchable, true, layout.high_end.max(64 * FOUR_GIB), PCI_END - 1, None);
-    let resources =
-        ResourceTemplate::new(vec![&busses, &config, &ports[0], &ports[1], &memory[0], &memory[1], &high]);
+    let resources = ResourceTemplate::new(vec![&busses, &config, &ports[0], &ports[1], &memory[0], &memory[1], &high]);
     let hid = EISAName::new(if is_q35 { "PNP0A08" } else { "PNP0A03" });
     let cid = EISAName::new("PNP0A03");
     let names = [name("_HID", &hid), name("_CID", &cid), name("_ADR", &0u8), name("_UID", &0u8), name("_BBN", &0u8)];

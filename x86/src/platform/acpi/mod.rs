@@ -8,6 +8,7 @@ mod script;
 #[cfg(test)]
 mod tests;
 
+pub use dsdt::PIRQ_IRQS;
 use serde::{Deserialize, Serialize};
 
 use super::board::{ECAM, Transport};
