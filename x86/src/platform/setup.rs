@@ -143,7 +143,8 @@ impl Setup<'_> {
             let mask = self.read(slot, at, 4);
             let is_io = mask & 1 != 0;
             let is_64 = !is_io && mask & 6 == 4;
-            let size = (!(mask & if is_io { !3 } else { !0xf }) + 1) & u64::from(u32::MAX);
+            let fixed = mask & if is_io { !3 } else { !0xf };
+            let size = if fixed == 0 { 0 } else { (!fixed & u64::from(u32::MAX)) + 1 };
             if size != 0 {
                 let free = &mut next[usize::from(!is_io)];
                 let place = free.next_multiple_of(size);
