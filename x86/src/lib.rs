@@ -2,14 +2,25 @@
 //! "APM"): the processor and the PC.
 
 pub mod control;
+mod control_registers;
+mod debug;
+mod decimal;
 pub mod exception;
+mod far;
 pub mod fpu;
+mod frame;
 mod interrupt;
 pub mod isa;
+mod linear;
+pub mod mode;
 pub mod paging;
 pub mod platform;
 pub mod processor;
+mod protection;
 pub mod registers;
+mod repeat;
 pub mod segment;
 mod system;
+mod task;
 pub mod vector;
+pub mod xsave;
