@@ -19,6 +19,7 @@ use crate::control::{cr0, cr4, efer};
 use crate::processor::{X86, segments};
 use crate::registers::{FS_BASE, GS_BASE};
 use crate::segment::{Attributes, Segment, Table};
+use crate::xsave::reset_registers;
 
 /// The console's port of the door: the first serial port.
 pub const CONSOLE: u32 = 0;
@@ -254,11 +255,6 @@ impl PcConfig {
     }
 }
 
-/// A processor as a machine has it at reset. Number 0 is the bootstrap processor.
-fn processor(id: u32) -> X86 {
-    X86 { id, ..X86::flat_64() }
-}
-
 fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board), PcError> {
     let frequency = Frequency::new(config.hertz).ok_or(PcError::Frequency(config.hertz))?;
     if !(memory::MIN..=memory::MAX).contains(&config.memory) {
@@ -278,8 +274,18 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
             }
         }
     }
-    let processors = (0..config.vcpus).map(processor).collect();
-    let machine = Machine::new(world, processors, Schedule::new(config.quantum, config.seed));
+    let processors = (0..config.vcpus).map(X86::reset).collect();
+    let mut machine = Machine::new(world, processors, Schedule::new(config.quantum, config.seed));
+    for id in 0..machine.vcpus.len() {
+        let core = &mut machine.vcpus[id].core;
+        reset_registers(&mut core.regs);
+        // "First Instruction Executed".
+        core.pc = 0xfff0;
+        // The others wait for the first one to start them.
+        if id != 0 {
+            machine.set_waiting(id);
+        }
+    }
     Ok((machine, board))
 }
 
@@ -291,20 +297,11 @@ pub fn build_empty(config: &PcConfig) -> Result<(Machine<X86>, Board), PcError> 
 /// Builds the machine and loads it.
 pub fn build(config: &PcConfig, images: &Images) -> Result<Machine<X86>, PcError> {
     let (mut machine, _) = build_with(config, images)?;
-    let entry = match (&config.firmware, &images.firmware) {
-        (Some(shape), Some(code)) => {
-            put_firmware(&mut machine.world, shape, code, images.variables.as_ref());
-            None
-        }
-        _ => Some(load(config, images, &mut machine.world)?),
-    };
-    for id in 0..machine.vcpus.len() {
-        match &entry {
-            Some(entry) if id == 0 => enter(&mut machine.vcpus[0], entry),
-            _ => reset(&mut machine.vcpus[id]),
-        }
-        if id != 0 {
-            machine.set_waiting(id);
+    match (&config.firmware, &images.firmware) {
+        (Some(shape), Some(code)) => put_firmware(&mut machine.world, shape, code, images.variables.as_ref()),
+        _ => {
+            let entry = load(config, images, &mut machine.world)?;
+            enter(&mut machine.vcpus[0], &entry);
         }
     }
     Ok(machine)
@@ -349,20 +346,6 @@ const CODE_32: Attributes = Attributes(0xc09b);
 const DATA: Attributes = Attributes(0xc093);
 const REAL: Attributes = Attributes(0x93);
 const REAL_CODE: Attributes = Attributes(0x9b);
-
-/// SDM vol. 3A, "Processor State After Reset": as far as it is not what `X86` begins with.
-fn reset(vcpu: &mut Vcpu<X86>) {
-    const RESET_CS_BASE: u64 = 0xffff_0000;
-    enter(vcpu, &Entry::real(0xf000, 0xfff0));
-    vcpu.arch.segments[segments::CS].base = RESET_CS_BASE;
-    vcpu.arch.cr0 = cr0::CD | cr0::NW | cr0::ET;
-    for segment in [segments::ES, segments::SS, segments::DS, segments::FS, segments::GS] {
-        let selector = Segment { selector: 0, base: 0, limit: 0xffff, attributes: REAL };
-        vcpu.arch.segments[segment] = selector;
-    }
-    vcpu.core.regs[usize::from(FS_BASE)] = 0;
-    vcpu.core.regs[usize::from(GS_BASE)] = 0;
-}
 
 /// Lets a processor begin where a loader says.
 fn enter(vcpu: &mut Vcpu<X86>, entry: &Entry) {

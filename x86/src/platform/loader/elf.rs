@@ -3,7 +3,7 @@
 use emu_core::file::File;
 use object::elf::{EM_386, EM_X86_64, FileHeader32, FileHeader64, PT_LOAD, PT_NOTE};
 use object::read::elf::{FileHeader, ProgramHeader};
-use object::{Endianness, elf};
+use object::{Endianness, Object, elf};
 
 use super::{LoadError, Loader, not_a_kernel, number};
 
@@ -68,7 +68,9 @@ impl Elf {
         };
         let mut elf = parsed.ok_or_else(|| not_a_kernel(file, "a broken ELF file"))?;
         if ![EM_386.0, EM_X86_64.0].contains(&elf.machine) {
-            return Err(not_a_kernel(file, &format!("an ELF file for machine {}", elf.machine)));
+            let architecture = object::File::parse(bytes).map(|f| f.architecture());
+            let architecture = architecture.map_or("another machine".into(), |a| format!("{a:?}"));
+            return Err(not_a_kernel(file, &format!("an ELF file for {architecture}")));
         }
         if elf.segments.is_empty() {
             return Err(not_a_kernel(file, "an ELF file with nothing to load"));
