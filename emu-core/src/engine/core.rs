@@ -681,7 +681,7 @@ impl<A: Arch> Hart<'_, A> {
 
     /// A device was called: whatever that has set off is for the run loop to see to.
     fn after_bus(&mut self) {
-        if self.world.bus.has_news(self.world.planned_wake) || self.world.ram.has_killed() {
+        if self.world.bus.has_news(self.world.planned_wake) || self.world.ram.has_news() {
             self.core.leave = true;
         }
     }

@@ -60,7 +60,7 @@ impl<A: Arch> Vcpu<A> {
         core.budget = limit as i64 - MAX_BLOCK as i64;
         core.start = start;
         // Code may have been written since the last run.
-        core.leave = world.ram.has_killed();
+        core.leave = world.ram.has_news();
         core.unlinked = std::ptr::null_mut();
         core.spaces_changed = true;
         let end = loop {
@@ -69,9 +69,13 @@ impl<A: Arch> Vcpu<A> {
             }
             if self.core.leave {
                 self.core.leave = false;
-                if world.ram.has_killed() {
+                if world.ram.has_news() {
                     let killed = world.ram.take_killed();
                     world.blocks.kill(killed, &mut world.ram);
+                    for pa in world.ram.take_closing() {
+                        world.to_close.push(pa);
+                        self.core.mmu.close_stores_to(pa);
+                    }
                 }
                 self.core.unlinked = std::ptr::null_mut();
                 if self.core.attention || world.bus.has_news(world.planned_wake) {
@@ -214,7 +218,7 @@ impl<A: Arch> Vcpu<A> {
     }
 
     fn stopped(&mut self, world: &mut World, stop: Stop) -> Result<(), RunEnd> {
-        self.core.leave |= world.ram.has_killed();
+        self.core.leave |= world.ram.has_news();
         match stop.kind {
             StopKind::Exception => {
                 self.core.budget -= 1;
