@@ -6,6 +6,7 @@ pub mod exception;
 pub mod fpu;
 mod interrupt;
 pub mod isa;
+pub mod model;
 pub mod paging;
 pub mod platform;
 pub mod processor;
