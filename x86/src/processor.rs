@@ -8,13 +8,18 @@ use emu_core::tlb::{Mapping, Space, SpaceKey};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use serde::{Deserialize, Serialize};
 
+use crate::apic::{self, LocalApic, Pending};
 use crate::control::{cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
 use crate::isa::{self, compute};
+use crate::model::{CpuModel, Feature, Vendor};
+use crate::monitor::{self, Waiting};
+use crate::msr::{self, Msrs};
 use crate::paging::{self, Controls, Fail, Kind, Tables};
+use crate::platform::msi::{self, InterruptMessage};
 use crate::registers::{DIRECTION, FS_BASE, GS_BASE, temp};
 use crate::segment::{Attributes, Segment, Table};
-use crate::{interrupt, system};
+use crate::{interrupt, processor_instructions, system};
 
 /// A processor at work.
 pub type P<'a> = Hart<'a, X86>;
@@ -62,8 +67,18 @@ pub struct X86 {
     pub idtr: Table,
     /// RFLAGS, but for the arithmetic flags and DF.
     pub rflags: u64,
+    /// XCR0.
+    pub xcr0: u64,
+    /// Address line 20 is let through.
+    pub a20: bool,
     /// IA32_STAR.
     pub star: u64,
+    /// IA32_SYSENTER_CS.
+    pub sysenter_cs: u64,
+    /// IA32_SYSENTER_ESP.
+    pub sysenter_esp: u64,
+    /// IA32_SYSENTER_EIP.
+    pub sysenter_eip: u64,
     /// IA32_LSTAR.
     pub lstar: u64,
     /// IA32_FMASK.
@@ -82,6 +97,20 @@ pub struct X86 {
     pub intr: Option<u8>,
     /// MAXPHYADDR.
     pub physical_bits: u32,
+    /// The model.
+    pub model: CpuModel,
+    /// How many processors there are; each is a core of the one package.
+    pub cores: u32,
+    /// Model-specific registers.
+    pub msrs: Msrs,
+    /// The local APIC.
+    pub apic: LocalApic,
+    /// What else waits to be taken.
+    pub pending: Pending,
+    /// What MONITOR and waiting instructions have left.
+    pub waiting: Waiting,
+    /// State of the generator behind RDRAND and RDSEED.
+    pub random: u64,
 }
 
 impl X86 {
@@ -104,7 +133,12 @@ impl X86 {
             gdtr: Table::default(),
             idtr: Table::default(),
             rflags: 2,
+            xcr0: 1,
+            a20: true,
             star: 0,
+            sysenter_cs: 0,
+            sysenter_esp: 0,
+            sysenter_eip: 0,
             lstar: 0,
             fmask: 0,
             kernel_gs_base: 0,
@@ -114,6 +148,26 @@ impl X86 {
             shadow: None,
             intr: None,
             physical_bits: 46,
+            model: CpuModel::of(Vendor::Intel),
+            cores: 1,
+            msrs: Msrs::default(),
+            apic: LocalApic::new(0, true),
+            pending: Pending::default(),
+            waiting: Waiting::default(),
+            random: 0,
+        }
+    }
+
+    /// Likewise, of a model: the one with this number among so many. The seed is of RDRAND's.
+    pub fn of_model(self, model: CpuModel, id: u32, cores: u32, seed: u64) -> Self {
+        X86 {
+            id,
+            physical_bits: model.physical_bits.into(),
+            model,
+            cores,
+            apic: LocalApic::new(id, id == 0),
+            random: seed ^ u64::from(id) << 32,
+            ..self
         }
     }
 
@@ -138,7 +192,7 @@ impl X86 {
             pkrs: self.pkrs,
             pdptes: [0; 4],
             physical_bits: self.physical_bits,
-            has_1g: true,
+            has_1g: self.model.has(Feature::Pdpe1gb),
             has_pse36: true,
         }
     }
@@ -257,7 +311,7 @@ impl Arch for X86 {
         }
         let uses_stack = insn.memory_segment() == iced_x86::Register::SS || insn.is_stack_instruction();
         lift.note(if uses_stack { NOTE_STACK } else { 0 });
-        let ended = system::lift(lift, &insn);
+        let ended = processor_instructions::lift(lift, &insn, |f| self.model.has(f)) || system::lift(lift, &insn);
         if !ended && isa::lift(lift, &insn).is_err() {
             system::undefined(lift);
         }
@@ -283,6 +337,7 @@ impl Arch for X86 {
             isa::vector::LEGACY | isa::vector::VEX => {
                 return Ok(isa::vector::run(function, operand, &mut h.core.regs)?);
             }
+            processor_instructions::FIRST_FUNCTION.. => return processor_instructions::call(h, function, operand),
             _ => return system::call(h, function, operand),
         }
         let r = &mut h.core.regs;
@@ -352,24 +407,31 @@ impl Arch for X86 {
     }
 
     fn interrupt(h: &mut P) -> Step {
+        h.arch.waiting.ends();
         interrupt::take_pending(h)
     }
 
     fn signal(h: &mut P, signal: VcpuSignal) {
-        if let VcpuSignal::Message { value, .. } = signal {
-            h.arch.intr = Some(value as u8);
-            h.core.check_interrupts = true;
+        match signal {
+            VcpuSignal::Pin { pin, level } => apic::set_pin(h, pin, level),
+            VcpuSignal::Message { message: msi::INTERRUPT, value } => apic::accept(h, InterruptMessage::unpack(value)),
+            VcpuSignal::Message { message: apic::IPI, value } => apic::receive_ipi(h, value),
+            VcpuSignal::Message { .. } => {}
         }
     }
 
-    fn tick(_: &mut P) {}
+    fn tick(h: &mut P) {
+        apic::tick(h);
+        monitor::tick(h);
+        msr::perf::sync(h);
+    }
 
-    fn wakes_at(_: &P) -> Option<VirtualTime> {
-        None
+    fn wakes_at(h: &P) -> Option<VirtualTime> {
+        [apic::wakes_at(h), monitor::wakes_at(h)].into_iter().flatten().min()
     }
 
     fn is_awake(h: &P) -> bool {
-        h.arch.intr.is_some()
+        h.arch.intr.is_some() || monitor::is_awake(h)
     }
 
     fn descheduled(&mut self) {}

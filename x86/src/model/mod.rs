@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub(crate) use amd::MICROCODE as AMD_MICROCODE;
+pub(crate) use cpuid::misc_enable;
 pub use cpuid::{Query, cpuid, xsave_component, xsave_size};
 use features::{In, MISSING, ROWS};
 pub use features::{Feature, Features};
