@@ -53,7 +53,7 @@ pub(crate) fn movdiri(h: &mut P, o: Operand) -> Step {
 pub(crate) fn movdir64b(h: &mut P, o: Operand) -> Step {
     let from = address(h);
     let to = linear(h, o.in_es());
-    h.fault_if(to % LINE != 0, Exception::gp(0))?;
+    h.fault_if(!to.is_multiple_of(LINE), Exception::gp(0))?;
     let mut words = [0; 8];
     for (i, word) in words.iter_mut().enumerate() {
         *word = h.load(from.wrapping_add(8 * i as u64), 8, 0)?;

@@ -234,7 +234,9 @@ impl Query {
             // TLBs, then 32 KBytes in 8 ways, lines of 64 bytes.
             0x8000_0005 => [0xff48_ff40, 0xff48_ff40, 0x2008_0140, 0x2008_0140],
             // TLBs; 1 MByte in 8 ways; 32 MBytes.
-            0x8000_0006 => [0x5c00_2200, 0x6c00_4200, 1024 << 16 | 6 << 12 | 1 << 8 | 64, 64 << 18 | 9 << 12 | 1 << 8 | 64],
+            0x8000_0006 => {
+                [0x5c00_2200, 0x6c00_4200, 1024 << 16 | 6 << 12 | 1 << 8 | 64, 64 << 18 | 9 << 12 | 1 << 8 | 64]
+            }
             0x8000_0007 => bits,
             0x8000_0008 => {
                 let eax = u32::from(self.model.physical_bits) | u32::from(self.model.linear_bits()) << 8;

@@ -12,8 +12,8 @@ use thiserror::Error;
 pub(crate) use amd::MICROCODE as AMD_MICROCODE;
 pub(crate) use cpuid::misc_enable;
 pub use cpuid::{Query, cpuid, xsave_component, xsave_size};
-use features::{In, MISSING, ROWS};
 pub use features::{Feature, Features};
+use features::{In, MISSING, ROWS};
 pub(crate) use intel::MICROCODE as INTEL_MICROCODE;
 
 /// Whose processor it is, where the two differ.
@@ -46,7 +46,9 @@ pub struct CpuModel {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ModelError {
     /// The first word names no model.
-    #[error("there is no CPU model '{0}': expected 'intel' or 'amd', and features behind it, as in 'intel,-avx2,+la57'")]
+    #[error(
+        "there is no CPU model '{0}': expected 'intel' or 'amd', and features behind it, as in 'intel,-avx2,+la57'"
+    )]
     Model(String),
     /// A word behind it has no sign.
     #[error("CPU feature '{0}' has neither + nor - before it: expected a list such as 'intel,-avx2,+la57'")]
@@ -155,9 +157,7 @@ impl CpuModel {
     /// The features that can be switched.
     fn switches(&self) -> impl Iterator<Item = &'static str> {
         let vendor = self.vendor;
-        ROWS.iter()
-            .filter(move |r| (if vendor == Vendor::Intel { r.intel } else { r.amd }) != In::No)
-            .map(|r| r.name)
+        ROWS.iter().filter(move |r| (if vendor == Vendor::Intel { r.intel } else { r.amd }) != In::No).map(|r| r.name)
     }
 
     /// The feature of this name; an error may say why there is none.

@@ -276,8 +276,8 @@ fn read_system_call(h: &mut P, number: u32) -> Step<u64> {
 /// SYSENTER's and SYSCALL's registers. AMD's parts keep 32 bits of SYSENTER's.
 fn write_system_call(h: &mut P, number: u32, value: u64) -> Step {
     let is_intel = h.arch.model.is_intel();
-    let takes_address = matches!(number, n::LSTAR | n::CSTAR)
-        || is_intel && matches!(number, n::SYSENTER_ESP | n::SYSENTER_EIP);
+    let takes_address =
+        matches!(number, n::LSTAR | n::CSTAR) || is_intel && matches!(number, n::SYSENTER_ESP | n::SYSENTER_EIP);
     h.fault_if(takes_address && !h.arch.is_canonical_msr(value), Exception::gp(0))?;
     let sysenter = if is_intel { value } else { value & 0xffff_ffff };
     let a = &mut h.arch;

@@ -24,8 +24,6 @@ pub(super) const GLOBAL: Kind = Kind::Own { read: read_global, write: write_glob
 
 const GENERAL: usize = 8;
 const FIXED: usize = 3;
-/// AMD's counters.
-const CORE: usize = 6;
 const WIDTH: u32 = 48;
 const MASK: u64 = (1 << WIDTH) - 1;
 
@@ -81,11 +79,8 @@ impl Perf {
         let (os, usr, interrupts) = if i < GENERAL {
             let s = self.selects[i];
             let event = s & 0xff | s >> 24 & 0xf00;
-            let counts = if is_intel {
-                matches!(s & 0xffff, 0x003c | 0x013c | 0x00c0)
-            } else {
-                matches!(event, 0x076 | 0x0c0)
-            };
+            let counts =
+                if is_intel { matches!(s & 0xffff, 0x003c | 0x013c | 0x00c0) } else { matches!(event, 0x076 | 0x0c0) };
             if s & select::EN == 0 || !counts {
                 return None;
             }
@@ -223,12 +218,12 @@ fn read_pair(h: &mut P, number: u32) -> Step<u64> {
     let i = (number & 15) as usize / 2;
     sync(h);
     let p = &h.arch.msrs.perf;
-    Ok(if number % 2 == 0 { p.selects[i] } else { p.counters[i] })
+    Ok(if number.is_multiple_of(2) { p.selects[i] } else { p.counters[i] })
 }
 
 fn write_pair(h: &mut P, number: u32, value: u64) -> Step {
     let i = (number & 15) as usize / 2;
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         return set_select(h, i, value);
     }
     set_counter(h, i, value & MASK);
@@ -248,9 +243,9 @@ fn write_fixed_control(h: &mut P, _: u32, value: u64) -> Step {
     Ok(())
 }
 
-/// The bits of counters in the global registers.
+/// The bits of counters in the global registers: eight and three with Intel, six with AMD.
 fn global_bits(h: &P) -> u64 {
-    if h.arch.model.is_intel() { (1 << GENERAL) - 1 | ((1 << FIXED) - 1) << 32 } else { (1 << CORE) - 1 }
+    if h.arch.model.is_intel() { 0xff | 7 << 32 } else { 0x3f }
 }
 
 /// IA32_PERF_GLOBAL_STATUS, _CTRL, _OVF_CTRL, and AMD's.

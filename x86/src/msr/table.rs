@@ -117,7 +117,8 @@ const DEBUGCTL_AMD: u64 = 0x3f;
 const SYSCFG_WRITABLE: u64 = 0x7c_0000;
 /// HWCR: TscFreqSel says that the TSC counts at P0's frequency.
 const HWCR: u64 = 1 << 24;
-const HWCR_WRITABLE: u64 = 1 << 3 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 17 | 1 << 18 | 1 << 25 | 1 << 26 | 1 << 27 | 1 << 30 | 1 << 35;
+const HWCR_WRITABLE: u64 =
+    1 << 3 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 17 | 1 << 18 | 1 << 25 | 1 << 26 | 1 << 27 | 1 << 30 | 1 << 35;
 
 /// Every register. The first row that fits counts.
 pub(super) static ROWS: &[Row] = &[
@@ -137,7 +138,7 @@ pub(super) static ROWS: &[Row] = &[
     one(0x79, On::Intel, Kind::Command { writable: ALL }), // IA32_BIOS_UPDT_TRIG: an update changes nothing
     one(n::BIOS_SIGN_ID, On::Intel, Kind::Own { read: read_signature, write: write_signature }),
     one(n::BIOS_SIGN_ID, On::Amd, Kind::Constant(AMD_MICROCODE as u64)), // PATCH_LEVEL
-    some(0xc1, 0xc8, On::Has(Feature::ArchPerfmon), perf::COUNTER), // IA32_PMC0 to 7
+    some(0xc1, 0xc8, On::Has(Feature::ArchPerfmon), perf::COUNTER),      // IA32_PMC0 to 7
     one(0xce, On::Intel, Kind::Computed(platform_info)),
     one(0xe1, On::Has(Feature::Waitpkg), Kind::Stored { reset: 0, writable: 0xffff_fffd }), // IA32_UMWAIT_CONTROL
     one(0xe2, On::Intel, Kind::Kept { reset: 1 << 15, writable: 0 }), // MSR_PKG_CST_CONFIG_CONTROL, locked: no package C-states
@@ -154,7 +155,7 @@ pub(super) static ROWS: &[Row] = &[
     one(0x17b, On::Amd, Kind::Stored { reset: 0, writable: ALL }), // MCG_CTL
     some(0x186, 0x18d, On::Has(Feature::ArchPerfmon), perf::SELECT), // IA32_PERFEVTSEL0 to 7
     one(0x198, On::Intel, Kind::Computed(|_, _, f| ratio(f) << 8)), // IA32_PERF_STATUS
-    one(0x199, On::Intel, ANY), // IA32_PERF_CTL
+    one(0x199, On::Intel, ANY),                                  // IA32_PERF_CTL
     one(0x19a, On::Intel, Kind::Stored { reset: 0, writable: 0x1f }), // IA32_CLOCK_MODULATION
     one(0x19b, On::Intel, Kind::Stored { reset: 0, writable: 0x1ff_ff1f }), // IA32_THERM_INTERRUPT
     one(0x19c, On::Intel, Kind::Kept { reset: 0, writable: 0 }), // IA32_THERM_STATUS
@@ -166,7 +167,7 @@ pub(super) static ROWS: &[Row] = &[
     one(n::DEBUGCTL, On::Intel, Kind::Stored { reset: 0, writable: DEBUGCTL_INTEL }),
     one(n::DEBUGCTL, On::Amd, Kind::Kept { reset: 0, writable: DEBUGCTL_AMD }),
     some(0x1db, 0x1de, On::Amd, Kind::Constant(0)), // LastBranchFromIP, LastBranchToIP, LastIntFromIP, LastIntToIP
-    one(0x1fc, On::Intel, ANY), // MSR_POWER_CTL
+    one(0x1fc, On::Intel, ANY),                     // MSR_POWER_CTL
     some(0x200, 0x213, On::Intel, Kind::Checked { reset: 0, is_legal: variable_range_is_legal }),
     some(0x200, 0x20f, On::Amd, Kind::Checked { reset: 0, is_legal: variable_range_is_legal }),
     one(0x250, On::Has(Feature::Mtrr), FIXED_RANGE),
@@ -176,7 +177,7 @@ pub(super) static ROWS: &[Row] = &[
     some(0x280, 0x280 + BANKS - 1, On::Intel, Kind::Stored { reset: 0, writable: 0x4000_7fff }), // IA32_MCi_CTL2
     one(0x2ff, On::Has(Feature::Mtrr), Kind::Checked { reset: 0, is_legal: default_type_is_legal }), // IA32_MTRR_DEF_TYPE
     some(0x309, 0x30b, On::Has(Feature::ArchPerfmon), perf::COUNTER), // IA32_FIXED_CTR0 to 2
-    one(0x345, On::Has(Feature::Pdcm), Kind::Constant(1 << 13)), // IA32_PERF_CAPABILITIES: full-width writes
+    one(0x345, On::Has(Feature::Pdcm), Kind::Constant(1 << 13)),      // IA32_PERF_CAPABILITIES: full-width writes
     one(0x38d, On::Has(Feature::ArchPerfmon), perf::FIXED_CONTROL),
     some(0x38e, 0x390, On::Has(Feature::ArchPerfmon), perf::GLOBAL),
     some(0x400, 0x400 + 4 * BANKS - 1, On::All, Kind::Checked { reset: 0, is_legal: bank_is_legal }),
@@ -193,7 +194,12 @@ pub(super) static ROWS: &[Row] = &[
     one(n::TSC_AUX, On::Has(Feature::Rdtscp), Kind::Own { read: read_tsc_aux, write: write_tsc_aux }),
     // APM vol. 2, appendix A; PPR, "MSR Registers".
     some(0xc000_0300, 0xc000_0302, On::Has(Feature::PerfmonV2), perf::GLOBAL),
-    some(0xc000_2000, 0xc000_2000 + 16 * BANKS - 1, On::Has(Feature::Smca), Kind::Checked { reset: 0, is_legal: smca_is_legal }),
+    some(
+        0xc000_2000,
+        0xc000_2000 + 16 * BANKS - 1,
+        On::Has(Feature::Smca),
+        Kind::Checked { reset: 0, is_legal: smca_is_legal },
+    ),
     some(0xc001_0000, 0xc001_0003, On::Amd, perf::SELECT), // PERF_LEGACY_CTL
     some(0xc001_0004, 0xc001_0007, On::Amd, perf::COUNTER),
     one(0xc001_0010, On::Amd, Kind::Kept { reset: 0, writable: SYSCFG_WRITABLE }),
@@ -201,21 +207,21 @@ pub(super) static ROWS: &[Row] = &[
     some(0xc001_0016, 0xc001_0019, On::Amd, ANY), // IORRs
     one(0xc001_001a, On::Amd, Kind::Kept { reset: 0, writable: 0x000f_ffff_ff80_0000 }), // TOP_MEM
     one(0xc001_001d, On::Amd, Kind::Kept { reset: 0, writable: 0x000f_ffff_ff80_0000 }), // TOM2
-    one(0xc001_001f, On::Amd, ANY),                            // NB_CFG
+    one(0xc001_001f, On::Amd, ANY),               // NB_CFG
     one(0xc001_0020, On::Amd, Kind::Command { writable: ALL }), // PATCH_LOADER: an update changes nothing
-    one(0xc001_0022, On::Amd, ANY),                            // McExcepRedir
+    one(0xc001_0022, On::Amd, ANY),               // McExcepRedir
     some(0xc001_0030, 0xc001_0035, On::Amd, Kind::Computed(processor_name)),
-    one(0xc001_0055, On::Amd, Kind::Ignored(0)), // INT_PENDING
-    one(0xc001_0058, On::Amd, ANY),              // MmioCfgBaseAddr
+    one(0xc001_0055, On::Amd, Kind::Ignored(0)),  // INT_PENDING
+    one(0xc001_0058, On::Amd, ANY),               // MmioCfgBaseAddr
     one(0xc001_0061, On::Amd, Kind::Constant(0)), // PStateCurLim: P0 is all there is
     one(0xc001_0062, On::Amd, Kind::Stored { reset: 0, writable: 7 }),
     one(0xc001_0063, On::Amd, Kind::Constant(0)),
     one(0xc001_0064, On::Amd, Kind::Computed(pstate)),
     some(0xc001_0065, 0xc001_006b, On::Amd, ANY),
     one(0xc001_0073, On::Amd, Kind::Stored { reset: 0, writable: 0xffff }), // CStateBaseAddr
-    some(0xc001_0111, 0xc001_0113, On::Amd, ANY), // SMM_BASE, SMMAddr, SMMMask
+    some(0xc001_0111, 0xc001_0113, On::Amd, ANY),                           // SMM_BASE, SMMAddr, SMMMask
     one(0xc001_0114, On::Amd, Kind::Kept { reset: 1 << 4 | 1 << 3, writable: 7 }), // VM_CR: SVMDIS, LOCK
-    one(0xc001_0115, On::Amd, ANY),               // IGNNE
+    one(0xc001_0115, On::Amd, ANY),                                         // IGNNE
     some(0xc001_0140, 0xc001_0141, On::Has(Feature::Osvw), ANY),
     some(0xc001_0200, 0xc001_020b, On::Has(Feature::PerfctrCore), perf::PAIR),
     one(0xc001_0293, On::Amd, Kind::Computed(pstate)), // hardware P-state status
@@ -264,7 +270,11 @@ fn is_memory_type(value: u64) -> bool {
 /// IA32_MTRR_PHYSBASEn and _PHYSMASKn.
 fn variable_range_is_legal(arch: &X86, number: u32, value: u64) -> bool {
     let address = ((1 << arch.model.physical_bits) - 1) & !0xfff;
-    if number % 2 == 0 { value & !(address | 0xff) == 0 && is_memory_type(value) } else { value & !(address | 1 << 11) == 0 }
+    if number.is_multiple_of(2) {
+        value & !(address | 0xff) == 0 && is_memory_type(value)
+    } else {
+        value & !(address | 1 << 11) == 0
+    }
 }
 
 /// A byte for each range; with AMD's RdMem and WrMem, where SYSCFG.MtrrFixDramModEn lets them be seen.
@@ -284,7 +294,7 @@ fn pat_is_legal(_: &X86, _: u32, value: u64) -> bool {
 
 /// IA32_MCi_CTL, _STATUS, _ADDR, _MISC.
 fn bank_is_legal(arch: &X86, number: u32, value: u64) -> bool {
-    number % 4 == 0 || machine_check_is_legal(arch, number, value)
+    number.is_multiple_of(4) || machine_check_is_legal(arch, number, value)
 }
 
 /// Scalable MCA: sixteen registers a bank, of which CTL, CONFIG and those that nothing reads are free.

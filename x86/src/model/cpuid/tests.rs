@@ -15,8 +15,13 @@ fn query(model: &str) -> Query {
 }
 
 fn string(q: &Query, leaves: std::ops::RangeInclusive<u32>, order: [usize; 4]) -> String {
-    let bytes: Vec<u8> =
-        leaves.flat_map(|l| { let r = cpuid(q, l, 0); order.map(|i| r[i]) }).flat_map(u32::to_le_bytes).collect();
+    let bytes: Vec<u8> = leaves
+        .flat_map(|l| {
+            let r = cpuid(q, l, 0);
+            order.map(|i| r[i])
+        })
+        .flat_map(u32::to_le_bytes)
+        .collect();
     String::from_utf8(bytes).unwrap().trim_end_matches('\0').into()
 }
 
