@@ -45,8 +45,9 @@ impl Debug {
         !self.breakpoints.is_empty() && !self.passing && self.breakpoints.contains(&pc)
     }
 
+    /// Whether a watched range reaches into the page of this virtual address.
     #[inline]
-    pub(crate) fn watches_page(&self, va: u64) -> bool {
+    pub fn watches_page(&self, va: u64) -> bool {
         !self.watches.is_empty()
             && self.watches.iter().any(|w| w.va >> 12 <= va >> 12 && va >> 12 <= (w.va + w.len - 1) >> 12)
     }

@@ -35,3 +35,18 @@ bits! {
         TF = 8, IF = 9, DF = 10, NT = 14, RF = 16, VM = 17, AC = 18, VIF = 19, VIP = 20, ID = 21,
     }
 }
+bits! {
+    /// DR6.
+    dr6 {
+        B0 = 0, B1 = 1, B2 = 2, B3 = 3, BLD = 11, BD = 13, BS = 14, BT = 15, RTM = 16,
+    }
+}
+bits! {
+    /// DR7, but for the fields of each breakpoint.
+    dr7 {
+        LE = 8, GE = 9, RTM = 11, GD = 13,
+    }
+}
+
+/// L0, G0 to L3, G3 of DR7: a breakpoint is enabled.
+pub const DR7_ENABLES: u64 = 0xff;

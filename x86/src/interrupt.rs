@@ -1,34 +1,56 @@
-//! Delivery of interrupts and exceptions, and the return from it (SDM vol. 3A, "64-Bit Mode IDT", "64-Bit Processing of Interrupts and
-//! Exceptions").
+//! Delivery of interrupts and exceptions (SDM vol. 3A, "Interrupt and Exception Handling"; "64-Bit Mode IDT"; vol. 3B, "Interrupt and Exception
+//! Handling in Virtual-8086 Mode").
 
-use emu_core::engine::{Intent, Step, Stop, StopKind};
+use emu_core::engine::flags::Size;
+use emu_core::engine::{Step, Stop, StopKind};
 use emu_core::event::{Event, Kind};
 
-use crate::control::rflags;
+use crate::control::{cr4, dr6, rflags};
+use crate::debug;
 use crate::exception::{Conclusion, Exception, name, vector};
+use crate::frame::Stack;
+use crate::linear::is_within;
 use crate::processor::{P, ProcessorExt, segments, shutdown};
+use crate::protection::{self, Refusal, accessed, code_at, descriptor, null_stack};
 use crate::registers::RSP;
 use crate::segment::{Attributes, Descriptor, Segment, index_of};
+use crate::task::{self, Switch};
 
 /// What is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// An exception of the processor's own.
+    /// An exception of the processor's own, or INT1.
     Exception,
-    /// INT n, INT3, INTO: the gate's DPL counts.
+    /// INT n: the gate's DPL counts, and IOPL in virtual-8086 mode.
     Software,
+    /// INT3, INTO: the gate's DPL counts.
+    SoftwareException,
     /// An interrupt from outside.
     External,
+}
+
+impl Source {
+    /// EXT: the program is not to blame.
+    fn ext(self) -> u16 {
+        u16::from(matches!(self, Source::Exception | Source::External))
+    }
+
+    fn asks_dpl(self) -> bool {
+        self.ext() == 0
+    }
 }
 
 /// Takes an exception, and whatever its delivery comes to.
 pub(crate) fn take_exception(h: &mut P, exception: Exception) -> Step {
     let mut e = exception;
     loop {
-        if e.vector == vector::PF {
-            h.arch.cr2 = e.address;
+        match e.vector {
+            vector::PF => h.arch.cr2 = e.address,
+            vector::DB => debug::record(h.arch, e.address),
+            _ => {}
         }
         note(h, e);
+        // Faults are to be taken once: the handler's IRET steps over a breakpoint on their instruction.
         let is_fault = !matches!(e.vector, vector::DB | vector::BP | vector::OF);
         let rf = if is_fault { rflags::RF } else { 0 };
         let Err(stop) = deliver(h, e.vector, e.error, Source::Exception, h.core.pc, rf) else { return Ok(()) };
@@ -41,7 +63,7 @@ pub(crate) fn take_exception(h: &mut P, exception: Exception) -> Step {
     }
 }
 
-/// Delivers an interrupt that an instruction or somebody outside asks for; `rip` is where it returns to.
+/// Delivers an interrupt that an instruction or somebody outside asks for; `rip` is the linear address where it returns to.
 pub(crate) fn take(h: &mut P, vector: u8, source: Source, rip: u64) -> Step {
     match deliver(h, vector, None, source, rip, 0) {
         Ok(()) => Ok(()),
@@ -70,183 +92,216 @@ fn note(h: &mut P, e: Exception) {
     }
 }
 
-/// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt).
+/// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt). What comes between two instructions, by priority ("Priority Among Concurrent
+/// Events").
 pub(crate) fn take_pending(h: &mut P) -> Step {
-    if h.arch.shadow == Some(h.core.retired()) {
+    let now = h.core.retired();
+    let is_shadowed = h.arch.shadow == Some(now);
+    if !is_shadowed {
+        h.arch.shadow = None;
+        h.arch.shadow_holds_traps = false;
+    }
+    if h.arch.rflags & rflags::RF != 0 {
+        // RF lasts for one instruction.
+        match h.arch.resumed_at {
+            Some(at) if at < now => h.arch.rflags &= !rflags::RF,
+            at => h.arch.resumed_at = at.or(Some(now)),
+        }
+    }
+    if h.arch.rflags & rflags::RF == 0 {
+        h.arch.resumed_at = None;
+    }
+    if !h.arch.shadow_holds_traps {
+        let stepped = if h.arch.step_from.is_some_and(|from| from < now) { dr6::BS } else { 0 };
+        let bits = std::mem::take(&mut h.arch.debug_trap) | stepped;
+        if bits != 0 {
+            h.arch.step_from = None;
+            h.core.check_interrupts = true;
+            return take_exception(h, Exception { vector: vector::DB, error: None, address: bits });
+        }
+    }
+    if h.arch.rflags & rflags::IF != 0
+        && !is_shadowed
+        && let Some(vector) = h.arch.intr.take()
+    {
+        h.world.events.count_exit(1, vector.into());
         h.core.check_interrupts = true;
-        return Ok(());
+        return take(h, vector, Source::External, h.core.pc);
     }
-    h.arch.shadow = None;
-    if h.arch.rflags & rflags::IF == 0 {
-        return Ok(());
-    }
-    let Some(vector) = h.arch.intr.take() else { return Ok(()) };
-    h.world.events.count_exit(1, vector.into());
-    take(h, vector, Source::External, h.core.pc)
+    h.arch.step_from = h.arch.is_stepped().then_some(now);
+    h.core.check_interrupts |= h.arch.is_stepped() || h.arch.shadow.is_some() || h.arch.rflags & rflags::RF != 0;
+    Ok(())
 }
 
-/// A descriptor of a table, or #GP with its selector.
-pub(crate) fn descriptor(h: &mut P, selector: u16, ext: u16) -> Step<Descriptor> {
-    let (base, limit) = if selector & 4 == 0 {
-        (h.arch.gdtr.base, u32::from(h.arch.gdtr.limit))
-    } else {
-        h.fault_if(h.arch.ldtr.attributes.is_unusable(), Exception::gp(index_of(selector) | ext))?;
-        (h.arch.ldtr.base, h.arch.ldtr.limit)
-    };
-    let offset = u32::from(selector & !7);
-    h.fault_if(offset + 7 > limit, Exception::gp(index_of(selector) | ext))?;
-    Ok(Descriptor(h.read_system(base.wrapping_add(offset.into()), 8)?))
-}
-
-/// One delivery, step by step. Nothing is changed before the last step that can fail.
+/// One delivery. Nothing is changed before the last step that can fail, but in a task switch.
 fn deliver(h: &mut P, vector: u8, error: Option<u16>, source: Source, rip: u64, rf: u64) -> Step {
-    let ext = u16::from(source != Source::Software);
-    let in_idt = u16::from(vector) << 3 | 2;
-    // The gate.
-    let offset = u32::from(vector) * 16;
-    h.fault_if(offset + 15 > h.arch.idtr.limit.into(), Exception::gp(in_idt | ext))?;
-    let at = h.arch.idtr.base.wrapping_add(offset.into());
-    let (low, high) = (h.read_system(at, 8)?, h.read_system(at.wrapping_add(8), 8)?);
-    let attributes = Descriptor(low).attributes();
-    let kind = attributes.kind();
-    h.fault_if(attributes.is_code_or_data() || !matches!(kind, 14 | 15), Exception::gp(in_idt | ext))?;
-    let cpl = h.arch.cpl();
-    h.fault_if(source == Source::Software && attributes.dpl() < cpl, Exception::gp(in_idt))?;
-    h.fault_if(!attributes.is_present(), Exception::with(vector::NP, in_idt | ext))?;
-    let target = low & 0xffff | low >> 32 & 0xffff_0000 | high << 32;
-    // The code segment.
-    let selector = (low >> 16) as u16;
-    h.fault_if(index_of(selector) == 0, Exception::gp(ext))?;
-    let code = descriptor(h, selector, ext)?;
-    let a = code.attributes();
-    let refused = Exception::gp(index_of(selector) | ext);
-    h.fault_if(!a.is_code() || a.dpl() > cpl, refused)?;
-    h.fault_if(!a.is_present(), Exception::with(vector::NP, index_of(selector) | ext))?;
-    h.fault_if(!a.is_long() || a.is_big(), refused)?;
-    let new_cpl = if a.is_conforming() { cpl } else { a.dpl() };
-    // The stack ("Stack Switching in IA-32e Mode").
-    let ist = low >> 32 & 7;
-    let rsp = h.core.regs[usize::from(RSP)];
-    let top = if ist != 0 {
-        from_tss(h, 28 + 8 * ist as u32, ext)?
-    } else if new_cpl < cpl {
-        from_tss(h, 4 + 8 * u32::from(new_cpl), ext)?
+    let ip = h.ip(rip);
+    if h.arch.cr0 & crate::control::cr0::PE == 0 {
+        deliver_real(h, vector, ip)?;
     } else {
-        rsp
-    };
-    h.fault_if(!h.arch.controls().is_canonical(target), Exception::gp(ext))?;
-    let top = top & !15;
-    h.fault_if(!h.arch.controls().is_canonical(top), Exception::with(vector::SS, ext))?;
-    let saved = [
-        u64::from(h.arch.segments[segments::SS].selector),
-        rsp,
-        h.rflags() | rf,
-        h.arch.segments[segments::CS].selector.into(),
-        rip,
-    ];
-    // Pushes are as of the new privilege level.
-    let as_whom = if new_cpl == 3 { 0 } else { crate::processor::AS_PROCESSOR };
-    // All of the frame can be written, or none of it is.
-    let words = saved.len() as u64 + u64::from(error.is_some());
-    for at in [top.wrapping_sub(8), top.wrapping_sub(8 * words)] {
-        h.resolve(at, 8, Intent::Write, as_whom)?;
+        if h.arch.is_v8086() && source == Source::Software {
+            if h.arch.cr4 & cr4::VME != 0 && task::redirects(h, vector)? {
+                return deliver_redirected(h, vector, ip);
+            }
+            h.fault_if(h.arch.iopl() < 3, Exception::gp(0))?;
+        }
+        deliver_protected(h, vector, error, source, ip, rf)?;
     }
-    let mut sp = top;
-    for word in saved.into_iter().chain(error.map(u64::from)) {
-        sp = sp.wrapping_sub(8);
-        h.store(sp, 8, word, as_whom)?;
-    }
-    // Nothing below can fail.
-    h.core.regs[usize::from(RSP)] = sp;
-    let mut cs = code.segment(index_of(selector) | u16::from(new_cpl));
-    cs.attributes.0 |= 1; // accessed
-    h.arch.segments[segments::CS] = cs;
-    if new_cpl != cpl {
-        h.arch.segments[segments::SS] = null_stack(new_cpl);
-    }
-    let mut cleared = rflags::TF | rflags::NT | rflags::RF | rflags::VM;
-    if kind == 14 {
-        cleared |= rflags::IF;
-    }
-    h.arch.rflags &= !cleared;
-    h.core.pc = target;
+    h.arch.step_from = None;
     h.core.spaces_changed = true;
     h.core.check_interrupts = true;
     Ok(())
 }
 
-/// SS after a change of privilege in 64-bit mode: a null selector whose RPL is the new level.
-fn null_stack(cpl: u8) -> Segment {
-    let dpl = u32::from(cpl) << 5;
-    Segment { selector: cpl.into(), base: 0, limit: u32::MAX, attributes: Attributes(0x1_0000 | 0xc093 | dpl) }
-}
-
-/// A stack pointer in the 64-bit TSS.
-fn from_tss(h: &mut P, offset: u32, ext: u16) -> Step<u64> {
-    let tr = h.arch.tr;
-    h.fault_if(offset + 7 > tr.limit, Exception::with(vector::TS, index_of(tr.selector) | ext))?;
-    h.read_system(tr.base.wrapping_add(offset.into()), 8)
-}
-
-/// IRETQ in 64-bit mode (SDM vol. 2A, "IRET/IRETD/IRETQ"): to 64-bit code at the same level, or an outer one.
-pub(crate) fn iretq(h: &mut P) -> Step {
-    h.fault_if(h.arch.rflags & rflags::NT != 0, Exception::gp(0))?;
-    let sp = h.core.regs[usize::from(RSP)];
-    let mut frame = [0; 5];
-    for (i, word) in frame.iter_mut().enumerate() {
-        *word = h.load(sp.wrapping_add(8 * i as u64), 8, 0)?;
-    }
-    let [rip, cs, flags, rsp, ss] = frame;
-    let (cs, ss, cpl) = (cs as u16, ss as u16, h.arch.cpl());
-    h.fault_if(index_of(cs) == 0, Exception::gp(0))?;
-    let code = descriptor(h, cs, 0)?;
-    let (a, rpl) = (code.attributes(), (cs & 3) as u8);
-    let refused = Exception::gp(index_of(cs));
-    h.fault_if(!a.is_code() || rpl < cpl, refused)?;
-    h.fault_if(if a.is_conforming() { a.dpl() > rpl } else { a.dpl() != rpl }, refused)?;
-    h.fault_if(!a.is_present(), Exception::with(vector::NP, index_of(cs)))?;
-    h.fault_if(!a.is_long() || a.is_big(), refused)?;
-    let stack = if index_of(ss) == 0 {
-        h.fault_if(rpl == 3 || ss & 3 != u16::from(rpl), Exception::gp(0))?;
-        null_stack(rpl)
-    } else {
-        let d = descriptor(h, ss, 0)?;
-        let s = d.attributes();
-        let refused = Exception::gp(index_of(ss));
-        h.fault_if(ss & 3 != u16::from(rpl) || !s.is_writable_data() || s.dpl() != rpl, refused)?;
-        h.fault_if(!s.is_present(), Exception::with(vector::SS, index_of(ss)))?;
-        d.segment(ss)
-    };
-    h.fault_if(!h.arch.controls().is_canonical(rip), Exception::gp(0))?;
-    // What CPL and IOPL let it change.
-    let mut mask = !(rflags::VIF | rflags::VIP | rflags::VM | 3 << 12 | rflags::IF);
-    if cpl == 0 {
-        mask |= 3 << 12 | rflags::VIF | rflags::VIP;
-    }
-    if cpl <= h.arch.iopl() {
-        mask |= rflags::IF;
-    }
-    let new = h.rflags() & !mask | flags & mask;
-    h.set_rflags(new);
-    let mut cs = code.segment(cs);
-    cs.attributes.0 |= 1;
-    h.arch.segments[segments::CS] = cs;
-    h.arch.segments[segments::SS] = stack;
-    if rpl > cpl {
-        drop_segments(h, rpl);
-    }
-    h.core.regs[usize::from(RSP)] = rsp;
-    h.core.next_pc = rip;
+/// Through the interrupt vector table of real mode.
+fn deliver_real(h: &mut P, vector: u8, ip: u64) -> Step {
+    let at = 4 * u64::from(vector);
+    h.fault_if(at + 3 > h.arch.idtr.limit.into(), Exception::with(vector::GP, u16::from(vector) << 3 | 2))?;
+    let entry = h.read_system(h.arch.idtr.base.wrapping_add(at) & 0xffff_ffff, 4)?;
+    enter_real(h, entry, ip, h.rflags())?;
+    h.arch.rflags &= !(rflags::IF | rflags::TF | rflags::AC | rflags::RF);
     Ok(())
 }
 
-/// Data segments that an outer level may not hold become null.
-fn drop_segments(h: &mut P, cpl: u8) {
-    for i in [segments::ES, segments::DS, segments::FS, segments::GS] {
-        let s = &mut h.arch.segments[i];
-        let a = s.attributes;
-        if !(a.is_code() && a.is_conforming()) && a.dpl() < cpl {
-            *s = Segment { attributes: Attributes::UNUSABLE, ..Segment::default() };
+/// INT n of a virtual-8086 program that its own handler takes ("Software Interrupt Handling Methods").
+fn deliver_redirected(h: &mut P, vector: u8, ip: u64) -> Step {
+    let entry = h.load(4 * u64::from(vector), 4, 0)?;
+    let has_iopl = h.arch.iopl() == 3;
+    let mut flags = h.rflags();
+    if !has_iopl {
+        let vif = if flags & rflags::VIF != 0 { rflags::IF } else { 0 };
+        flags = flags & !rflags::IF | vif | 3 << 12;
+    }
+    enter_real(h, entry, ip, flags)?;
+    h.arch.rflags &= !(rflags::TF | rflags::RF | if has_iopl { rflags::IF } else { rflags::VIF });
+    h.all_changed();
+    Ok(())
+}
+
+/// Pushes flags, CS and IP, and goes to an entry of an interrupt vector table.
+fn enter_real(h: &mut P, entry: u64, ip: u64, flags: u64) -> Step {
+    let mut stack = Stack::present(h);
+    let cs = h.arch.segments[segments::CS];
+    let (target, selector) = (entry & 0xffff, (entry >> 16) as u16);
+    let words = [flags & 0xffff, cs.selector.into(), ip & 0xffff];
+    let mut code = protection::real(h, segments::CS, selector);
+    if !h.arch.is_v8086() {
+        code.attributes = Attributes(code.attributes.0 | 8);
+    }
+    h.fault_if(!is_within(&code, target, 1), Exception::gp(0))?;
+    stack.push(h, &words, Size::Bits16, Exception::with(vector::SS, 0))?;
+    h.set_reg(RSP, stack.sp);
+    h.set_segment(segments::CS, code);
+    h.core.pc = h.linear_ip(target);
+    Ok(())
+}
+
+/// Through a gate of the IDT.
+fn deliver_protected(h: &mut P, vector: u8, error: Option<u16>, source: Source, ip: u64, rf: u64) -> Step {
+    let ext = source.ext();
+    let in_idt = u16::from(vector) << 3 | 2;
+    let is_long = h.arch.is_long();
+    // The gate.
+    let bytes = if is_long { 16 } else { 8 };
+    let offset = u32::from(vector) * bytes;
+    h.fault_if(offset + bytes - 1 > h.arch.idtr.limit.into(), Exception::gp(in_idt | ext))?;
+    let at = h.arch.idtr.base.wrapping_add(offset.into());
+    let low = h.read_system(at, 8)?;
+    let high = if is_long { h.read_system(at.wrapping_add(8), 8)? } else { 0 };
+    let attributes = Descriptor(low).attributes();
+    let kind = attributes.kind();
+    let is_gate = if is_long { matches!(kind, 14 | 15) } else { matches!(kind, 5 | 6 | 7 | 14 | 15) };
+    h.fault_if(attributes.is_code_or_data() || !is_gate, Exception::gp(in_idt | ext))?;
+    let cpl = h.arch.cpl();
+    h.fault_if(source.asks_dpl() && attributes.dpl() < cpl, Exception::gp(in_idt))?;
+    h.fault_if(!attributes.is_present(), Exception::with(vector::NP, in_idt | ext))?;
+    let selector = (low >> 16) as u16;
+    if kind == 5 {
+        let flags = h.arch.rflags;
+        h.arch.rflags |= rf;
+        let done = task::switch_from(h, selector, Switch::Call, error, ip, ext);
+        if h.arch.tr.selector == selector {
+            // The switch was made: a fault from now on is of the new task's first instruction.
+            h.core.pc = h.core.next_pc;
+        } else {
+            h.arch.rflags = flags;
+        }
+        return done;
+    }
+    let size = match (is_long, kind & 8 != 0) {
+        (true, _) => Size::Bits64,
+        (_, true) => Size::Bits32,
+        _ => Size::Bits16,
+    };
+    let target = low & 0xffff | low >> 32 & 0xffff_0000 | high << 32;
+    let target = size.merge(0, target);
+    // The code segment.
+    h.fault_if(index_of(selector) == 0, Exception::gp(ext))?;
+    let d = descriptor(h, selector, Refusal::GP.with_ext(ext))?;
+    let a = d.attributes();
+    let refused = Refusal::GP.with_ext(ext).of(selector);
+    h.fault_if(!a.is_code() || a.dpl() > cpl, refused)?;
+    h.fault_if(!a.is_present(), Exception::with(vector::NP, index_of(selector) | ext))?;
+    h.fault_if(is_long && (!a.is_long() || a.is_big()), refused)?;
+    let new_cpl = if a.is_conforming() { cpl } else { a.dpl() };
+    let from_v8086 = h.arch.is_v8086();
+    h.fault_if(from_v8086 && new_cpl != 0, refused)?;
+    // The stack.
+    let ist = if is_long { low >> 32 & 7 } else { 0 };
+    let old = Stack::present(h);
+    let mut stack = if ist != 0 {
+        let sp = task::long_stack(h, 28 + 8 * ist as u32, ext)?;
+        Stack { segment: null_stack(new_cpl), sp, cpl: new_cpl, is_64: true }
+    } else if new_cpl < cpl {
+        task::inner_stack(h, new_cpl, ext)?
+    } else {
+        Stack { is_64: is_long, ..old }
+    };
+    let fits = if is_long { h.arch.controls().is_canonical(target) } else { target <= d.limit().into() };
+    h.fault_if(!fits, Exception::gp(ext))?;
+    let mut words = [0; 10];
+    let mut count = 0;
+    let mut add = |word: u64| {
+        words[count] = word;
+        count += 1;
+    };
+    if from_v8086 {
+        for i in [segments::GS, segments::FS, segments::DS, segments::ES] {
+            add(h.arch.segments[i].selector.into());
         }
     }
+    if is_long || new_cpl < cpl {
+        add(old.segment.selector.into());
+        add(old.sp);
+    }
+    for word in [h.rflags() | rf, h.arch.segments[segments::CS].selector.into(), ip] {
+        add(word);
+    }
+    if let Some(error) = error {
+        add(error.into());
+    }
+    if is_long {
+        stack.sp &= !15;
+    }
+    let inner = if new_cpl < cpl { index_of(stack.segment.selector) } else { 0 };
+    stack.push(h, &words[..count], size, Exception::with(vector::SS, inner | ext))?;
+    let code = code_at(accessed(h, selector, d)?, new_cpl);
+    // Nothing below can fail.
+    h.set_segment(segments::CS, code);
+    if new_cpl < cpl {
+        h.set_segment(segments::SS, stack.segment);
+    }
+    h.set_reg(RSP, stack.sp);
+    if from_v8086 {
+        for i in [segments::GS, segments::FS, segments::DS, segments::ES] {
+            h.set_segment(i, Segment { attributes: Attributes::UNUSABLE, ..Segment::default() });
+        }
+    }
+    let mut cleared = rflags::TF | rflags::NT | rflags::RF | rflags::VM;
+    if kind & 1 == 0 {
+        cleared |= rflags::IF;
+    }
+    h.arch.rflags &= !cleared;
+    h.core.pc = h.linear_ip(target);
+    Ok(())
 }

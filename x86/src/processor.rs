@@ -1,17 +1,19 @@
-//! A processor: its state, and its part of the engine. What is here runs 64-bit mode; other modes come with their decoding.
+//! A processor: its state, and its part of the engine.
 
 use emu_core::bus::VcpuSignal;
 use emu_core::engine::flags::{ALL as ARITHMETIC, FLAGS_KIND, FLAGS_X, FLAGS_Y, Flags};
 use emu_core::engine::{Access, Arch, Hart, Intent, Lift, Step, Stop, StopKind};
 use emu_core::time::VirtualTime;
 use emu_core::tlb::{Mapping, Space, SpaceKey};
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::{Decoder, DecoderError};
 use serde::{Deserialize, Serialize};
 
 use crate::apic::{self, LocalApic, Pending};
-use crate::control::{cr0, cr4, efer, rflags};
+use crate::control::{DR7_ENABLES, cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
+use crate::fpu::X87;
 use crate::isa::{self, compute};
+use crate::mode::Mode;
 use crate::model::{CpuModel, Feature, Vendor};
 use crate::monitor::{self, Waiting};
 use crate::msr::{self, Msrs};
@@ -19,7 +21,7 @@ use crate::paging::{self, Controls, Fail, Kind, Tables};
 use crate::platform::msi::{self, InterruptMessage};
 use crate::registers::{DIRECTION, FS_BASE, GS_BASE, temp};
 use crate::segment::{Attributes, Segment, Table};
-use crate::{interrupt, processor_instructions, system};
+use crate::{debug, interrupt, linear, processor_instructions, repeat, system};
 
 /// A processor at work.
 pub type P<'a> = Hart<'a, X86>;
@@ -51,8 +53,6 @@ pub struct X86 {
     pub cr3: u64,
     /// CR4.
     pub cr4: u64,
-    /// CR8: the task priority, as long as there is no local APIC.
-    pub cr8: u64,
     /// IA32_EFER.
     pub efer: u64,
     /// ES, CS, SS, DS, FS, GS. The bases of FS and GS are in the register file.
@@ -67,8 +67,18 @@ pub struct X86 {
     pub idtr: Table,
     /// RFLAGS, but for the arithmetic flags and DF.
     pub rflags: u64,
-    /// XCR0.
-    pub xcr0: u64,
+    /// DR0 to DR3.
+    pub dr: [u64; 4],
+    /// DR6.
+    pub dr6: u64,
+    /// DR7.
+    pub dr7: u64,
+    /// What of DR6 the debug exception will show that comes behind the present instruction.
+    pub debug_trap: u64,
+    /// The PDPTE registers of PAE paging.
+    pub pdptes: [u64; 4],
+    /// NMIs are blocked until the next IRET.
+    pub nmi_blocked: bool,
     /// Address line 20 is let through.
     pub a20: bool,
     /// IA32_STAR.
@@ -93,10 +103,22 @@ pub struct X86 {
     pub pkrs: u32,
     /// The instruction at this count of retired instructions is the one that no interrupt may come before (STI, MOV SS).
     pub shadow: Option<u64>,
+    /// It is of MOV SS or POP SS: debug traps wait too.
+    pub shadow_holds_traps: bool,
+    /// The instruction at this count runs with RFLAGS.RF.
+    pub resumed_at: Option<u64>,
+    /// The instruction at this count began with RFLAGS.TF.
+    pub step_from: Option<u64>,
     /// A line from the interrupt controller: it has a vector to give.
     pub intr: Option<u8>,
     /// MAXPHYADDR.
     pub physical_bits: u32,
+    /// The x87, and with it MMX.
+    pub x87: X87,
+    /// XCR0.
+    pub xcr0: u64,
+    /// IA32_XSS.
+    pub xss: u64,
     /// The model.
     pub model: CpuModel,
     /// How many processors there are; each is a core of the one package.
@@ -125,7 +147,6 @@ impl X86 {
             cr2: 0,
             cr3: 0,
             cr4: cr4::PAE,
-            cr8: 0,
             efer: efer::LME | efer::LMA | efer::SCE | efer::NXE,
             segments: [data, code, data, data, data, data],
             ldtr: Segment { attributes: Attributes::UNUSABLE, ..Segment::default() },
@@ -133,12 +154,17 @@ impl X86 {
             gdtr: Table::default(),
             idtr: Table::default(),
             rflags: 2,
-            xcr0: 1,
+            dr: [0; 4],
+            dr6: debug::DR6_RESET,
+            dr7: debug::DR7_RESET,
+            debug_trap: 0,
+            pdptes: [0; 4],
+            nmi_blocked: false,
             a20: true,
-            star: 0,
             sysenter_cs: 0,
             sysenter_esp: 0,
             sysenter_eip: 0,
+            star: 0,
             lstar: 0,
             fmask: 0,
             kernel_gs_base: 0,
@@ -146,8 +172,14 @@ impl X86 {
             pkru: 0,
             pkrs: 0,
             shadow: None,
+            shadow_holds_traps: false,
+            resumed_at: None,
+            step_from: None,
             intr: None,
             physical_bits: 46,
+            x87: X87::default(),
+            xcr0: crate::xsave::RESET_XCR0,
+            xss: 0,
             model: CpuModel::of(Vendor::Intel),
             cores: 1,
             msrs: Msrs::default(),
@@ -171,6 +203,65 @@ impl X86 {
         }
     }
 
+    /// A processor after RESET ("Processor State After Reset"): in real mode, about to fetch from the last 16 bytes below 4 GiB. Its
+    /// registers are [`reset_registers`]'s.
+    pub fn reset(id: u32) -> Self {
+        let data = Segment { selector: 0, base: 0, limit: 0xffff, attributes: Attributes(0x93) };
+        let code = Segment { selector: 0xf000, base: 0xffff_0000, limit: 0xffff, attributes: Attributes(0x9b) };
+        X86 {
+            id,
+            cr0: cr0::CD | cr0::NW | cr0::ET,
+            cr4: 0,
+            efer: 0,
+            segments: [data, code, data, data, data, data],
+            ldtr: Segment { attributes: Attributes(0x82), ..data },
+            tr: Segment { attributes: Attributes(0x8b), ..data },
+            gdtr: Table { base: 0, limit: 0xffff },
+            idtr: Table { base: 0, limit: 0xffff },
+            ..X86::flat_64()
+        }
+    }
+
+    /// 64-bit mode.
+    pub fn is_64(&self) -> bool {
+        self.efer & efer::LMA != 0 && self.segments[segments::CS].attributes.is_long()
+    }
+
+    /// IA-32e mode.
+    pub fn is_long(&self) -> bool {
+        self.efer & efer::LMA != 0
+    }
+
+    /// Virtual-8086 mode.
+    pub fn is_v8086(&self) -> bool {
+        self.rflags & rflags::VM != 0
+    }
+
+    /// Protected mode, IA-32e mode included, but not virtual-8086 mode.
+    pub fn is_protected(&self) -> bool {
+        self.cr0 & cr0::PE != 0 && !self.is_v8086()
+    }
+
+    /// A trap comes behind every instruction.
+    pub fn is_stepped(&self) -> bool {
+        self.rflags & rflags::TF != 0
+    }
+
+    /// A physical address as the bus sees it: without bit 20 where that is masked.
+    pub fn through_a20(&self, physical: u64) -> u64 {
+        if self.a20 { physical } else { physical & !(1 << 20) }
+    }
+
+    /// Accesses that are not aligned fault ("Alignment Check Exception (#AC)").
+    pub fn checks_alignment(&self) -> bool {
+        self.rflags & rflags::AC != 0 && self.cr0 & cr0::AM != 0 && self.cpl() == 3
+    }
+
+    /// A breakpoint on data is enabled.
+    pub fn watches_data(&self) -> bool {
+        self.dr7 & DR7_ENABLES != 0 && debug::watches(self, false)
+    }
+
     /// The current privilege level: DPL of SS ("Privilege Levels").
     pub fn cpl(&self) -> u8 {
         self.segments[segments::SS].attributes.dpl()
@@ -190,7 +281,7 @@ impl X86 {
             efer: self.efer,
             pkru: self.pkru,
             pkrs: self.pkrs,
-            pdptes: [0; 4],
+            pdptes: self.pdptes,
             physical_bits: self.physical_bits,
             has_1g: self.model.has(Feature::Pdpe1gb),
             has_pse36: true,
@@ -204,6 +295,18 @@ pub trait ProcessorExt {
     fn rflags(&self) -> u64;
     /// Writes all of RFLAGS; reserved bits are as they must be.
     fn set_rflags(&mut self, value: u64);
+    /// Anything that translation, rights, the meaning of code or interrupts depend on may have changed.
+    fn all_changed(&mut self);
+    /// The instruction pointer of a linear address.
+    fn ip(&self, linear: u64) -> u64;
+    /// The linear address of an instruction pointer.
+    fn linear_ip(&self, ip: u64) -> u64;
+    /// Loads a segment register with all that it caches.
+    fn set_segment(&mut self, i: usize, segment: Segment);
+    /// A register.
+    fn reg(&self, r: u8) -> u64;
+    /// Writes all of a register.
+    fn set_reg(&mut self, r: u8, value: u64);
     /// A load as the processor itself makes it.
     fn read_system(&mut self, linear: u64, size: u8) -> Step<u64>;
     /// A store as the processor itself makes it.
@@ -234,9 +337,45 @@ impl ProcessorExt for P<'_> {
         self.arch.rflags = value & SYSTEM | 2;
         self.core.regs[usize::from(DIRECTION)] = if value & rflags::DF != 0 { u64::MAX } else { 0 };
         set_flags(&mut self.core.regs, Flags::eager(value & ARITHMETIC));
+        self.all_changed();
+    }
+
+    fn all_changed(&mut self) {
         self.core.spaces_changed = true;
         self.core.check_interrupts = true;
         self.core.leave = true;
+    }
+
+    fn ip(&self, linear: u64) -> u64 {
+        if self.arch.is_64() {
+            return linear;
+        }
+        (linear as u32).wrapping_sub(self.arch.segments[segments::CS].base as u32).into()
+    }
+
+    fn linear_ip(&self, ip: u64) -> u64 {
+        if self.arch.is_64() {
+            return ip;
+        }
+        (ip as u32).wrapping_add(self.arch.segments[segments::CS].base as u32).into()
+    }
+
+    fn set_segment(&mut self, i: usize, segment: Segment) {
+        self.arch.segments[i] = segment;
+        match i {
+            segments::FS => self.core.regs[usize::from(FS_BASE)] = segment.base,
+            segments::GS => self.core.regs[usize::from(GS_BASE)] = segment.base,
+            _ => {}
+        }
+        self.all_changed();
+    }
+
+    fn reg(&self, r: u8) -> u64 {
+        self.core.regs[usize::from(r)]
+    }
+
+    fn set_reg(&mut self, r: u8, value: u64) {
+        self.core.regs[usize::from(r)] = value;
     }
 
     fn read_system(&mut self, linear: u64, size: u8) -> Step<u64> {
@@ -267,6 +406,8 @@ pub(crate) fn set_flags(r: &mut [u64; 256], flags: Flags) {
     }
 }
 
+/// No instruction is longer, in bytes ("Instruction Format").
+const MAX_INSTRUCTION: usize = 15;
 /// Set in an instruction's note: its memory operand is in the stack segment.
 const NOTE_STACK: u32 = 1;
 /// A linear address that is not canonical: #SS or #GP, as the segment has it.
@@ -279,12 +420,13 @@ impl Tables for Physical<'_, '_> {
     type Stop = Stop;
 
     fn read(&mut self, address: u64, size: u8) -> Step<u64> {
-        // Where nothing answers, a processor reads ones.
+        let address = self.0.arch.through_a20(address);
         Ok(self.0.read_physical(address, size).unwrap_or(u64::MAX >> (64 - 8 * u32::from(size))))
     }
 
     fn write(&mut self, address: u64, size: u8, value: u64) -> Step {
-        let _ = self.0.write_physical(address, size, value); // and writes to nobody
+        let address = self.0.arch.through_a20(address);
+        let _ = self.0.write_physical(address, size, value);
         Ok(())
     }
 }
@@ -302,29 +444,50 @@ fn access(arch: &X86, as_whom: u8, intent: Intent) -> paging::Access {
 
 impl Arch for X86 {
     const REGISTERS: usize = crate::registers::COUNT;
+    const BUS_FLOATS: bool = true;
 
     fn lift(&self, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8> {
-        let mut decoder = Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE);
+        let mode = Mode::of(self);
+        let ip = mode.ip(pc);
+        let mut decoder = Decoder::with_ip(mode.code.bits(), bytes, ip, self.model.decoder_options());
         let insn = decoder.decode();
-        if insn.is_invalid() && decoder.last_error() == iced_x86::DecoderError::NoMoreBytes && bytes.len() < 15 {
-            return None;
+        let length = insn.len().max(1) as u8;
+        if insn.is_invalid() {
+            // Bytes are missing, or there are more than 15.
+            let ends_early = decoder.last_error() == DecoderError::NoMoreBytes;
+            if ends_early && bytes.len() < MAX_INSTRUCTION {
+                return None;
+            }
+            system::raise(lift, if ends_early { Exception::gp(0) } else { Exception::UD });
+            return Some(length);
+        }
+        if ip + u64::from(length) - 1 > mode.cs_limit.into() && !mode.is_64() {
+            system::raise(lift, Exception::gp(0));
+            return Some(length);
         }
         let uses_stack = insn.memory_segment() == iced_x86::Register::SS || insn.is_stack_instruction();
         lift.note(if uses_stack { NOTE_STACK } else { 0 });
-        let ended = processor_instructions::lift(lift, &insn, |f| self.model.has(f)) || system::lift(lift, &insn);
-        if !ended && isa::lift(lift, &insn).is_err() {
-            system::undefined(lift);
+        let is_lifted = self.model.allows(&insn)
+            && (processor_instructions::lift(lift, &insn, &mode)
+                || system::lift(lift, &insn, &mode)
+                || isa::lift(lift, &insn, &mode).is_ok());
+        if !is_lifted {
+            system::raise(lift, Exception::UD);
         }
-        Some(length(&insn))
+        Some(length)
     }
 
     fn mode(&self) -> u32 {
         // Rights are asked for when an instruction runs.
-        0
+        Mode::of(self).bits()
+    }
+
+    fn context(&self) -> u64 {
+        Mode::of(self).context()
     }
 
     fn is_single(&self) -> bool {
-        self.shadow.is_some()
+        self.shadow.is_some() || self.is_stepped() || self.rflags & rflags::RF != 0
     }
 
     fn level(&self) -> u8 {
@@ -334,10 +497,12 @@ impl Arch for X86 {
     fn call(h: &mut P, function: u16, operand: u32) -> Step {
         match function {
             compute::FUNCTION => {}
-            isa::vector::LEGACY | isa::vector::VEX => {
-                return Ok(isa::vector::run(function, operand, &mut h.core.regs)?);
+            linear::FUNCTION => return linear::call(h, operand),
+            repeat::FUNCTION => return repeat::call(h, operand),
+            processor_instructions::FIRST_FUNCTION..isa::FIRST => {
+                return processor_instructions::call(h, function, operand);
             }
-            processor_instructions::FIRST_FUNCTION.. => return processor_instructions::call(h, function, operand),
+            isa::FIRST.. => return isa::call(h, function, operand),
             _ => return system::call(h, function, operand),
         }
         let r = &mut h.core.regs;
@@ -362,38 +527,48 @@ impl Arch for X86 {
         let smap = a.cr4 & cr4::SMAP != 0 && !access.user && (access.implicit || !access.ac);
         let wp = a.cr0 & cr0::WP != 0;
         let pcid = if a.cr4 & cr4::PCIDE != 0 { a.cr3 & 0xfff } else { 0 };
-        let who =
-            u64::from(access.user) | u64::from(smap) << 1 | u64::from(wp) << 2 | (a.controls().mode() as u64) << 4;
+        let bits = [access.user, smap, wp, a.checks_alignment() && !access.implicit];
+        let who = bits.iter().rev().fold(a.controls().mode() as u64, |who, bit| who << 1 | u64::from(*bit));
         let keys = if a.cr4 & (cr4::PKE | cr4::PKS) != 0 { u64::from(a.pkru) | u64::from(a.pkrs) << 32 } else { 0 };
         h.core.mmu.intern(SpaceKey(who | pcid << 8, keys))
     }
 
     fn walk(h: &mut P, access: Access) -> Step<Mapping> {
         let controls = h.arch.controls();
-        if !controls.is_canonical(access.va) {
-            return Err(Stop::exception(NON_CANONICAL, access.va));
+        let va = if h.arch.is_long() { access.va } else { access.va & 0xffff_ffff };
+        if !controls.is_canonical(va) {
+            return Err(Stop::exception(NON_CANONICAL, va));
         }
+        let is_watched = debug::sees(h, access)?;
         let how = self::access(h.arch, access.as_whom, access.intent);
-        match controls.translate(&mut Physical(h), access.va, how) {
-            Ok(t) => Ok(Mapping {
-                pa: t.physical & !0xfff,
-                gpa: t.physical & !0xfff,
-                size_log2: if t.size_log2 == 32 { 12 } else { t.size_log2 },
-                guest_size_log2: 0,
-                read: t.read,
-                write: t.write,
-                keep: true,
-            }),
+        match controls.translate(&mut Physical(h), va, how) {
+            Ok(t) => {
+                let pa = h.arch.through_a20(t.physical & !0xfff);
+                Ok(Mapping {
+                    pa,
+                    gpa: pa,
+                    size_log2: if t.size_log2 == 32 { 12 } else { t.size_log2 },
+                    guest_size_log2: 0,
+                    read: t.read,
+                    write: t.write,
+                    keep: !is_watched && !h.arch.checks_alignment(),
+                })
+            }
             Err(Fail::PageFault(error)) => {
-                Err(Exception { vector: vector::PF, error: Some(error as u16), address: access.va }.into())
+                Err(Exception { vector: vector::PF, error: Some(error as u16), address: va }.into())
             }
             Err(Fail::Stop(stop)) => Err(stop),
         }
     }
 
-    /// Nobody answers: a processor reads ones and writes to nobody, but here fetches alone come this far.
+    /// Only fetches come this far, from what is not RAM: a processor would read ones, which are no instruction.
     fn bus_error(_: &mut P, _: Access) -> Stop {
-        Exception::gp(0).into()
+        Exception::UD.into()
+    }
+
+    fn misaligned(h: &mut P, access: Access, _: u8) -> Step {
+        let checks = h.arch.checks_alignment() && access.as_whom != AS_PROCESSOR;
+        h.fault_if(checks, Exception::with(vector::AC, 0))
     }
 
     fn trap(h: &mut P, stop: Stop) -> Step {
@@ -404,6 +579,14 @@ impl Arch for X86 {
             Exception::of(stop)
         };
         interrupt::take_exception(h, exception)
+    }
+
+    fn read_own(h: &mut P, pa: u64, size: u8) -> Option<u64> {
+        apic::local_read(h, pa, size)
+    }
+
+    fn write_own(h: &mut P, pa: u64, size: u8, value: u64) -> Option<()> {
+        apic::local_write(h, pa, size, value)
     }
 
     fn interrupt(h: &mut P) -> Step {
@@ -435,10 +618,6 @@ impl Arch for X86 {
     }
 
     fn descheduled(&mut self) {}
-}
-
-fn length(insn: &Instruction) -> u8 {
-    insn.len().max(1) as u8
 }
 
 /// The base of a segment register, wherever it is kept.

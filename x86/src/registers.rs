@@ -49,4 +49,6 @@ pub mod temp {
     pub const VECTOR: u8 = 208;
     /// The address of an instruction.
     pub const TARGET: u8 = 206;
+    /// Where words of vectors stand aside: four.
+    pub const ASIDE: u8 = 212;
 }

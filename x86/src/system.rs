@@ -1,16 +1,22 @@
 //! System instructions (SDM vol. 1, "System Instructions", "64-Bit Mode Instructions"), and those that change RFLAGS as a whole.
 
-use emu_core::engine::flags::ALL as ARITHMETIC;
-use emu_core::engine::{Lift, Step, Stop, StopKind};
+use emu_core::engine::flags::Size;
+use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp};
+use emu_core::engine::{Intent, Lift, Step, Stop, StopKind};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::control::{cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
+use crate::far::{self, Transfer};
+use crate::frame::Stack;
 use crate::interrupt::{self, Source};
-use crate::isa::Lifting;
+use crate::isa::{Lifting, Unknown};
+use crate::mode::Mode;
 use crate::processor::{P, ProcessorExt, segments};
-use crate::registers::{DIRECTION, FS_BASE, GS_BASE, RAX, RCX, RDX, RSP, temp};
-use crate::segment::{Attributes, Segment, Table, index_of};
+use crate::protection::{self, Refusal};
+use crate::registers::{DIRECTION, GS_BASE, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ZERO, temp};
+use crate::segment::{Attributes, Segment, Table};
+use crate::{control_registers, debug, decimal, task};
 
 macro_rules! functions {
     ($($(#[$m:meta])* $name:ident $f:path;)*) => {
@@ -22,38 +28,87 @@ macro_rules! functions {
     };
 }
 functions! {
-    Undefined ud;
-    /// Register in bits 7 to 0, control register in bits 15 to 8.
+    /// The exception, packed as that of a stop.
+    Raise raise_now;
+    /// A near branch leads to TARGET.
+    CheckTarget check_target_now;
+    /// Register in bits 7 to 0, control or debug register in bits 15 to 8, 64 bits in bit 16.
     MovToCr mov_to_cr;
     MovFromCr mov_from_cr;
+    MovToDr mov_to_dr;
+    MovFromDr mov_from_dr;
     Clts clts;
+    /// The machine status word is in FIRST.
+    Lmsw lmsw;
+    Smsw smsw;
+    /// The address is in ADDRESS; size of an offset in bytes.
     Lgdt lgdt;
     Lidt lidt;
     Sgdt sgdt;
     Sidt sidt;
+    /// The selector is in FIRST.
+    Lldt lldt;
     Ltr ltr;
+    /// The selector goes to FIRST.
+    Sldt sldt;
+    Str str;
+    /// Selector in FIRST; result there, Z tells.
+    Lar lar;
+    Lsl lsl;
+    Verr verr;
+    Verw verw;
+    /// Selectors in FIRST and SECOND.
+    Arpl arpl;
     /// Segment register in bits 15 to 8; the selector is in FIRST.
     MovToSegment mov_to_segment;
+    LoadSegment load_segment;
     MovFromSegment mov_from_segment;
     Hlt hlt;
     Cli cli;
     Sti sti;
-    /// Flags go to FIRST.
+    /// Flags go to FIRST; bits: their size.
     Pushf pushf;
     /// Flags come from FIRST; bits: their size.
     Popf popf;
     /// The vector.
     Int int;
+    Int1 int1;
     Int3 int3;
-    Iretq iretq;
+    Into into;
+    /// Size of the operands in bytes.
+    Iret iret;
+    /// Size in bytes; selector in FIRST, offset in SECOND.
+    FarJump far_jump;
+    FarCall far_call;
+    /// Size in bytes in bits 7 to 0, what is released above.
+    FarReturn far_return;
     Syscall syscall;
-    Sysretq sysretq;
+    /// Size in bytes.
+    Sysret sysret;
+    Sysenter sysenter;
+    Sysexit sysexit;
     Swapgs swapgs;
+    /// What RFLAGS.AC becomes.
+    SetAc set_ac;
+    Rdpkru rdpkru;
+    Wrpkru wrpkru;
     /// The address is in ADDRESS.
     Invlpg invlpg;
     /// Size in bytes; the port is in FIRST.
     In input;
     Out output;
+    /// Index in FIRST, bounds in SECOND and THIRD; bits: their size.
+    Bound bound;
+    /// Size in bytes.
+    Pusha pusha;
+    Popa popa;
+    Aaa decimal::aaa;
+    Aas decimal::aas;
+    Daa decimal::daa;
+    Das decimal::das;
+    /// The base.
+    Aam decimal::aam;
+    Aad decimal::aad;
 }
 
 /// Functions of this module stand behind that of the computations.
@@ -67,9 +122,14 @@ fn go_on(lift: &mut Lift, f: Function, operand: u32) {
     lift.call(FIRST_FUNCTION + f as u16, operand);
 }
 
-/// An instruction that there is not.
-pub(crate) fn undefined(lift: &mut Lift) {
-    end(lift, Function::Undefined, 0);
+/// Lifts the raising of an exception.
+pub(crate) fn raise(lift: &mut Lift, exception: Exception) {
+    end(lift, Function::Raise, Stop::from(exception).code);
+}
+
+/// Lifts the check of an instruction pointer in [`temp::TARGET`] against the code segment's limit; it becomes a linear address.
+pub(crate) fn check_target(lift: &mut Lift) {
+    go_on(lift, Function::CheckTarget, 0);
 }
 
 /// See [`Arch::call`](emu_core::engine::Arch::call).
@@ -78,21 +138,46 @@ pub(crate) fn call(h: &mut P, function: u16, operand: u32) -> Step {
 }
 
 /// Lifts a system instruction; false if it is none that is known here.
-pub(crate) fn lift(lift: &mut Lift, i: &Instruction) -> bool {
-    lift_system(lift, i).is_some()
+pub(crate) fn lift(lift: &mut Lift, i: &Instruction, mode: &Mode) -> bool {
+    let mut l = Lifting::new(lift, i, mode);
+    lift_system(&mut l, i).or_else(|Unknown| lift_legacy(&mut l, i)).is_ok()
 }
 
 fn gpr(r: Register) -> u32 {
     r.full_register().number() as u32
 }
 
-fn lift_system(lift: &mut Lift, i: &Instruction) -> Option<()> {
+/// The size of a far transfer's or return's operands.
+fn operand_size(i: &Instruction) -> u32 {
+    i.op_code().operand_size() / 8
+}
+
+fn lift_system(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
     use Function as F;
+    let is_64 = l.mode.is_64();
     match i.mnemonic() {
-        Mnemonic::Mov => return mov(lift, i),
-        Mnemonic::Clts => end(lift, F::Clts, 0),
+        Mnemonic::Mov => return mov(l, i),
+        Mnemonic::Push if i.op0_register().is_segment_register() => {
+            let size = l.stack_step()?;
+            go_on(l.lift, F::MovFromSegment, (i.op0_register().number() as u32) << 8);
+            l.push(size, temp::FIRST);
+        }
+        Mnemonic::Pop if i.op0_register().is_segment_register() => {
+            let size = l.stack_step()?;
+            l.peek(size, temp::FIRST);
+            end(l.lift, F::LoadSegment, (i.op0_register().number() as u32) << 8 | u32::from(size.bytes()));
+        }
+        Mnemonic::Clts => end(l.lift, F::Clts, 0),
+        Mnemonic::Lmsw => {
+            l.bring_word(0)?;
+            end(l.lift, F::Lmsw, 0);
+        }
+        Mnemonic::Smsw => {
+            go_on(l.lift, F::Smsw, 0);
+            l.write_selector()?;
+        }
         Mnemonic::Lgdt | Mnemonic::Lidt | Mnemonic::Sgdt | Mnemonic::Sidt | Mnemonic::Invlpg => {
-            Lifting::new(lift, i).address_in_register().ok()?;
+            l.address_in_register()?;
             let f = match i.mnemonic() {
                 Mnemonic::Lgdt => F::Lgdt,
                 Mnemonic::Lidt => F::Lidt,
@@ -100,77 +185,192 @@ fn lift_system(lift: &mut Lift, i: &Instruction) -> Option<()> {
                 Mnemonic::Sidt => F::Sidt,
                 _ => F::Invlpg,
             };
-            end(lift, f, 0);
+            end(l.lift, f, if is_64 { 8 } else { operand_size(i) });
         }
-        Mnemonic::Ltr => {
-            Lifting::new(lift, i).bring_word(0).ok()?;
-            end(lift, F::Ltr, 0);
+        Mnemonic::Lldt | Mnemonic::Ltr | Mnemonic::Verr | Mnemonic::Verw => {
+            require_protected(l)?;
+            l.bring_word(0)?;
+            match i.mnemonic() {
+                Mnemonic::Lldt => end(l.lift, F::Lldt, 0),
+                Mnemonic::Ltr => end(l.lift, F::Ltr, 0),
+                Mnemonic::Verr => go_on(l.lift, F::Verr, 0),
+                _ => go_on(l.lift, F::Verw, 0),
+            }
         }
-        Mnemonic::Hlt => end(lift, F::Hlt, 0),
-        Mnemonic::Cli => go_on(lift, F::Cli, 0),
-        Mnemonic::Sti => end(lift, F::Sti, 0),
-        Mnemonic::Cld => lift.constant(DIRECTION, 0),
-        Mnemonic::Std => lift.constant(DIRECTION, u64::MAX),
-        Mnemonic::Pushfq | Mnemonic::Pushf => {
-            go_on(lift, F::Pushf, 0);
-            Lifting::new(lift, i).push_first(if i.mnemonic() == Mnemonic::Pushf { 2 } else { 8 });
+        Mnemonic::Sldt | Mnemonic::Str => {
+            require_protected(l)?;
+            go_on(l.lift, if i.mnemonic() == Mnemonic::Sldt { F::Sldt } else { F::Str }, 0);
+            l.write_selector()?;
         }
-        Mnemonic::Popfq | Mnemonic::Popf => {
-            let size = if i.mnemonic() == Mnemonic::Popf { 2 } else { 8 };
-            Lifting::new(lift, i).peek_first(size);
-            end(lift, F::Popf, size);
+        Mnemonic::Lar | Mnemonic::Lsl => {
+            require_protected(l)?;
+            l.bring_word(1)?;
+            go_on(l.lift, if i.mnemonic() == Mnemonic::Lar { F::Lar } else { F::Lsl }, 0);
+            l.write_if_zero()?;
         }
-        Mnemonic::Int => end(lift, F::Int, i.immediate8().into()),
-        Mnemonic::Int3 => end(lift, F::Int3, 0),
-        Mnemonic::Iretq => end(lift, F::Iretq, 0),
-        Mnemonic::Syscall => end(lift, F::Syscall, i.len() as u32),
-        Mnemonic::Sysretq => end(lift, F::Sysretq, 0),
-        Mnemonic::Swapgs => end(lift, F::Swapgs, 0),
+        Mnemonic::Arpl => {
+            require_protected(l)?;
+            return l.update_word(|l| go_on(l.lift, F::Arpl, 0));
+        }
+        Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss => {
+            let segment = match i.mnemonic() {
+                Mnemonic::Lds => segments::DS,
+                Mnemonic::Les => segments::ES,
+                Mnemonic::Lfs => segments::FS,
+                Mnemonic::Lgs => segments::GS,
+                _ => segments::SS,
+            };
+            let size = l.bring_far_pointer(1)?;
+            l.lift.unary(UnaryOp::Move, temp::THIRD, temp::SECOND);
+            let to = gpr(i.op0_register()) << 16 | u32::from(size.bytes());
+            end(l.lift, F::MovToSegment, (segment as u32) << 8 | to | 1 << 31);
+        }
+        Mnemonic::Hlt => end(l.lift, F::Hlt, 0),
+        Mnemonic::Cli => go_on(l.lift, F::Cli, 0),
+        Mnemonic::Sti => end(l.lift, F::Sti, 0),
+        Mnemonic::Cld => l.lift.constant(DIRECTION, 0),
+        Mnemonic::Std => l.lift.constant(DIRECTION, u64::MAX),
+        Mnemonic::Pushfq | Mnemonic::Pushfd | Mnemonic::Pushf => {
+            let size = l.stack_step()?;
+            go_on(l.lift, F::Pushf, size.bytes().into());
+            l.push(size, temp::FIRST);
+        }
+        Mnemonic::Popfq | Mnemonic::Popfd | Mnemonic::Popf => {
+            let size = l.stack_step()?;
+            l.peek(size, temp::FIRST);
+            end(l.lift, F::Popf, size.bytes().into());
+        }
+        Mnemonic::Int => end(l.lift, F::Int, i.immediate8().into()),
+        Mnemonic::Int1 => end(l.lift, F::Int1, 0),
+        Mnemonic::Int3 => end(l.lift, F::Int3, 0),
+        Mnemonic::Into => {
+            let next = l.next();
+            l.lift.branch_if(emu_core::engine::flags::FlagCond::Overflow, true, next);
+            end(l.lift, F::Into, 0);
+        }
+        Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => {
+            let size = match i.mnemonic() {
+                Mnemonic::Iret => 2,
+                Mnemonic::Iretd => 4,
+                _ => 8,
+            };
+            end(l.lift, F::Iret, size);
+        }
+        Mnemonic::Jmp | Mnemonic::Call if is_far(i) => {
+            let size = l.bring_far_pointer(0)?;
+            let f = if i.mnemonic() == Mnemonic::Jmp { F::FarJump } else { F::FarCall };
+            end(l.lift, f, size.bytes().into());
+        }
+        Mnemonic::Retf => {
+            let released = if i.op_count() == 0 { 0 } else { u32::from(i.immediate16()) };
+            end(l.lift, F::FarReturn, operand_size(i) | released << 8);
+        }
+        Mnemonic::Syscall => end(l.lift, F::Syscall, 0),
+        Mnemonic::Sysret | Mnemonic::Sysretq => end(l.lift, F::Sysret, if i.code() == Code::Sysretq { 8 } else { 4 }),
+        Mnemonic::Sysenter => end(l.lift, F::Sysenter, 0),
+        Mnemonic::Sysexit | Mnemonic::Sysexitq => {
+            end(l.lift, F::Sysexit, if i.code() == Code::Sysexitq { 8 } else { 4 });
+        }
+        Mnemonic::Swapgs => end(l.lift, F::Swapgs, 0),
+        Mnemonic::Clac => end(l.lift, F::SetAc, 0),
+        Mnemonic::Stac => end(l.lift, F::SetAc, 1),
+        Mnemonic::Rdpkru => go_on(l.lift, F::Rdpkru, 0),
+        Mnemonic::Wrpkru => end(l.lift, F::Wrpkru, 0),
         Mnemonic::In | Mnemonic::Out => {
             let is_in = i.mnemonic() == Mnemonic::In;
             let (data, port) = if is_in { (0, 1) } else { (1, 0) };
             let size = i.op_register(data).size() as u32;
             if i.op_kind(port) == OpKind::Register {
-                lift.binary(
-                    emu_core::engine::uop::BinaryOp::And,
-                    temp::FIRST,
-                    RDX,
-                    emu_core::engine::uop::Operand::Imm(0xffff),
-                );
+                l.lift.binary(BinaryOp::And, temp::FIRST, RDX, Operand::Imm(0xffff));
             } else {
-                lift.constant(temp::FIRST, i.immediate8().into());
+                l.lift.constant(temp::FIRST, i.immediate8().into());
             }
-            go_on(lift, if is_in { F::In } else { F::Out }, size);
+            go_on(l.lift, if is_in { F::In } else { F::Out }, size);
         }
-        Mnemonic::Ud2 | Mnemonic::Ud1 | Mnemonic::Ud0 => end(lift, F::Undefined, 0),
-        _ => return None,
+        Mnemonic::Ud2 | Mnemonic::Ud1 | Mnemonic::Ud0 => raise(l.lift, Exception::UD),
+        _ => return Err(Unknown),
     }
-    Some(())
+    Ok(())
 }
 
-/// MOV to and from control registers and segment registers.
-fn mov(lift: &mut Lift, i: &Instruction) -> Option<()> {
-    match i.code() {
-        Code::Mov_cr_r64 => {
-            let cr = i.op0_register().number() as u32;
-            end(lift, Function::MovToCr, gpr(i.op1_register()) | cr << 8);
+/// Instructions that 64-bit mode does not have.
+fn lift_legacy(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
+    use Function as F;
+    match i.mnemonic() {
+        Mnemonic::Bound => {
+            let size = l.size(0)?;
+            l.bring_bounds(size)?;
+            go_on(l.lift, F::Bound, size.bytes().into());
         }
-        Code::Mov_r64_cr => {
-            let cr = i.op1_register().number() as u32;
-            go_on(lift, Function::MovFromCr, gpr(i.op0_register()) | cr << 8);
+        Mnemonic::Pusha => end(l.lift, F::Pusha, 2),
+        Mnemonic::Pushad => end(l.lift, F::Pusha, 4),
+        Mnemonic::Popa => end(l.lift, F::Popa, 2),
+        Mnemonic::Popad => end(l.lift, F::Popa, 4),
+        Mnemonic::Aaa => go_on(l.lift, F::Aaa, 0),
+        Mnemonic::Aas => go_on(l.lift, F::Aas, 0),
+        Mnemonic::Daa => go_on(l.lift, F::Daa, 0),
+        Mnemonic::Das => go_on(l.lift, F::Das, 0),
+        Mnemonic::Aam => go_on(l.lift, F::Aam, i.immediate8().into()),
+        Mnemonic::Aad => go_on(l.lift, F::Aad, i.immediate8().into()),
+        Mnemonic::Salc => {
+            l.lift.set_if(emu_core::engine::flags::FlagCond::Carry, false, temp::FIRST);
+            l.lift.binary(BinaryOp::Sub, temp::FIRST, ZERO, Operand::Reg(temp::FIRST));
+            l.lift.binary(BinaryOp::Merge8, RAX, RAX, Operand::Reg(temp::FIRST));
+        }
+        _ => return Err(Unknown),
+    }
+    Ok(())
+}
+
+/// What real and virtual-8086 mode do not have.
+fn require_protected(l: &mut Lifting) -> Result<(), Unknown> {
+    if l.mode.protected { Ok(()) } else { Err(Unknown) }
+}
+
+fn is_far(i: &Instruction) -> bool {
+    i.is_jmp_far() || i.is_call_far() || i.is_jmp_far_indirect() || i.is_call_far_indirect()
+}
+
+/// MOV to and from control, debug and segment registers.
+fn mov(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
+    use Function as F;
+    match i.code() {
+        Code::Mov_cr_r64 | Code::Mov_cr_r32 => {
+            end(l.lift, F::MovToCr, gpr(i.op1_register()) | (i.op0_register().number() as u32) << 8);
+        }
+        Code::Mov_r64_cr | Code::Mov_r32_cr => {
+            go_on(l.lift, F::MovFromCr, gpr(i.op0_register()) | (i.op1_register().number() as u32) << 8);
+        }
+        Code::Mov_dr_r64 | Code::Mov_dr_r32 => {
+            end(l.lift, F::MovToDr, gpr(i.op1_register()) | (i.op0_register().number() as u32) << 8);
+        }
+        Code::Mov_r64_dr | Code::Mov_r32_dr => {
+            go_on(l.lift, F::MovFromDr, gpr(i.op0_register()) | (i.op1_register().number() as u32) << 8);
         }
         Code::Mov_Sreg_rm16 | Code::Mov_Sreg_r32m16 | Code::Mov_Sreg_r64m16 => {
             let segment = i.op0_register().number() as u32;
-            Lifting::new(lift, i).bring_word(1).ok()?;
-            end(lift, Function::MovToSegment, segment << 8);
+            l.bring_word(1)?;
+            end(l.lift, F::MovToSegment, segment << 8);
         }
         Code::Mov_rm16_Sreg | Code::Mov_r32m16_Sreg | Code::Mov_r64m16_Sreg => {
-            go_on(lift, Function::MovFromSegment, (i.op1_register().number() as u32) << 8);
-            Lifting::new(lift, i).write_selector().ok()?;
+            go_on(l.lift, F::MovFromSegment, (i.op1_register().number() as u32) << 8);
+            l.write_selector()?;
         }
-        _ => return None,
+        _ => return Err(Unknown),
     }
-    Some(())
+    Ok(())
+}
+
+fn raise_now(_: &mut P, operand: u32) -> Step {
+    Err(Stop::exception(operand, 0))
+}
+
+fn check_target_now(h: &mut P, _: u32) -> Step {
+    let ip = h.reg(temp::TARGET);
+    h.fault_if(ip > h.arch.segments[segments::CS].limit.into(), Exception::gp(0))?;
+    let linear = h.linear_ip(ip);
+    h.set_reg(temp::TARGET, linear);
+    Ok(())
 }
 
 fn reg(h: &P, operand: u32) -> u64 {
@@ -185,224 +385,215 @@ fn first(h: &P) -> u64 {
     h.core.regs[usize::from(temp::FIRST)]
 }
 
-/// Anything may have changed.
-fn all_changed(h: &mut P) {
-    h.core.spaces_changed = true;
-    h.core.check_interrupts = true;
-    h.core.leave = true;
+/// A function's operand that names a size in bytes.
+fn size_of(operand: u32) -> Size {
+    match operand & 0xff {
+        1 => Size::Bits8,
+        2 => Size::Bits16,
+        4 => Size::Bits32,
+        _ => Size::Bits64,
+    }
 }
 
-fn ud(_: &mut P, _: u32) -> Step {
-    Err(Exception::UD.into())
-}
-
-/// MOV to CR0, CR2, CR3, CR4, CR8 (SDM vol. 2B, "MOV—Move to/from Control Registers").
 fn mov_to_cr(h: &mut P, operand: u32) -> Step {
     let value = reg(h, operand);
-    h.require_cpl_0()?;
-    match operand >> 8 {
-        0 => mov_to_cr0(h, value)?,
-        2 => h.arch.cr2 = value,
-        3 => mov_to_cr3(h, value)?,
-        4 => mov_to_cr4(h, value)?,
-        8 => {
-            h.fault_if(value > 15, Exception::gp(0))?;
-            h.arch.cr8 = value;
-        }
-        _ => return ud(h, 0),
-    }
-    all_changed(h);
-    Ok(())
-}
-
-fn mov_to_cr0(h: &mut P, value: u64) -> Step {
-    const DEFINED: u64 =
-        cr0::PE | cr0::MP | cr0::EM | cr0::TS | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::NW | cr0::CD | cr0::PG;
-    h.fault_if(value >> 32 != 0, Exception::gp(0))?;
-    h.fault_if(value & cr0::PG != 0 && value & cr0::PE == 0, Exception::gp(0))?;
-    h.fault_if(value & cr0::NW != 0 && value & cr0::CD == 0, Exception::gp(0))?;
-    // In 64-bit mode neither paging nor protection can be switched off.
-    h.fault_if(h.arch.cr0 & cr0::PG != 0 && value & cr0::PG == 0, Exception::gp(0))?;
-    h.fault_if(value & cr0::WP == 0 && h.arch.cr4 & cr4::CET != 0, Exception::gp(0))?;
-    let new = value & DEFINED | cr0::ET;
-    if (new ^ h.arch.cr0) & cr0::PG != 0 {
-        h.core.mmu.clear();
-    }
-    h.arch.cr0 = new;
-    Ok(())
-}
-
-/// Bit 63 keeps the translations of the new PCID, if there are PCIDs.
-fn mov_to_cr3(h: &mut P, value: u64) -> Step {
-    const KEEP: u64 = 1 << 63;
-    let pcide = h.arch.cr4 & cr4::PCIDE != 0;
-    let keep = pcide && value & KEEP != 0;
-    let value = if pcide { value & !KEEP } else { value };
-    h.fault_if(value >> h.arch.physical_bits != 0, Exception::gp(0))?;
-    if !keep {
-        let pcid = if pcide { value & 0xfff } else { 0 };
-        h.core.mmu.drop_spaces(|k| k.0 >> 8 == pcid);
-    }
-    h.arch.cr3 = value;
-    Ok(())
-}
-
-/// CR4 bits that there are.
-const CR4: u64 = cr4::VME
-    | cr4::PVI
-    | cr4::TSD
-    | cr4::DE
-    | cr4::PSE
-    | cr4::PAE
-    | cr4::MCE
-    | cr4::PGE
-    | cr4::PCE
-    | cr4::OSFXSR
-    | cr4::OSXMMEXCPT
-    | cr4::UMIP
-    | cr4::LA57
-    | cr4::FSGSBASE
-    | cr4::PCIDE
-    | cr4::OSXSAVE
-    | cr4::SMEP
-    | cr4::SMAP
-    | cr4::PKE
-    | cr4::PKS;
-
-fn mov_to_cr4(h: &mut P, value: u64) -> Step {
-    let old = h.arch.cr4;
-    h.fault_if(value & !CR4 != 0, Exception::gp(0))?;
-    // 64-bit mode needs PAE, and keeps its levels.
-    h.fault_if(value & cr4::PAE == 0 || (value ^ old) & cr4::LA57 != 0, Exception::gp(0))?;
-    h.fault_if(value & !old & cr4::PCIDE != 0 && h.arch.cr3 & 0xfff != 0, Exception::gp(0))?;
-    // Changes of these bits drop all translations; the others of rights are part of a space's key, or do no harm.
-    const DROPS: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::PKE | cr4::PKS;
-    if (value ^ old) & DROPS != 0 {
-        h.core.mmu.drop_spaces(|_| true);
-    }
-    h.arch.cr4 = value;
-    Ok(())
+    let value = if h.arch.is_64() { value } else { value & 0xffff_ffff };
+    control_registers::write(h, operand >> 8, value)
 }
 
 fn mov_from_cr(h: &mut P, operand: u32) -> Step {
-    h.require_cpl_0()?;
-    let value = match operand >> 8 {
-        0 => h.arch.cr0,
-        2 => h.arch.cr2,
-        3 => h.arch.cr3,
-        4 => h.arch.cr4,
-        8 => h.arch.cr8,
-        _ => return ud(h, 0),
-    };
-    h.core.regs[(operand & 0xff) as usize] = value;
+    let value = control_registers::read(h, operand >> 8)?;
+    set(h, operand as u8, value);
+    Ok(())
+}
+
+fn mov_to_dr(h: &mut P, operand: u32) -> Step {
+    let value = reg(h, operand);
+    let value = if h.arch.is_64() { value } else { value & 0xffff_ffff };
+    debug::write(h, operand >> 8, value)
+}
+
+fn mov_from_dr(h: &mut P, operand: u32) -> Step {
+    let value = debug::read(h, operand >> 8)?;
+    set(h, operand as u8, value);
     Ok(())
 }
 
 fn clts(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
     h.arch.cr0 &= !cr0::TS;
-    all_changed(h);
+    h.all_changed();
     Ok(())
 }
 
-fn load_table(h: &mut P) -> Step<Table> {
+/// LMSW: PE can be set, and not cleared.
+fn lmsw(h: &mut P, _: u32) -> Step {
+    h.require_cpl_0()?;
+    let low = first(h) & (cr0::PE | cr0::MP | cr0::EM | cr0::TS);
+    let cr0 = h.arch.cr0;
+    control_registers::write(h, 0, cr0 & !(cr0::MP | cr0::EM | cr0::TS) | low)
+}
+
+/// What UMIP keeps from programs.
+fn require_no_umip(h: &P) -> Step {
+    h.fault_if(h.arch.cr4 & cr4::UMIP != 0 && h.arch.cpl() != 0, Exception::gp(0))
+}
+
+fn smsw(h: &mut P, _: u32) -> Step {
+    require_no_umip(h)?;
+    set(h, temp::FIRST, h.arch.cr0);
+    Ok(())
+}
+
+/// A pseudo-descriptor; an offset of 2 bytes means a base of 24 bits.
+fn load_table(h: &mut P, size: u32) -> Step<Table> {
     h.require_cpl_0()?;
     let at = h.core.regs[usize::from(temp::ADDRESS)];
     let limit = h.load(at, 2, 0)? as u16;
-    let base = h.load(at.wrapping_add(2), 8, 0)?;
+    let base = h.load(at.wrapping_add(2), if size == 8 { 8 } else { 4 }, 0)?;
+    let base = if size == 2 { base & 0xff_ffff } else { base };
     h.fault_if(!h.arch.controls().is_canonical(base), Exception::gp(0))?;
     Ok(Table { base, limit })
 }
 
-fn lgdt(h: &mut P, _: u32) -> Step {
-    h.arch.gdtr = load_table(h)?;
+fn lgdt(h: &mut P, size: u32) -> Step {
+    h.arch.gdtr = load_table(h, size)?;
     Ok(())
 }
 
-fn lidt(h: &mut P, _: u32) -> Step {
-    h.arch.idtr = load_table(h)?;
+fn lidt(h: &mut P, size: u32) -> Step {
+    h.arch.idtr = load_table(h, size)?;
     Ok(())
 }
 
-fn store_table(h: &mut P, table: Table) -> Step {
-    h.fault_if(h.arch.cr4 & cr4::UMIP != 0 && h.arch.cpl() != 0, Exception::gp(0))?;
+fn store_table(h: &mut P, table: Table, size: u32) -> Step {
+    require_no_umip(h)?;
     let at = h.core.regs[usize::from(temp::ADDRESS)];
-    // All ten bytes are written, or none.
-    h.resolve(at.wrapping_add(2), 8, emu_core::engine::Intent::Write, 0)?;
+    // All of its bytes are written, or none.
+    let bytes = if size == 8 { 8 } else { 4 };
+    h.resolve(at.wrapping_add(2), bytes, Intent::Write, 0)?;
     h.store(at, 2, table.limit.into(), 0)?;
-    h.store(at.wrapping_add(2), 8, table.base, 0)
+    h.store(at.wrapping_add(2), bytes, table.base, 0)
 }
 
-fn sgdt(h: &mut P, _: u32) -> Step {
-    store_table(h, h.arch.gdtr)
+fn sgdt(h: &mut P, size: u32) -> Step {
+    store_table(h, h.arch.gdtr, size)
 }
 
-fn sidt(h: &mut P, _: u32) -> Step {
-    store_table(h, h.arch.idtr)
+fn sidt(h: &mut P, size: u32) -> Step {
+    store_table(h, h.arch.idtr, size)
 }
 
-/// LTR: a 64-bit TSS, which becomes busy.
+fn lldt(h: &mut P, _: u32) -> Step {
+    h.require_cpl_0()?;
+    protection::load_ldt(h, first(h) as u16, Refusal::GP)
+}
+
 fn ltr(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
-    let selector = first(h) as u16;
-    h.fault_if(index_of(selector) == 0, Exception::gp(0))?;
-    let refused = Exception::gp(index_of(selector));
-    h.fault_if(selector & 4 != 0, refused)?;
-    // A system descriptor has 16 bytes in this mode.
-    let offset = u64::from(selector & !7);
-    h.fault_if(offset + 15 > h.arch.gdtr.limit.into(), refused)?;
-    let d = interrupt::descriptor(h, selector, 0)?;
-    let a = d.attributes();
-    h.fault_if(a.is_code_or_data() || a.kind() != 9, refused)?;
-    h.fault_if(!a.is_present(), Exception::with(vector::NP, index_of(selector)))?;
-    let at = h.arch.gdtr.base.wrapping_add(offset);
-    let high = h.read_system(at.wrapping_add(8), 8)?;
-    let base = u64::from(d.base()) | high << 32;
-    h.fault_if(!h.arch.controls().is_canonical(base), refused)?;
-    h.write_system(at, 8, d.0 | 1 << 41)?;
-    h.arch.tr = Segment { selector, base, limit: d.limit(), attributes: Attributes(a.0 | 2) };
+    protection::load_task_register(h, first(h) as u16)
+}
+
+fn sldt(h: &mut P, _: u32) -> Step {
+    require_no_umip(h)?;
+    set(h, temp::FIRST, h.arch.ldtr.selector.into());
     Ok(())
 }
 
-/// MOV to a segment register (SDM vol. 2B, "MOV—Move").
-fn mov_to_segment(h: &mut P, operand: u32) -> Step {
-    let (segment, selector) = ((operand >> 8) as usize, first(h) as u16);
-    if segment == segments::CS {
-        return ud(h, 0);
-    }
-    let (cpl, rpl) = (h.arch.cpl(), (selector & 3) as u8);
-    let loaded = if index_of(selector) == 0 {
-        // SS takes a null selector in 64-bit mode, but not at CPL 3.
-        h.fault_if(segment == segments::SS && (cpl == 3 || rpl != cpl), Exception::gp(0))?;
-        let dpl = if segment == segments::SS { 0xc093 | u32::from(cpl) << 5 } else { 0 };
-        Segment { selector, base: 0, limit: 0, attributes: Attributes(Attributes::UNUSABLE.0 | dpl) }
-    } else {
-        let d = interrupt::descriptor(h, selector, 0)?;
-        let a = d.attributes();
-        let refused = Exception::gp(index_of(selector));
-        if segment == segments::SS {
-            h.fault_if(rpl != cpl || !a.is_writable_data() || a.dpl() != cpl, refused)?;
-            h.fault_if(!a.is_present(), Exception::with(vector::SS, index_of(selector)))?;
-        } else {
-            let is_outer = a.dpl() < rpl.max(cpl) && !(a.is_code() && a.is_conforming());
-            h.fault_if(!a.is_readable() || is_outer, refused)?;
-            h.fault_if(!a.is_present(), Exception::with(vector::NP, index_of(selector)))?;
-        }
-        d.segment(selector)
-    };
-    h.arch.segments[segment] = loaded;
-    match segment {
-        segments::FS => set(h, FS_BASE, loaded.base),
-        segments::GS => set(h, GS_BASE, loaded.base),
-        segments::SS => h.arch.shadow = Some(h.core.retired() + 1),
-        _ => {}
-    }
-    all_changed(h);
+fn str(h: &mut P, _: u32) -> Step {
+    require_no_umip(h)?;
+    set(h, temp::FIRST, h.arch.tr.selector.into());
     Ok(())
+}
+
+/// Z tells whether there was something to see.
+fn set_zero(h: &mut P, is: bool) {
+    use emu_core::engine::flags::{Flags, ZERO};
+    let all = crate::processor::flags(&h.core.regs).all();
+    let new = Flags::eager(all & !ZERO | if is { ZERO } else { 0 });
+    crate::processor::set_flags(&mut h.core.regs, new);
+}
+
+fn looked_up(h: &mut P, found: Option<u64>) {
+    set_zero(h, found.is_some());
+    set(h, temp::FIRST, found.unwrap_or(0));
+}
+
+fn lar(h: &mut P, _: u32) -> Step {
+    let found = protection::access_rights(h, first(h) as u16)?;
+    looked_up(h, found);
+    Ok(())
+}
+
+fn lsl(h: &mut P, _: u32) -> Step {
+    let found = protection::segment_limit(h, first(h) as u16)?;
+    looked_up(h, found);
+    Ok(())
+}
+
+fn verr(h: &mut P, _: u32) -> Step {
+    let is = protection::verify(h, first(h) as u16, false)?;
+    set_zero(h, is);
+    Ok(())
+}
+
+fn verw(h: &mut P, _: u32) -> Step {
+    let is = protection::verify(h, first(h) as u16, true)?;
+    set_zero(h, is);
+    Ok(())
+}
+
+/// ARPL: the RPL of FIRST becomes at least that of SECOND.
+fn arpl(h: &mut P, _: u32) -> Step {
+    let (to, from) = (h.reg(temp::FIRST), h.reg(temp::SECOND));
+    let is_less = to & 3 < from & 3;
+    if is_less {
+        set(h, temp::FIRST, to & !3 | from & 3);
+    }
+    set_zero(h, is_less);
+    Ok(())
+}
+
+/// MOV to a segment register, and LDS and its kin (bit 31), which write the general register in bits 23 to 16 too: from THIRD, of the size in
+/// bits 7 to 0.
+fn mov_to_segment(h: &mut P, operand: u32) -> Step {
+    let (segment, selector) = ((operand >> 8 & 7) as usize, first(h) as u16);
+    h.fault_if(segment == segments::CS, Exception::UD)?;
+    protection::load(h, segment, selector, Refusal::GP)?;
+    if operand >> 31 != 0 {
+        let r = (operand >> 16 & 15) as u8;
+        let value = size_of(operand).merge(h.reg(r), h.reg(temp::THIRD));
+        set(h, r, value);
+    } else if segment == segments::SS {
+        shadow_of_ss(h);
+    }
+    Ok(())
+}
+
+/// POP to a segment register: the stack pointer moves by the size in bits 7 to 0.
+fn load_segment(h: &mut P, operand: u32) -> Step {
+    let segment = (operand >> 8 & 7) as usize;
+    let sp = Stack::present(h).moved(i64::from(operand & 0xff));
+    protection::load(h, segment, first(h) as u16, Refusal::GP)?;
+    set(h, RSP, sp);
+    if segment == segments::SS {
+        shadow_of_ss(h);
+    }
+    Ok(())
+}
+
+/// Interrupts and debug traps wait for the next instruction ("Masking Exceptions and Interrupts When Switching Stacks").
+fn shadow_of_ss(h: &mut P) {
+    let next = h.core.retired() + 1;
+    // Of two in a row the second has none.
+    if h.arch.shadow != Some(next - 1) {
+        h.arch.shadow = Some(next);
+        h.arch.shadow_holds_traps = true;
+    }
 }
 
 fn mov_from_segment(h: &mut P, operand: u32) -> Step {
-    let selector = h.arch.segments[(operand >> 8) as usize].selector;
+    let selector = h.arch.segments[(operand >> 8 & 7) as usize].selector;
     set(h, temp::FIRST, selector.into());
     Ok(())
 }
@@ -413,17 +604,43 @@ fn hlt(h: &mut P, _: u32) -> Step {
     Err(Stop::of(StopKind::Wait))
 }
 
-/// CLI, without CR4.VME and PVI.
+/// How CLI and STI go: for IF itself, for VIF in its place (CR4.VME, CR4.PVI), or not at all.
+#[derive(PartialEq, Eq)]
+enum InterruptFlag {
+    Real,
+    Virtual,
+}
+
+fn interrupt_flag(h: &P) -> Step<InterruptFlag> {
+    let (cpl, iopl) = (h.arch.cpl(), h.arch.iopl());
+    let has_virtual = if h.arch.is_v8086() {
+        h.arch.cr4 & cr4::VME != 0
+    } else {
+        h.arch.cr4 & cr4::PVI != 0 && cpl == 3 && h.arch.is_protected()
+    };
+    if h.arch.cr0 & cr0::PE == 0 || cpl <= iopl {
+        Ok(InterruptFlag::Real)
+    } else if has_virtual {
+        Ok(InterruptFlag::Virtual)
+    } else {
+        Err(Exception::gp(0).into())
+    }
+}
+
 fn cli(h: &mut P, _: u32) -> Step {
-    h.fault_if(h.arch.cpl() > h.arch.iopl(), Exception::gp(0))?;
-    h.arch.rflags &= !rflags::IF;
+    match interrupt_flag(h)? {
+        InterruptFlag::Real => h.arch.rflags &= !rflags::IF,
+        InterruptFlag::Virtual => h.arch.rflags &= !rflags::VIF,
+    }
     Ok(())
 }
 
 /// STI: no interrupt comes before the next instruction, if IF was clear.
 fn sti(h: &mut P, _: u32) -> Step {
-    h.fault_if(h.arch.cpl() > h.arch.iopl(), Exception::gp(0))?;
-    if h.arch.rflags & rflags::IF == 0 {
+    if interrupt_flag(h)? == InterruptFlag::Virtual {
+        h.fault_if(h.arch.rflags & rflags::VIP != 0, Exception::gp(0))?;
+        h.arch.rflags |= rflags::VIF;
+    } else if h.arch.rflags & rflags::IF == 0 {
         h.arch.rflags |= rflags::IF;
         h.arch.shadow = Some(h.core.retired() + 1);
         h.core.check_interrupts = true;
@@ -431,85 +648,183 @@ fn sti(h: &mut P, _: u32) -> Step {
     Ok(())
 }
 
-/// PUSHF: RF and VM are pushed as 0.
-fn pushf(h: &mut P, _: u32) -> Step {
-    let value = h.rflags() & !(rflags::RF | rflags::VM);
+/// PUSHF: RF and VM are pushed as 0. In virtual-8086 mode IOPL counts, and CR4.VME shows VIF as IF.
+fn pushf(h: &mut P, size: u32) -> Step {
+    let mut value = h.rflags() & !(rflags::RF | rflags::VM);
+    if h.arch.is_v8086() && h.arch.iopl() < 3 {
+        h.fault_if(h.arch.cr4 & cr4::VME == 0 || size != 2, Exception::gp(0))?;
+        let vif = if value & rflags::VIF != 0 { rflags::IF } else { 0 };
+        value = value & !rflags::IF | vif | 3 << 12;
+    }
     set(h, temp::FIRST, value);
     Ok(())
 }
 
-/// POPF in 64-bit mode (SDM vol. 2B, "POPF/POPFD/POPFQ", table of EFLAGS changes).
-fn popf(h: &mut P, size: u32) -> Step {
-    let value = first(h);
-    let mut mask = ARITHMETIC | rflags::TF | rflags::DF | rflags::NT;
-    if size != 2 {
-        mask |= rflags::AC | rflags::ID;
+/// POPF (SDM vol. 2B, "POPF/POPFD/POPFQ", table of EFLAGS changes).
+fn popf(h: &mut P, operand: u32) -> Step {
+    let (size, value) = (size_of(operand), first(h));
+    let sp = Stack::present(h).moved(operand.into());
+    let mut mask = far::changeable(h, size) & !rflags::RF;
+    let mut cleared = rflags::RF;
+    let mut set_flags = 0;
+    if h.arch.is_v8086() && h.arch.iopl() < 3 {
+        h.fault_if(h.arch.cr4 & cr4::VME == 0 || size != Size::Bits16, Exception::gp(0))?;
+        let wants = value & rflags::IF != 0;
+        h.fault_if(value & rflags::TF != 0 || wants && h.arch.rflags & rflags::VIP != 0, Exception::gp(0))?;
+        mask &= !rflags::IF;
+        cleared |= rflags::VIF;
+        set_flags = if wants { rflags::VIF } else { 0 };
+    } else if size != Size::Bits16 && !h.arch.is_v8086() {
+        cleared |= rflags::VIF | rflags::VIP;
     }
-    if h.arch.cpl() <= h.arch.iopl() {
-        mask |= rflags::IF;
-    }
-    if h.arch.cpl() == 0 {
-        mask |= 3 << 12;
-    }
-    let cleared = rflags::RF | if size != 2 { rflags::VIF | rflags::VIP } else { 0 };
-    let new = h.rflags() & !(mask | cleared) | value & mask;
-    let sp = h.core.regs[usize::from(RSP)].wrapping_add(size.into());
+    let new = h.rflags() & !(mask | cleared) | value & mask | set_flags;
     set(h, RSP, sp);
     h.set_rflags(new);
     Ok(())
 }
 
 fn int(h: &mut P, vector: u32) -> Step {
-    interrupt_by_software(h, vector as u8)
+    interrupt_by_software(h, vector as u8, Source::Software)
+}
+
+/// INT1 (ICEBP): #DB as of hardware, which says nothing in DR6.
+fn int1(h: &mut P, _: u32) -> Step {
+    interrupt_by_software(h, vector::DB, Source::Exception)
 }
 
 fn int3(h: &mut P, _: u32) -> Step {
-    interrupt_by_software(h, vector::BP)
+    interrupt_by_software(h, vector::BP, Source::SoftwareException)
+}
+
+fn into(h: &mut P, _: u32) -> Step {
+    interrupt_by_software(h, vector::OF, Source::SoftwareException)
 }
 
 /// The return address is behind the instruction; a fault in delivery is one of the instruction itself.
-fn interrupt_by_software(h: &mut P, vector: u8) -> Step {
+fn interrupt_by_software(h: &mut P, vector: u8, source: Source) -> Step {
     let pc = h.core.pc;
     let next = h.core.next_pc;
-    interrupt::take(h, vector, Source::Software, next)?;
+    interrupt::take(h, vector, source, next)?;
     h.core.next_pc = std::mem::replace(&mut h.core.pc, pc);
     Ok(())
 }
 
-fn iretq(h: &mut P, _: u32) -> Step {
-    interrupt::iretq(h)
+fn iret(h: &mut P, size: u32) -> Step {
+    far::iret(h, size_of(size))
 }
 
-/// SYSCALL (SDM vol. 2B).
+fn far_jump(h: &mut P, size: u32) -> Step {
+    far::transfer(h, Transfer::Jump, h.reg(temp::FIRST) as u16, h.reg(temp::SECOND), size_of(size))
+}
+
+fn far_call(h: &mut P, size: u32) -> Step {
+    far::transfer(h, Transfer::Call, h.reg(temp::FIRST) as u16, h.reg(temp::SECOND), size_of(size))
+}
+
+fn far_return(h: &mut P, operand: u32) -> Step {
+    far::ret(h, size_of(operand), (operand >> 8) as u16)
+}
+
+/// BOUND: signed, bounds included.
+fn bound(h: &mut P, operand: u32) -> Step {
+    let shift = 64 - 8 * operand;
+    let [index, low, high] = [temp::FIRST, temp::SECOND, temp::THIRD].map(|r| (h.reg(r) << shift) as i64 >> shift);
+    h.fault_if(index < low || index > high, Exception::plain(vector::BR))
+}
+
+/// PUSHA, PUSHAD.
+fn pusha(h: &mut P, operand: u32) -> Step {
+    let mut stack = Stack::present(h);
+    let words = [RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI].map(|r| h.reg(r));
+    stack.push(h, &words, size_of(operand), Exception::with(vector::SS, 0))?;
+    set(h, RSP, stack.sp);
+    Ok(())
+}
+
+/// POPA, POPAD: the stack pointer's place is skipped.
+fn popa(h: &mut P, operand: u32) -> Step {
+    let (stack, size) = (Stack::present(h), size_of(operand));
+    let mut words = [0; 8];
+    for (i, word) in words.iter_mut().enumerate() {
+        *word = stack.peek(h, i as i64, size)?;
+    }
+    for (r, word) in [RDI, RSI, RBP, RSP, RBX, RDX, RCX, RAX].into_iter().zip(words) {
+        if r != RSP {
+            let value = size.merge(h.reg(r), word);
+            set(h, r, value);
+        }
+    }
+    set(h, RSP, stack.moved(8 * i64::from(operand)));
+    Ok(())
+}
+
+/// A flat code segment, and the stack segment of the same level, as fast system calls load them.
+fn flat_segments(h: &mut P, code_selector: u16, stack_selector: u16, cpl: u8, is_64: bool) {
+    let dpl = u32::from(cpl) << 5;
+    let size = if is_64 { 0xa09b } else { 0xc09b };
+    let code = Segment { selector: code_selector, base: 0, limit: u32::MAX, attributes: Attributes(size | dpl) };
+    let stack = Segment { selector: stack_selector, base: 0, limit: u32::MAX, attributes: Attributes(0xc093 | dpl) };
+    h.set_segment(segments::CS, code);
+    h.set_segment(segments::SS, stack);
+}
+
+/// SYSCALL (SDM vol. 2B), in 64-bit mode.
 fn syscall(h: &mut P, _: u32) -> Step {
-    h.fault_if(h.arch.efer & efer::SCE == 0, Exception::UD)?;
+    h.fault_if(h.arch.efer & efer::SCE == 0 || !h.arch.is_64(), Exception::UD)?;
     set(h, RCX, h.core.next_pc);
     let flags = h.rflags() & !rflags::RF;
     set(h, 11, flags);
     let selector = (h.arch.star >> 32) as u16 & !3;
-    h.arch.segments[segments::CS] = Segment { selector, base: 0, limit: u32::MAX, attributes: Attributes(0xa09b) };
-    h.arch.segments[segments::SS] =
-        Segment { selector: selector + 8, base: 0, limit: u32::MAX, attributes: Attributes(0xc093) };
     let new = flags & !h.arch.fmask;
     h.set_rflags(new);
+    flat_segments(h, selector, selector.wrapping_add(8), 0, true);
     h.core.next_pc = h.arch.lstar;
     Ok(())
 }
 
-/// SYSRET to 64-bit code.
-fn sysretq(h: &mut P, _: u32) -> Step {
-    h.fault_if(h.arch.efer & efer::SCE == 0, Exception::UD)?;
+/// SYSRET: to 64-bit code, or to compatibility mode.
+fn sysret(h: &mut P, size: u32) -> Step {
+    h.fault_if(h.arch.efer & efer::SCE == 0 || !h.arch.is_64(), Exception::UD)?;
     h.require_cpl_0()?;
-    let target = h.core.regs[usize::from(RCX)];
-    h.fault_if(!h.arch.controls().is_canonical(target), Exception::gp(0))?;
-    let flags = h.core.regs[11] & !(rflags::RF | rflags::VM);
+    let (target, to_64) = (h.reg(RCX), size == 8);
+    h.fault_if(to_64 && !h.arch.controls().is_canonical(target), Exception::gp(0))?;
+    let flags = h.reg(11) & !(rflags::RF | rflags::VM);
     let base = (h.arch.star >> 48) as u16;
-    h.arch.segments[segments::CS] =
-        Segment { selector: base.wrapping_add(16) | 3, base: 0, limit: u32::MAX, attributes: Attributes(0xa0fb) };
-    h.arch.segments[segments::SS] =
-        Segment { selector: base.wrapping_add(8) | 3, base: 0, limit: u32::MAX, attributes: Attributes(0xc0f3) };
+    let code = base.wrapping_add(if to_64 { 16 } else { 0 }) | 3;
     h.set_rflags(flags);
-    h.core.next_pc = target;
+    flat_segments(h, code, base.wrapping_add(8) | 3, 3, to_64);
+    h.core.next_pc = if to_64 { target } else { target & 0xffff_ffff };
+    Ok(())
+}
+
+/// SYSENTER (SDM vol. 2B).
+fn sysenter(h: &mut P, _: u32) -> Step {
+    let selector = h.arch.sysenter_cs as u16 & !3;
+    h.fault_if(h.arch.cr0 & cr0::PE == 0 || selector == 0, Exception::gp(0))?;
+    let is_long = h.arch.is_long();
+    h.arch.rflags &= !(rflags::VM | rflags::IF);
+    flat_segments(h, selector, selector.wrapping_add(8), 0, is_long);
+    let mask = if is_long { u64::MAX } else { 0xffff_ffff };
+    set(h, RSP, h.arch.sysenter_esp & mask);
+    h.core.next_pc = h.arch.sysenter_eip & mask;
+    Ok(())
+}
+
+/// SYSEXIT, to 64-bit code with a size of 8.
+fn sysexit(h: &mut P, size: u32) -> Step {
+    let selector = h.arch.sysenter_cs as u16 & !3;
+    h.fault_if(h.arch.cr0 & cr0::PE == 0 || selector == 0, Exception::gp(0))?;
+    h.require_cpl_0()?;
+    let (target, sp, to_64) = (h.reg(RDX), h.reg(RCX), size == 8);
+    if to_64 {
+        let c = h.arch.controls();
+        h.fault_if(!c.is_canonical(target) || !c.is_canonical(sp), Exception::gp(0))?;
+    }
+    let offset = if to_64 { 32 } else { 16 };
+    flat_segments(h, selector.wrapping_add(offset) | 3, selector.wrapping_add(offset + 8) | 3, 3, to_64);
+    let mask = if to_64 { u64::MAX } else { 0xffff_ffff };
+    set(h, RSP, sp & mask);
+    h.core.next_pc = target & mask;
     Ok(())
 }
 
@@ -520,22 +835,52 @@ fn swapgs(h: &mut P, _: u32) -> Step {
     Ok(())
 }
 
+/// CLAC, STAC.
+fn set_ac(h: &mut P, value: u32) -> Step {
+    h.fault_if(h.arch.cpl() != 0 || h.arch.is_v8086(), Exception::UD)?;
+    h.arch.rflags = h.arch.rflags & !rflags::AC | if value != 0 { rflags::AC } else { 0 };
+    h.core.spaces_changed = true;
+    h.core.leave = true;
+    Ok(())
+}
+
+fn rdpkru(h: &mut P, _: u32) -> Step {
+    h.fault_if(h.arch.cr4 & cr4::PKE == 0, Exception::UD)?;
+    h.fault_if(h.reg(RCX) as u32 != 0, Exception::gp(0))?;
+    set(h, RAX, h.arch.pkru.into());
+    set(h, RDX, 0);
+    Ok(())
+}
+
+fn wrpkru(h: &mut P, _: u32) -> Step {
+    h.fault_if(h.arch.cr4 & cr4::PKE == 0, Exception::UD)?;
+    h.fault_if((h.reg(RCX) | h.reg(RDX)) as u32 != 0, Exception::gp(0))?;
+    h.arch.pkru = h.reg(RAX) as u32;
+    h.all_changed();
+    Ok(())
+}
+
 fn invlpg(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
     let linear = h.core.regs[usize::from(temp::ADDRESS)];
     // Global translations are dropped for every PCID, and there is no telling which they are.
     h.core.mmu.drop_page(linear, |_| true);
-    all_changed(h);
+    h.all_changed();
     Ok(())
 }
 
-/// IN and OUT without an I/O permission bitmap: CPL against IOPL.
-fn require_port(h: &P) -> Step {
-    h.fault_if(h.arch.cpl() > h.arch.iopl(), Exception::gp(0))
+/// Whether the program may use `size` ports from `port` on: by IOPL, or by the TSS's bitmap ("I/O Protection").
+pub(crate) fn require_port(h: &mut P, port: u64, size: u8) -> Step {
+    let asks = h.arch.is_v8086() || h.arch.is_protected() && h.arch.cpl() > h.arch.iopl();
+    if asks && !task::permits(h, port, size)? {
+        return Err(Exception::gp(0).into());
+    }
+    debug::sees_port(h, port, size);
+    Ok(())
 }
 
 fn input(h: &mut P, size: u32) -> Step {
-    require_port(h)?;
+    require_port(h, first(h), size as u8)?;
     let value = h.read_port(first(h), size as u8);
     let old = h.core.regs[usize::from(RAX)];
     let new = match size {
@@ -548,7 +893,7 @@ fn input(h: &mut P, size: u32) -> Step {
 }
 
 fn output(h: &mut P, size: u32) -> Step {
-    require_port(h)?;
+    require_port(h, first(h), size as u8)?;
     let value = h.core.regs[usize::from(RAX)] & (u64::MAX >> (64 - 8 * size));
     h.write_port(first(h), size as u8, value);
     Ok(())

@@ -18,6 +18,7 @@ pub(crate) struct Key {
     pub pc: u64,
     pub pa: u64,
     pub mode: u32,
+    pub context: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -218,7 +219,7 @@ mod tests {
         ram.add(0, 0x4000).unwrap();
         let mut cache = BlockCache::default();
         let lifted = |pc: u64| Lifted { starts: vec![pc, pc + 4], notes: vec![0], uops: vec![] };
-        let key = |pa: u64| Key { pc: pa, pa, mode: 0 };
+        let key = |pa: u64| Key { pc: pa, pa, mode: 0, context: 0 };
         cache.insert(key(0x1000), &lifted(0x1000), None, &mut ram);
         cache.insert(key(0x1ffe), &lifted(0x1ffe), Some(0x2000), &mut ram);
         cache.insert(key(0x3000), &lifted(0x3000), None, &mut ram);

@@ -90,12 +90,20 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
     /// How many registers of the file are the guest's; those behind are temporaries.
     const REGISTERS: usize;
 
+    /// Where nothing answers on the bus, loads get ones and stores are lost; else they are errors.
+    const BUS_FLOATS: bool = false;
+
     /// Lifts the instruction at `pc`, whose first bytes are `bytes` (to the end of the page, and beyond it if asked for),
     /// by calls on `lift`. Returns its length in bytes, or `None` if `bytes` ends within it.
     fn lift(&self, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8>;
 
     /// Whatever changes how code is lifted: part of a block's key.
     fn mode(&self) -> u32;
+
+    /// What else changes how code is lifted, and seldom changes itself (base and limit of a code segment).
+    fn context(&self) -> u64 {
+        0
+    }
 
     /// Whether the next instruction stands alone: interrupts, or a debugger's trap, are to be looked at behind it. Asked
     /// where [`Core::check_interrupts`] was set.
@@ -118,6 +126,17 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
     /// What an access gets where nothing answers on the bus.
     fn bus_error(h: &mut Hart<Self>, access: Access) -> Stop;
 
+    /// Reads a register that the vCPU itself has at a physical address, such as a local APIC's; `None` if it has none there.
+    /// Translations of such pages are not kept.
+    fn read_own(_h: &mut Hart<Self>, _pa: u64, _size: u8) -> Option<u64> {
+        None
+    }
+
+    /// Writes one.
+    fn write_own(_h: &mut Hart<Self>, _pa: u64, _size: u8, _value: u64) -> Option<()> {
+        None
+    }
+
     /// An access of `size` bytes is not naturally aligned: an error makes it fault.
     fn misaligned(_h: &mut Hart<Self>, _access: Access, _size: u8) -> Step {
         Ok(())
@@ -126,7 +145,8 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
     /// Takes the trap for an exception: sets `h.core.pc`.
     fn trap(h: &mut Hart<Self>, stop: Stop) -> Step;
 
-    /// Takes a pending interrupt, if one is enabled: sets `h.core.pc`. Called where [`Core::check_interrupts`] was set.
+    /// Takes a pending interrupt, if one is enabled: sets `h.core.pc`. Called where [`Core::check_interrupts`] was set. An error
+    /// of kind [`StopKind::Wait`] makes the vCPU wait.
     fn interrupt(h: &mut Hart<Self>) -> Step;
 
     /// A signal has reached the vCPU.
@@ -217,6 +237,7 @@ pub struct Core {
     /// Spreads spaces over the jump cache.
     pub(crate) fetch_mix: u64,
     pub(crate) mode: u32,
+    pub(crate) context: u64,
     /// Set whenever something changes that [`Arch::space`] or [`Arch::mode`] depend on.
     pub spaces_changed: bool,
     /// Set, with [`Core::leave`], to come back to the machine: the vCPU's own timers have changed.
@@ -274,6 +295,7 @@ impl Core {
             fetch_space: Space::NONE,
             fetch_mix: 0,
             mode: 0,
+            context: 0,
             spaces_changed: true,
             attention: false,
             start: 0,
@@ -572,6 +594,9 @@ impl<A: Arch> Hart<'_, A> {
 
     /// Reads physical memory or a device's registers; `None` where nothing answers.
     pub fn read_physical(&mut self, pa: u64, size: u8) -> Option<u64> {
+        if let Some(value) = A::read_own(self, pa, size) {
+            return Some(value);
+        }
         if let Ok(value) = self.world.ram.load(pa, size) {
             return Some(value);
         }
@@ -582,11 +607,14 @@ impl<A: Arch> Hart<'_, A> {
         if let Some(value) = value {
             self.note_device(Kind::DeviceRead, pa, size, value);
         }
-        value
+        value.or(A::BUS_FLOATS.then_some(u64::MAX >> (64 - 8 * u32::from(size))))
     }
 
     /// Writes physical memory or a device's registers; `None` where nothing answers.
     pub fn write_physical(&mut self, pa: u64, size: u8, value: u64) -> Option<()> {
+        if A::write_own(self, pa, size, value).is_some() {
+            return Some(());
+        }
         if self.world.ram.store(pa, size, value).is_ok() {
             if self.world.ram.has_killed() {
                 self.core.leave = true;
@@ -600,7 +628,7 @@ impl<A: Arch> Hart<'_, A> {
         if done.is_some() {
             self.note_device(Kind::DeviceWrite, pa, size, value);
         }
-        done
+        done.or(A::BUS_FLOATS.then_some(()))
     }
 
     /// Reads an I/O port of 1, 2 or 4 bytes. Where nobody answers, ones.
@@ -676,7 +704,7 @@ impl<A: Arch> Hart<'_, A> {
 
     /// An access that crosses pages begins only if something answers in both.
     fn require_answer(&mut self, place: &Place) -> Step {
-        let Some((beyond, here)) = place.beyond else { return Ok(()) };
+        let Some((beyond, here)) = place.beyond.filter(|_| !A::BUS_FLOATS) else { return Ok(()) };
         for (pa, skipped) in [(place.pa, 0), (beyond, here)] {
             if !self.world.ram.contains(pa, 1) && !self.world.bus.answers(BusSpace::Memory, pa) {
                 let va = place.access.va.wrapping_add(skipped.into());

@@ -85,7 +85,10 @@ impl<A: Arch> Vcpu<A> {
         if self.core.check_interrupts {
             self.core.check_interrupts = false;
             self.core.unlinked = std::ptr::null_mut();
-            A::interrupt(&mut self.at(world)).map_err(RunEnd::Shutdown)?;
+            A::interrupt(&mut self.at(world)).map_err(|stop| match stop.kind {
+                StopKind::Wait => RunEnd::Wait,
+                _ => RunEnd::Shutdown(stop),
+            })?;
         }
         self.refresh_spaces(world);
         // Interrupts are looked at again as soon as an instruction that stands alone has asked for it.
@@ -234,7 +237,7 @@ impl<A: Arch> Vcpu<A> {
             let mut h = self.at(world);
             let data = A::space(&mut h, 0, Intent::Read);
             let fetch = A::space(&mut h, 0, Intent::Fetch);
-            let mode = h.arch.mode();
+            let (mode, context) = (h.arch.mode(), h.arch.context());
             debug_assert!(mode < 1 << 16);
             // The second may have used up the numbers: then the first is void.
             let data = if h.core.mmu.numbers_ran_out(data) { A::space(&mut h, 0, Intent::Read) } else { data };
@@ -245,6 +248,10 @@ impl<A: Arch> Vcpu<A> {
             core.fetch_space = fetch;
             core.fetch_mix = fetch.mix();
             core.mode = mode;
+            if core.context != context {
+                core.context = context;
+                core.jump_epoch += 1;
+            }
             core.space_epoch = core.mmu.space_epoch;
             core.seen_fetch_epoch = core.mmu.fetch_epoch;
             core.fetch_key = core.jump_epoch << 28 | u64::from(mode) << 12 | fetch.id();
@@ -268,7 +275,7 @@ impl<A: Arch> Hart<'_, A> {
         }
         let (page, keep) = self.translate_fetch(pc)?;
         let pa = page | pc & PAGE_MASK;
-        let key = Key { pc, pa, mode: self.core.mode };
+        let key = Key { pc, pa, mode: self.core.mode, context: self.core.context };
         if keep
             && let Some(block) = self.world.blocks.find(&key)
             && u64::from(block.insns) <= left

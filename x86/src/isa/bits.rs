@@ -2,10 +2,10 @@
 
 use emu_core::engine::flags::Size;
 use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp};
-use iced_x86::Mnemonic;
+use iced_x86::{Mnemonic, OpKind};
 
 use super::compute::Compute;
-use super::{Lifting, Place, Unknown, condition};
+use super::{Lifting, Memory, Place, Unknown, condition};
 use crate::registers::temp;
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
@@ -65,18 +65,23 @@ fn is_set(l: &Lifting) -> bool {
 /// BT, BTS, BTR, BTC. A register's bit offset into memory is signed and reaches beyond the operand.
 fn bit(l: &mut Lifting, what: Compute) -> Result<(), Unknown> {
     let size = l.size(0)?;
-    let (to, offset) = (l.place(0)?, l.place(1)?);
-    let to = match (to, offset) {
-        (Place::Memory(m), Place::Register(r)) => {
-            l.read_extended(Place::Register(r), size, true, temp::SECOND);
+    let to = match (l.insn.op0_kind(), l.insn.op1_kind()) {
+        (OpKind::Memory, OpKind::Register) => {
+            let m = l.effective_address()?;
+            let offset = l.place(1)?;
+            l.read_extended(offset, size, true, temp::SECOND);
             let bytes = i32::from(size.bytes());
             l.lift.binary(BinaryOp::Sar, temp::INDEX, temp::SECOND, Operand::Imm((8 * bytes).trailing_zeros() as i32));
             l.lift.binary(BinaryOp::Shl, temp::THIRD, temp::INDEX, Operand::Imm(bytes.trailing_zeros() as i32));
             let base = l.in_register(m);
-            l.lift.binary(BinaryOp::Add, temp::ADDRESS, temp::THIRD, Operand::Reg(base));
+            let m = l.truncated(Memory::sum(base, temp::THIRD), l.address_size());
+            let m = l.segmented(m);
+            let linear = l.in_register(m);
+            l.move_to(temp::ADDRESS, linear);
             l.at_address()
         }
         _ => {
+            let (to, offset) = (l.place(0)?, l.place(1)?);
             l.bring(offset, size, temp::SECOND);
             to
         }

@@ -10,13 +10,19 @@ pub mod compute;
 mod control;
 mod operands;
 mod shift;
+mod stack;
 mod string;
 mod transfer;
-pub mod vector;
+mod vector;
+mod x87;
 
-use emu_core::engine::Lift;
 use emu_core::engine::flags::{FlagCond, Size};
+use emu_core::engine::{Lift, Step};
 use iced_x86::{Code, ConditionCode, Instruction, Mnemonic};
+
+use crate::mode::Mode;
+use crate::processor::P;
+use crate::xsave;
 
 pub use operands::{Memory, Place};
 
@@ -26,6 +32,8 @@ pub struct Lifting<'a> {
     pub lift: &'a mut Lift,
     /// What iced-x86 has decoded.
     pub insn: &'a Instruction,
+    /// The mode that it is lifted for.
+    pub mode: &'a Mode,
     /// How far POP will have moved RSP when its operand's address is made.
     popped: u8,
 }
@@ -34,9 +42,9 @@ pub struct Lifting<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unknown;
 
-/// Lifts a 64-bit instruction at its address. An error leaves nothing behind.
-pub fn lift(lift: &mut Lift, insn: &Instruction) -> Result<(), Unknown> {
-    let mut l = Lifting::new(lift, insn);
+/// Lifts an instruction, which was decoded with its instruction pointer. An error leaves nothing behind.
+pub fn lift(lift: &mut Lift, insn: &Instruction, mode: &Mode) -> Result<(), Unknown> {
+    let mut l = Lifting::new(lift, insn, mode);
     transfer::lift(&mut l)
         .or_else(|Unknown| arithmetic::lift(&mut l))
         .or_else(|Unknown| shift::lift(&mut l))
@@ -44,6 +52,20 @@ pub fn lift(lift: &mut Lift, insn: &Instruction) -> Result<(), Unknown> {
         .or_else(|Unknown| string::lift(&mut l))
         .or_else(|Unknown| control::lift(&mut l))
         .or_else(|Unknown| vector::lift(&mut l))
+        .or_else(|Unknown| x87::lift(&mut l))
+        .or_else(|Unknown| xsave::lift(&mut l))
+}
+
+/// Function numbers of calls from here on are [`call`]'s.
+pub(crate) const FIRST: u16 = 0x1000;
+
+/// Runs a call of the instructions on vectors, of the x87, or of those that save and restore their state.
+pub(crate) fn call(h: &mut P, function: u16, operand: u32) -> Step {
+    match function {
+        xsave::FIRST.. => xsave::call(h, function, operand),
+        x87::FIRST.. => x87::call(h, function, operand),
+        _ => vector::call(h, function, operand),
+    }
 }
 
 /// What a condition code asks of the flags, and whether its opposite is meant (SDM vol. 1, "EFLAGS Condition Codes").
@@ -83,8 +105,13 @@ pub(crate) fn size_of(bytes: usize) -> Option<Size> {
 
 impl<'a> Lifting<'a> {
     /// A hand for one instruction.
-    pub(crate) fn new(lift: &'a mut Lift, insn: &'a Instruction) -> Self {
-        Lifting { lift, insn, popped: 0 }
+    pub(crate) fn new(lift: &'a mut Lift, insn: &'a Instruction, mode: &'a Mode) -> Self {
+        Lifting { lift, insn, mode, popped: 0 }
+    }
+
+    /// A hand for another instruction, of which a part is wanted.
+    pub(crate) fn with<'b>(&'b mut self, insn: &'b Instruction) -> Lifting<'b> {
+        Lifting { lift: self.lift, insn, mode: self.mode, popped: self.popped }
     }
 
     fn mnemonic(&self) -> Mnemonic {
@@ -95,8 +122,13 @@ impl<'a> Lifting<'a> {
         self.insn.code()
     }
 
-    /// Address of the next instruction.
-    fn next(&self) -> u64 {
-        self.insn.next_ip()
+    /// Linear address of the instruction.
+    fn here(&self) -> u64 {
+        self.mode.linear(self.insn.ip())
+    }
+
+    /// Linear address of the next instruction.
+    pub(crate) fn next(&self) -> u64 {
+        self.mode.linear(self.insn.next_ip())
     }
 }

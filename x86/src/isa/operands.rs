@@ -1,11 +1,12 @@
 //! Operands: where they are, how they are read and written.
 
-use emu_core::engine::flags::Size;
+use emu_core::engine::flags::{FlagCond, Size};
 use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp, Width};
-use iced_x86::{OpKind, Register};
+use iced_x86::{InstructionInfoFactory, OpAccess, OpKind, Register};
 
 use super::{Lifting, Unknown, size_of};
-use crate::registers::{FS_BASE, GS_BASE, RAX, RSP, ZERO, temp};
+use crate::linear;
+use crate::registers::{FS_BASE, GS_BASE, RAX, ZERO, temp};
 
 /// An effective address: base, index and by how much it is shifted, displacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,16 @@ impl Memory {
     /// Memory at the address in a register.
     pub(super) fn at(base: u8) -> Self {
         Memory { base, index: None, offset: 0 }
+    }
+
+    /// Memory at an offset from the address in a register.
+    pub(super) fn from(base: u8, offset: i32) -> Self {
+        Memory { base, index: None, offset }
+    }
+
+    /// The sum of two registers.
+    pub(super) fn sum(base: u8, index: u8) -> Self {
+        Memory { base, index: Some((index, 0)), offset: 0 }
     }
 }
 
@@ -61,7 +72,7 @@ fn signed(size: Size) -> Width {
 
 impl Lifting<'_> {
     /// The size of operand `i`.
-    pub(super) fn size(&self, i: u32) -> Result<Size, Unknown> {
+    pub(crate) fn size(&self, i: u32) -> Result<Size, Unknown> {
         let bytes = match self.insn.op_kind(i) {
             OpKind::Register => self.insn.op_register(i).size(),
             OpKind::Memory => self.insn.memory_size().size(),
@@ -89,14 +100,7 @@ impl Lifting<'_> {
     /// The memory operand's address, its segment's base included ("Specifying an Offset", "Segmentation in 64-bit mode").
     pub(super) fn memory(&mut self) -> Result<Memory, Unknown> {
         let m = self.offset()?;
-        let base = match self.insn.memory_segment() {
-            Register::FS => FS_BASE,
-            Register::GS => GS_BASE,
-            _ => return Ok(m),
-        };
-        let offset = self.in_register(m);
-        self.lift.binary(BinaryOp::Add, temp::ADDRESS, offset, Operand::Reg(base));
-        Ok(Memory { base: temp::ADDRESS, index: None, offset: 0 })
+        Ok(self.segmented(m))
     }
 
     /// What LEA computes.
@@ -104,54 +108,84 @@ impl Lifting<'_> {
         self.offset()
     }
 
-    /// The address that is the sum of two registers, in the segment that a prefix names.
-    pub(super) fn memory_at(&mut self, base: u8, index: u8) -> Memory {
-        let segment = match self.insn.memory_segment() {
+    /// The linear address of an offset into the memory operand's segment, of all the operand's bytes.
+    pub(super) fn segmented(&mut self, m: Memory) -> Memory {
+        let segment = self.insn.memory_segment();
+        if self.mode.is_64() || self.mode.flat && matches!(segment, Register::DS | Register::ES | Register::SS) {
+            return self.linear(m, segment, 0, false);
+        }
+        let operand = (0..self.insn.op_count()).find(|i| self.insn.op_kind(*i) == OpKind::Memory);
+        let mut factory = InstructionInfoFactory::new();
+        let uses = operand.map_or(OpAccess::Read, |i| factory.info(self.insn).op_access(i));
+        let writes = !matches!(uses, OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
+        let size = self.insn.memory_size().size() as u32;
+        self.linear(m, segment, size.max(1), writes)
+    }
+
+    /// The linear address of `size` bytes at an offset into a segment. In 64-bit mode only FS and GS move it; a segment that is not all of
+    /// the linear address space is looked at when the instruction runs.
+    pub(super) fn linear(&mut self, m: Memory, segment: Register, size: u32, writes: bool) -> Memory {
+        let base = match segment {
             Register::FS => FS_BASE,
             Register::GS => GS_BASE,
-            _ => return Memory { base, index: Some((index, 0)), offset: 0 },
+            _ if self.mode.is_64() || self.mode.flat && segment != Register::CS => return m,
+            _ => ZERO,
         };
-        self.lift.binary(BinaryOp::Add, temp::ADDRESS, base, Operand::Reg(segment));
-        Memory { base: temp::ADDRESS, index: Some((index, 0)), offset: 0 }
+        let offset = self.in_register(m);
+        if self.mode.is_64() {
+            self.lift.binary(BinaryOp::Add, temp::ADDRESS, offset, Operand::Reg(base));
+        } else {
+            self.move_to(temp::ADDRESS, offset);
+            linear::lift(self.lift, segment.number(), size, writes);
+        }
+        Memory::at(temp::ADDRESS)
     }
 
     /// The offset in the segment.
     fn offset(&mut self) -> Result<Memory, Unknown> {
-        let is_short = |r: Register| r.is_gpr() && r.size() == 4;
         let (base, index) = (self.insn.memory_base(), self.insn.memory_index());
-        let mut displacement = self.insn.memory_displacement64();
-        if base.full_register() == Register::RSP {
-            displacement = displacement.wrapping_add(self.popped.into());
-        }
-        let near = i32::try_from(displacement as i64).ok();
+        let number = |r: Register| if r == Register::None { Ok(ZERO) } else { general(r) };
+        let displacement = self.insn.memory_displacement64();
         if base.is_ip() {
             // iced-x86 has added the address of the next instruction.
             let short = base == Register::EIP;
             let value = if short { displacement & 0xffff_ffff } else { displacement };
             self.lift.constant(temp::ADDRESS, value);
-            return Ok(Memory { base: temp::ADDRESS, index: None, offset: 0 });
+            return Ok(Memory::at(temp::ADDRESS));
         }
-        let number = |r: Register| if r == Register::None { Ok(ZERO) } else { general(r) };
-        let (base_number, index_number) = (number(base)?, number(index)?);
+        let size = self.address_size();
+        if base == Register::None && index == Register::None {
+            self.lift.constant(temp::ADDRESS, displacement & u64::MAX >> (64 - 8 * size.clamp(2, 8)));
+            return Ok(Memory::at(temp::ADDRESS));
+        }
         let scale = self.insn.memory_index_scale().trailing_zeros() as u8;
-        let index_of = (index != Register::None).then_some((index_number, scale));
-        let (mut m, far) = match near {
-            Some(offset) => (Memory { base: base_number, index: index_of, offset }, None),
-            None => (Memory { base: base_number, index: index_of, offset: 0 }, Some(displacement)),
+        let index = if index == Register::None { None } else { Some((number(index)?, scale)) };
+        let mut m = Memory { base: number(base)?, index, offset: displacement as i32 };
+        if base.full_register() == Register::RSP && self.popped != 0 {
+            let sum = self.in_register(m);
+            m = Memory { base: sum, index: None, offset: self.popped.into() };
+        }
+        Ok(self.truncated(m, size))
+    }
+
+    /// The memory operand's address size in bytes.
+    pub(super) fn address_size(&self) -> usize {
+        match [self.insn.memory_base(), self.insn.memory_index()].into_iter().find(|r| r.is_gpr()) {
+            Some(r) => r.size(),
+            None => self.insn.memory_displ_size() as usize,
+        }
+    }
+
+    /// An offset with an address size of 2, 4 or 8 bytes: if it is less than 8 it wraps, and is zero-extended.
+    pub(super) fn truncated(&mut self, m: Memory, size: usize) -> Memory {
+        let op = match size {
+            2 => UnaryOp::Zext16,
+            4 => UnaryOp::Zext32,
+            _ => return m,
         };
-        if let Some(far) = far {
-            let sum = self.in_register(m);
-            self.lift.constant(temp::INDEX, far);
-            self.lift.binary(BinaryOp::Add, temp::ADDRESS, temp::INDEX, Operand::Reg(sum));
-            m = Memory { base: temp::ADDRESS, index: None, offset: 0 };
-        }
-        if is_short(base) || is_short(index) {
-            // With an address size of 32 bits the offset wraps, and is zero-extended.
-            let sum = self.in_register(m);
-            self.lift.unary(UnaryOp::Zext32, temp::ADDRESS, sum);
-            m = Memory { base: temp::ADDRESS, index: None, offset: 0 };
-        }
-        Ok(m)
+        let sum = self.in_register(m);
+        self.lift.unary(op, temp::ADDRESS, sum);
+        Memory::at(temp::ADDRESS)
     }
 
     /// An address, as the value of a register.
@@ -281,16 +315,53 @@ impl Lifting<'_> {
         Ok(())
     }
 
-    /// Pushes [`temp::FIRST`], of this many bytes.
-    pub(crate) fn push_first(&mut self, bytes: u32) {
-        let width = if bytes == 2 { Width::U16 } else { Width::U64 };
-        self.lift.store_back(width, RSP, temp::FIRST, -(bytes as i32));
+    /// Brings a far pointer into [`temp::FIRST`], the selector, and [`temp::SECOND`], the offset. Returns the offset's size.
+    pub(crate) fn bring_far_pointer(&mut self, i: u32) -> Result<Size, Unknown> {
+        let (offset, size) = match self.insn.op_kind(i) {
+            OpKind::FarBranch16 => (self.insn.far_branch16().into(), Size::Bits16),
+            OpKind::FarBranch32 => (u64::from(self.insn.far_branch32()), Size::Bits32),
+            _ => {
+                let size = size_of(self.insn.memory_size().size() - 2).ok_or(Unknown)?;
+                self.address_in_register()?;
+                self.lift.load(unsigned(size), temp::SECOND, temp::ADDRESS, 0);
+                self.lift.load(Width::U16, temp::FIRST, temp::ADDRESS, size.bytes().into());
+                return Ok(size);
+            }
+        };
+        self.lift.constant(temp::SECOND, offset);
+        self.lift.constant(temp::FIRST, self.insn.far_branch_selector().into());
+        Ok(size)
     }
 
-    /// Loads what is on top of the stack into [`temp::FIRST`].
-    pub(crate) fn peek_first(&mut self, bytes: u32) {
-        let width = if bytes == 2 { Width::U16 } else { Width::U64 };
-        self.lift.load(width, temp::FIRST, RSP, 0);
+    /// Brings BOUND's index into [`temp::FIRST`], and its bounds into [`temp::SECOND`] and [`temp::THIRD`].
+    pub(crate) fn bring_bounds(&mut self, size: Size) -> Result<(), Unknown> {
+        self.address_in_register()?;
+        self.lift.load(unsigned(size), temp::SECOND, temp::ADDRESS, 0);
+        self.lift.load(unsigned(size), temp::THIRD, temp::ADDRESS, size.bytes().into());
+        let index = self.place(0)?;
+        self.bring(index, size, temp::FIRST);
+        Ok(())
+    }
+
+    /// Writes [`temp::FIRST`] to the first operand, a register, if Z is set.
+    pub(crate) fn write_if_zero(&mut self) -> Result<(), Unknown> {
+        let (Place::Register(d), size) = (self.place(0)?, self.size(0)?) else { return Err(Unknown) };
+        self.lift.set_if(FlagCond::Zero, false, temp::TEST);
+        self.lift.unary(UnaryOp::Move, temp::THIRD, d);
+        self.write(Place::Register(temp::THIRD), size, temp::FIRST);
+        self.lift.move_if(d, temp::THIRD, temp::TEST);
+        Ok(())
+    }
+
+    /// Brings both operands, words, into [`temp::FIRST`] and [`temp::SECOND`], lets `what` change the first, and writes it.
+    pub(crate) fn update_word(&mut self, what: impl FnOnce(&mut Self)) -> Result<(), Unknown> {
+        let (to, from) = (self.place(0)?, self.place(1)?);
+        let (first, to) = self.read_to_update(to, Size::Bits16, temp::FIRST);
+        self.move_to(temp::FIRST, first);
+        self.bring(from, Size::Bits16, temp::SECOND);
+        what(self);
+        self.write(to, Size::Bits16, temp::FIRST);
+        Ok(())
     }
 
     /// The accumulator of a size: AL, AX, EAX, RAX.

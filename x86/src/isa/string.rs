@@ -1,13 +1,15 @@
-//! "String Instructions" (SDM vol. 1, 5.1.8): one element a turn. With a repeat prefix each turn is an instruction in time, and the
-//! instruction branches to itself, so that interrupts, faults and the end of a turn fall between elements as they do in processors.
+//! "String Instructions" (SDM vol. 1, 5.1.8): one element is lifted as micro-ops. What has a repeat prefix is a call of
+//! [`crate::repeat`], which does many elements at once, and the instruction branches to itself as long as it says so: so interrupts, faults and
+//! the end of a turn fall between elements, as they do in processors.
 
-use emu_core::engine::flags::{AluOp, FlagCond, Size};
-use emu_core::engine::uop::{BinaryOp, Cond, Operand, SINK, UnaryOp};
-use iced_x86::{Mnemonic, OpKind, Register};
+use emu_core::engine::flags::{AluOp, Size};
+use emu_core::engine::uop::{BinaryOp, Cond, Operand, SINK};
+use iced_x86::{Mnemonic, Register};
 
 use super::operands::unsigned;
-use super::{Lifting, Place, Unknown, size_of};
-use crate::registers::{DIRECTION, FS_BASE, GS_BASE, RAX, RCX, RDI, RSI, ZERO, temp};
+use super::{Lifting, Memory, Place, Unknown, size_of};
+use crate::registers::{DIRECTION, RAX, RDI, RSI, ZERO, temp};
+use crate::repeat::{self, Does, Repeat};
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
     let (what, bytes) = match l.mnemonic() {
@@ -31,126 +33,84 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         Mnemonic::Scasw => (Does::Scan, 2),
         Mnemonic::Scasd => (Does::Scan, 4),
         Mnemonic::Scasq => (Does::Scan, 8),
+        Mnemonic::Insb => (Does::Input, 1),
+        Mnemonic::Insw => (Does::Input, 2),
+        Mnemonic::Insd => (Does::Input, 4),
+        Mnemonic::Outsb => (Does::Output, 1),
+        Mnemonic::Outsw => (Does::Output, 2),
+        Mnemonic::Outsd => (Does::Output, 4),
         _ => return Err(Unknown),
     };
-    Turn::of(l, what, size_of(bytes).ok_or(Unknown)?)?.lift(l);
+    let size = size_of(bytes).ok_or(Unknown)?;
+    let address = size_of(l.insn.op_code().address_size() as usize / 8).ok_or(Unknown)?;
+    let segment = match l.insn.segment_prefix() {
+        Register::None => Register::DS,
+        r => r,
+    };
+    let repeats = l.insn.has_rep_prefix() || l.insn.has_repne_prefix();
+    if !repeats && !matches!(what, Does::Input | Does::Output) {
+        Element { what, size, address, segment }.lift(l);
+        return Ok(());
+    }
+    let until_equal = l.insn.has_repne_prefix();
+    let segment = segment.number() as u8;
+    repeat::lift(l.lift, Repeat { what, size, address, segment, repeats, until_equal });
+    if repeats {
+        l.lift.branch(Cond::Ne, temp::TEST, ZERO, l.here());
+    }
     Ok(())
 }
 
-/// What is done with an element.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Does {
-    /// MOVS: from RSI to RDI.
-    Move,
-    /// STOS: the accumulator to RDI.
-    Store,
-    /// LODS: from RSI to the accumulator.
-    Load,
-    /// CMPS: RSI with RDI.
-    Compare,
-    /// SCAS: the accumulator with RDI.
-    Scan,
-}
-
-/// One turn.
-struct Turn {
+/// One element.
+struct Element {
     what: Does,
     size: Size,
-    /// The address size is 32 bits.
-    short: bool,
-    /// FS or GS, whose base is added to RSI.
-    segment: Option<u8>,
+    address: Size,
+    /// Where RSI leads.
+    segment: Register,
 }
 
-impl Turn {
-    fn of(l: &Lifting, what: Does, size: Size) -> Result<Self, Unknown> {
-        let kinds = || (0..l.insn.op_count()).map(|i| l.insn.op_kind(i));
-        let is_16 = |k| matches!(k, OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI);
-        if kinds().any(is_16) {
-            return Err(Unknown);
-        }
-        let short = kinds().any(|k| matches!(k, OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI));
-        let segment = match l.insn.segment_prefix() {
-            Register::FS => Some(FS_BASE),
-            Register::GS => Some(GS_BASE),
-            _ => None,
-        };
-        Ok(Turn { what, size, short, segment })
-    }
-
+impl Element {
     fn lift(&self, l: &mut Lifting) {
-        let (repeats, here, next) = (l.insn.has_rep_prefix() || l.insn.has_repne_prefix(), l.insn.ip(), l.next());
-        if repeats {
-            let count = self.register(l, RCX, temp::TEST);
-            l.lift.branch(Cond::Eq, count, ZERO, next);
-        }
-        self.element(l);
-        if !repeats {
-            return;
-        }
-        self.step(l, RCX, Operand::Imm(-1));
-        match self.what {
-            Does::Compare | Does::Scan => {
-                // REPE goes on while they are equal, REPNE while they are not.
-                l.lift.set_if(FlagCond::Zero, l.insn.has_repne_prefix(), temp::TEST);
-                l.lift.binary(BinaryOp::Ne, temp::FIRST, RCX, Operand::Reg(ZERO));
-                l.lift.binary(BinaryOp::And, temp::FIRST, temp::FIRST, Operand::Reg(temp::TEST));
-                l.lift.branch(Cond::Ne, temp::FIRST, ZERO, here);
-            }
-            _ => l.lift.branch(Cond::Ne, RCX, ZERO, here),
-        }
-    }
-
-    /// The value of RCX, RSI or RDI in the address size.
-    fn register(&self, l: &mut Lifting, r: u8, t: u8) -> u8 {
-        if self.short {
-            l.lift.unary(UnaryOp::Zext32, t, r);
-            t
-        } else {
-            r
-        }
-    }
-
-    fn step(&self, l: &mut Lifting, r: u8, by: Operand) {
-        l.lift.binary(if self.short { BinaryOp::Add32 } else { BinaryOp::Add }, r, r, by);
-    }
-
-    /// Where RSI leads.
-    fn source(&self, l: &mut Lifting) -> u8 {
-        let r = self.register(l, RSI, temp::ADDRESS);
-        let Some(segment) = self.segment else { return r };
-        l.lift.binary(BinaryOp::Add, temp::ADDRESS, r, Operand::Reg(segment));
-        temp::ADDRESS
-    }
-
-    fn element(&self, l: &mut Lifting) {
         let width = unsigned(self.size);
         if matches!(self.what, Does::Move | Does::Load | Does::Compare) {
-            let at = self.source(l);
-            l.lift.load(width, temp::FIRST, at, 0);
+            let m = self.at(l, RSI, self.segment, false);
+            l.load(width, temp::FIRST, m);
         }
-        let to = if self.what == Does::Load { ZERO } else { self.register(l, RDI, temp::INDEX) };
+        let writes = matches!(self.what, Does::Move | Does::Store);
+        if self.what != Does::Load {
+            let m = self.at(l, RDI, Register::ES, writes);
+            match self.what {
+                Does::Move => l.store(self.size, m, temp::FIRST),
+                Does::Store => l.store(self.size, m, RAX),
+                _ => l.load(width, temp::SECOND, m),
+            }
+        }
         match self.what {
-            Does::Move => l.lift.store(width, to, temp::FIRST, 0),
-            Does::Store => l.lift.store(width, to, RAX, 0),
             Does::Load => l.write(Place::Register(RAX), self.size, temp::FIRST),
-            Does::Compare => {
-                l.lift.load(width, temp::SECOND, to, 0);
-                l.lift.alu(AluOp::Sub, self.size, SINK, temp::FIRST, Operand::Reg(temp::SECOND));
-            }
-            Does::Scan => {
-                l.lift.load(width, temp::SECOND, to, 0);
-                l.lift.alu(AluOp::Sub, self.size, SINK, RAX, Operand::Reg(temp::SECOND));
-            }
+            Does::Compare => l.lift.alu(AluOp::Sub, self.size, SINK, temp::FIRST, Operand::Reg(temp::SECOND)),
+            Does::Scan => l.lift.alu(AluOp::Sub, self.size, SINK, RAX, Operand::Reg(temp::SECOND)),
+            _ => {}
         }
         // The size, or less the size: (size ^ -1) + 1 is its negative.
         l.lift.binary(BinaryOp::Xor, temp::THIRD, DIRECTION, Operand::Imm(self.size.bytes().into()));
         l.lift.binary(BinaryOp::Sub, temp::THIRD, temp::THIRD, Operand::Reg(DIRECTION));
         if matches!(self.what, Does::Move | Does::Load | Does::Compare) {
-            self.step(l, RSI, Operand::Reg(temp::THIRD));
+            self.step(l, RSI);
         }
         if self.what != Does::Load {
-            self.step(l, RDI, Operand::Reg(temp::THIRD));
+            self.step(l, RDI);
         }
+    }
+
+    fn at(&self, l: &mut Lifting, r: u8, segment: Register, writes: bool) -> Memory {
+        let m = l.truncated(Memory::at(r), self.address.bytes().into());
+        l.linear(m, segment, self.size.bytes().into(), writes)
+    }
+
+    fn step(&self, l: &mut Lifting, r: u8) {
+        let sum = if self.address == Size::Bits64 { r } else { temp::INDEX };
+        l.lift.binary(BinaryOp::Add, sum, r, Operand::Reg(temp::THIRD));
+        l.write(Place::Register(r), self.address, sum);
     }
 }

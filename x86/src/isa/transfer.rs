@@ -2,11 +2,11 @@
 
 use emu_core::engine::flags::{AluOp, FlagCond, Size};
 use emu_core::engine::uop::{BinaryOp, Operand, SINK, UnaryOp, Width};
-use iced_x86::Mnemonic;
+use iced_x86::{Mnemonic, OpKind};
 
 use super::compute::Compute;
 use super::operands::unsigned;
-use super::{Lifting, Place, Unknown, condition};
+use super::{Lifting, Memory, Place, Unknown, condition};
 use crate::registers::{RAX, RBP, RBX, RCX, RDX, RSP, ZERO, temp};
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
@@ -80,56 +80,50 @@ fn lea(l: &mut Lifting) -> Result<(), Unknown> {
     Ok(())
 }
 
-/// PUSH: of 64 or 16 bits.
+/// PUSH.
 fn push(l: &mut Lifting) -> Result<(), Unknown> {
-    let size = push_size(l)?;
+    let size = l.stack_step()?;
     let from = l.place(0)?;
     let value = l.read(from, size, temp::FIRST);
-    l.lift.store_back(unsigned(size), RSP, value, -i32::from(size.bytes()));
+    l.push(size, value);
     Ok(())
-}
-
-/// What a push or pop moves RSP by: an immediate is as wide as the stack.
-fn push_size(l: &Lifting) -> Result<Size, Unknown> {
-    match l.insn.stack_pointer_increment().unsigned_abs() {
-        2 => Ok(Size::Bits16),
-        8 => Ok(Size::Bits64),
-        _ => Err(Unknown),
-    }
 }
 
 /// POP. An address that is relative to RSP is so after RSP has been moved.
 fn pop(l: &mut Lifting) -> Result<(), Unknown> {
-    let size = push_size(l)?;
-    let step = i32::from(size.bytes());
-    l.popped = size.bytes();
-    match l.place(0)? {
-        Place::Register(d) if size == Size::Bits64 => l.lift.load_past(Width::U64, d, RSP, step),
-        to @ Place::Register(_) => {
-            l.lift.load_past(unsigned(size), temp::FIRST, RSP, step);
-            l.write(to, size, temp::FIRST);
+    let size = l.stack_step()?;
+    match l.insn.op0_kind() {
+        OpKind::Register => {
+            let to = l.place(0)?;
+            match to {
+                Place::Register(d) if size != Size::Bits16 => l.pop(size, d),
+                _ => {
+                    l.pop(size, temp::FIRST);
+                    l.write(to, size, temp::FIRST);
+                }
+            }
         }
-        Place::Memory(m) => {
-            l.lift.load(unsigned(size), temp::FIRST, RSP, 0);
+        _ => {
+            l.peek(size, temp::FIRST);
+            l.popped = size.bytes();
+            let Place::Memory(m) = l.place(0)? else { return Err(Unknown) };
             l.store(size, m, temp::FIRST);
-            l.lift.binary(BinaryOp::Add, RSP, RSP, Operand::Imm(step));
+            l.drop_from_stack(size.bytes().into());
         }
-        _ => return Err(Unknown),
     }
     Ok(())
 }
 
 /// LEAVE.
 fn leave(l: &mut Lifting) -> Result<(), Unknown> {
-    let size = push_size_of_leave(l);
-    l.lift.load(unsigned(size), temp::FIRST, RBP, 0);
-    l.lift.binary(BinaryOp::Add, RSP, RBP, Operand::Imm(size.bytes().into()));
+    let size = l.stack_step()?;
+    let m = l.on_stack(RBP, 0, size, false);
+    l.load(unsigned(size), temp::FIRST, m);
+    let sum = if l.mode.is_64() { RSP } else { temp::SECOND };
+    l.lift.binary(BinaryOp::Add, sum, RBP, Operand::Imm(size.bytes().into()));
+    l.write(Place::Register(RSP), l.stack_size(), sum);
     l.write(Place::Register(RBP), size, temp::FIRST);
     Ok(())
-}
-
-fn push_size_of_leave(l: &Lifting) -> Size {
-    if l.code() == iced_x86::Code::Leavew { Size::Bits16 } else { Size::Bits64 }
 }
 
 /// XCHG.
@@ -238,23 +232,31 @@ fn cmpxchg16b(l: &mut Lifting) -> Result<(), Unknown> {
     Ok(())
 }
 
-/// ENTER, of 64 bits: RSP and RBP move when everything has been stored.
+/// ENTER: the stack pointer and RBP move when everything has been stored.
 fn enter(l: &mut Lifting) -> Result<(), Unknown> {
-    if l.code() != iced_x86::Code::Enterq_imm16_imm8 {
-        return Err(Unknown);
-    }
-    let (size, level) = (i32::from(l.insn.immediate16()), i32::from(l.insn.immediate8_2nd() & 31));
-    l.lift.store(Width::U64, RSP, RBP, -8);
-    l.lift.binary(BinaryOp::Add, temp::SECOND, RSP, Operand::Imm(-8));
+    let size = match l.code() {
+        iced_x86::Code::Enterw_imm16_imm8 => Size::Bits16,
+        iced_x86::Code::Enterd_imm16_imm8 => Size::Bits32,
+        _ => Size::Bits64,
+    };
+    let (room, level) = (i32::from(l.insn.immediate16()), i32::from(l.insn.immediate8_2nd() & 31));
+    let step = i32::from(size.bytes());
+    let m = l.on_stack(RSP, -step, size, true);
+    l.store(size, m, RBP);
+    l.lift.binary(BinaryOp::Add, temp::SECOND, RSP, Operand::Imm(-step));
     for i in 1..level {
-        l.lift.load(Width::U64, temp::FIRST, RBP, -8 * i);
-        l.lift.store(Width::U64, RSP, temp::FIRST, -8 * (i + 1));
+        let m = l.on_stack(RBP, -step * i, size, false);
+        l.load(unsigned(size), temp::FIRST, m);
+        let m = l.on_stack(RSP, -step * (i + 1), size, true);
+        l.store(size, m, temp::FIRST);
     }
     if level > 0 {
-        l.lift.store(Width::U64, RSP, temp::SECOND, -8 * (level + 1));
+        let m = l.on_stack(RSP, -step * (level + 1), size, true);
+        l.store(size, m, temp::SECOND);
     }
-    l.lift.unary(UnaryOp::Move, RBP, temp::SECOND);
-    l.lift.binary(BinaryOp::Add, RSP, RSP, Operand::Imm(-8 * (level + 1) - size));
+    l.write(Place::Register(RBP), size, temp::SECOND);
+    l.lift.binary(BinaryOp::Add, temp::SECOND, RSP, Operand::Imm(-step * (level + 1) - room));
+    l.write(Place::Register(RSP), l.stack_size(), temp::SECOND);
     Ok(())
 }
 
@@ -312,7 +314,9 @@ fn spread(l: &mut Lifting) -> Result<(), Unknown> {
 /// XLAT.
 fn xlat(l: &mut Lifting) -> Result<(), Unknown> {
     l.lift.unary(UnaryOp::Zext8, temp::INDEX, RAX);
-    let m = l.memory_at(RBX, temp::INDEX);
+    let size = l.insn.memory_base().size();
+    let m = l.truncated(Memory::sum(RBX, temp::INDEX), size);
+    let m = l.segmented(m);
     l.load(Width::U8, temp::FIRST, m);
     l.write(Lifting::accumulator(), Size::Bits8, temp::FIRST);
     Ok(())

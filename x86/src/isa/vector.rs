@@ -1,235 +1,180 @@
-//! SSE and AVX instructions (SDM vol. 1, 5.5 to 5.15): moves and bitwise operations are micro-ops on words of 64 bits; what computes is a
-//! call of a function of [`crate::vector`], one line each in a table.
+//! MMX, SSE and AVX instructions (SDM vol. 1, 5.4 to 5.15). Moves and bitwise operations are micro-ops on words of 64 bits
+//! ([`moves`]); what computes is a call of a function of [`crate::vector`], one line each in a table; [`memory`] has those whose
+//! accesses depend on a mask.
 //!
-//! A vector register is four words of the register file. An operand in memory is brought into temporaries first, so that it faults before
-//! anything is written. Legacy instructions leave what is above 128 bits alone, VEX-encoded ones clear it.
+//! A vector register is four words of the register file; an MMX register is a part of the x87's. An operand in memory, or in a
+//! general register, is brought into temporaries first, so that it faults before anything is written; from there goes a
+//! result that is for a general register or for memory. Legacy instructions leave what is above 128 bits alone, VEX-encoded ones
+//! clear it.
 
-use emu_core::engine::flags::Size;
-use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp, Width as Access};
-use iced_x86::{Mnemonic, OpKind};
+mod crypto;
+mod float;
+mod integer;
+mod memory;
+mod moves;
+mod shuffle;
 
-use super::compute::Compute;
-use super::{Lifting, Unknown};
+use emu_core::engine::Step;
+use emu_core::engine::flags::Flags;
+use emu_core::engine::uop::{UnaryOp, Width as Access};
+use iced_x86::{Code, EncodingKind, Mnemonic, OpKind, Register};
+
+use self::memory::Special;
+use super::{Lifting, Unknown, x87};
+use crate::control::cr4;
 use crate::exception::{Exception, vector};
-use crate::registers::{MXCSR, VECTORS, temp};
-use crate::vector::{Mxcsr, SimdException, V, Width, aes, clmul, float, integer, sha, shift, shuffle};
+use crate::processor::{P, set_flags};
+use crate::registers::{MXCSR, RCX, VECTORS, temp};
+use crate::vector::{Mxcsr, SimdException, Status, V, Width};
 
-/// Function numbers of calls: legacy and VEX encodings.
-pub const LEGACY: u16 = 0x100;
-/// See [`LEGACY`].
-pub const VEX: u16 = 0x101;
+/// Function numbers of this module's calls: the rows of the table, then [`Special`].
+pub(super) const FIRST: u16 = super::FIRST;
 
-/// What a function of the table is given.
+/// What a row's function is given.
 struct Args<'a> {
+    /// How much of the registers is meant.
     w: Width,
+    /// The instruction is VEX-encoded.
+    vex: bool,
+    /// An operand is a general register of 64 bits, or as long in memory.
+    long: bool,
+    /// The first source: where that is not named, the destination.
     a: V,
+    /// The last source.
     b: V,
+    /// The last operand is a constant.
+    has_imm: bool,
+    /// That constant, or the number of a fourth register. Else 0: XMM0, where that is implied.
     imm: u8,
+    /// The number of the destination.
+    d: u8,
     mxcsr: &'a mut Mxcsr,
+    regs: &'a [u64; 256],
 }
 
-type Function = fn(&mut Args) -> Result<V, SimdException>;
+impl Args<'_> {
+    fn register(&self, n: u8) -> V {
+        words(self.regs, word(n, 0))
+    }
+
+    /// The destination, as it was.
+    fn old(&self) -> V {
+        self.register(self.d)
+    }
+
+    /// A shift by the constant, or by the second operand.
+    fn shifted(&self, f: fn(V, u64) -> V) -> V {
+        if self.has_imm { f(self.b, self.imm.into()) } else { f(self.a, self.b.mmx()) }
+    }
+
+    /// The length of a string, in a register of 32 bits.
+    fn length(&self, r: u8) -> i64 {
+        (self.long_length(r) as i32).into()
+    }
+
+    fn long_length(&self, r: u8) -> i64 {
+        self.regs[usize::from(r)] as i64
+    }
+}
+
+/// What an instruction gives: a vector, or a value for a general register; and flags.
+type Given = Result<(Option<V>, Option<Status>), SimdException>;
+
+/// What a row's function returns: one or the other, or both, or an exception.
+trait Outcome {
+    fn given(self) -> Given;
+}
+
+macro_rules! outcomes {
+    ($($type:ty: |$x:ident| $value:expr, $status:expr;)*) => { $(
+        impl Outcome for $type {
+            fn given(self) -> Given {
+                let $x = self;
+                Ok(($value, $status))
+            }
+        }
+    )* };
+}
+outcomes! {
+    V: |v| Some(v), None;
+    u8: |x| Some(V::from_mmx(x.into())), None;
+    u16: |x| Some(V::from_mmx(x.into())), None;
+    u32: |x| Some(V::from_mmx(x.into())), None;
+    u64: |x| Some(V::from_mmx(x)), None;
+    Status: |status| None, Some(status);
+    (u32, Status): |x| Some(V::from_mmx(x.0.into())), Some(x.1);
+    (V, Status): |x| Some(x.0), Some(x.1);
+}
+
+impl<T: Outcome> Outcome for Result<T, SimdException> {
+    fn given(self) -> Given {
+        self?.given()
+    }
+}
 
 /// An instruction: its mnemonics, and what it computes.
+#[derive(Clone, Copy)]
 struct Row {
     legacy: Mnemonic,
     vex: Mnemonic,
-    /// It works on one element.
-    scalar: bool,
-    function: Function,
+    function: fn(&mut Args) -> Given,
 }
 
+/// Rows: legacy mnemonic, that of the VEX encoding, meaning. `INVALID` is none.
 macro_rules! rows {
     ($($legacy:ident $vex:ident |$x:ident| $body:expr;)*) => {
-        &[$(Row { legacy: Mnemonic::$legacy, vex: Mnemonic::$vex, scalar: false, function: |$x| $body },)*]
+        &[$($crate::isa::vector::Row {
+            legacy: iced_x86::Mnemonic::$legacy,
+            vex: iced_x86::Mnemonic::$vex,
+            function: |$x| $crate::isa::vector::Outcome::given($body),
+        },)*]
     };
 }
-macro_rules! scalar_rows {
-    ($($legacy:ident $vex:ident |$x:ident| $body:expr;)*) => {
-        &[$(Row { legacy: Mnemonic::$legacy, vex: Mnemonic::$vex, scalar: true, function: |$x| $body },)*]
-    };
-}
+use rows;
 
-use emu_core::float::{F32, F64};
+const TABLES: [&[Row]; 5] = [integer::ROWS, shuffle::ROWS, crypto::ROWS, float::ROWS, float::FMA];
 
-/// Instructions of two operands and a constant whose result is a vector.
-const TABLES: [&[Row]; 2] = [
-    rows! {
-        Paddb Vpaddb |x| Ok(integer::padd::<u8>(x.a, x.b));
-        Paddw Vpaddw |x| Ok(integer::padd::<u16>(x.a, x.b));
-        Paddd Vpaddd |x| Ok(integer::padd::<u32>(x.a, x.b));
-        Paddq Vpaddq |x| Ok(integer::padd::<u64>(x.a, x.b));
-        Psubb Vpsubb |x| Ok(integer::psub::<u8>(x.a, x.b));
-        Psubw Vpsubw |x| Ok(integer::psub::<u16>(x.a, x.b));
-        Psubd Vpsubd |x| Ok(integer::psub::<u32>(x.a, x.b));
-        Psubq Vpsubq |x| Ok(integer::psub::<u64>(x.a, x.b));
-        Paddsb Vpaddsb |x| Ok(integer::padds::<i8>(x.a, x.b));
-        Paddsw Vpaddsw |x| Ok(integer::padds::<i16>(x.a, x.b));
-        Paddusb Vpaddusb |x| Ok(integer::padds::<u8>(x.a, x.b));
-        Paddusw Vpaddusw |x| Ok(integer::padds::<u16>(x.a, x.b));
-        Psubsb Vpsubsb |x| Ok(integer::psubs::<i8>(x.a, x.b));
-        Psubsw Vpsubsw |x| Ok(integer::psubs::<i16>(x.a, x.b));
-        Psubusb Vpsubusb |x| Ok(integer::psubs::<u8>(x.a, x.b));
-        Psubusw Vpsubusw |x| Ok(integer::psubs::<u16>(x.a, x.b));
-        Pminub Vpminub |x| Ok(integer::pmin::<u8>(x.a, x.b));
-        Pminuw Vpminuw |x| Ok(integer::pmin::<u16>(x.a, x.b));
-        Pminud Vpminud |x| Ok(integer::pmin::<u32>(x.a, x.b));
-        Pminsb Vpminsb |x| Ok(integer::pmin::<i8>(x.a, x.b));
-        Pminsw Vpminsw |x| Ok(integer::pmin::<i16>(x.a, x.b));
-        Pminsd Vpminsd |x| Ok(integer::pmin::<i32>(x.a, x.b));
-        Pmaxub Vpmaxub |x| Ok(integer::pmax::<u8>(x.a, x.b));
-        Pmaxuw Vpmaxuw |x| Ok(integer::pmax::<u16>(x.a, x.b));
-        Pmaxud Vpmaxud |x| Ok(integer::pmax::<u32>(x.a, x.b));
-        Pmaxsb Vpmaxsb |x| Ok(integer::pmax::<i8>(x.a, x.b));
-        Pmaxsw Vpmaxsw |x| Ok(integer::pmax::<i16>(x.a, x.b));
-        Pmaxsd Vpmaxsd |x| Ok(integer::pmax::<i32>(x.a, x.b));
-        Pcmpeqb Vpcmpeqb |x| Ok(integer::pcmpeq::<u8>(x.a, x.b));
-        Pcmpeqw Vpcmpeqw |x| Ok(integer::pcmpeq::<u16>(x.a, x.b));
-        Pcmpeqd Vpcmpeqd |x| Ok(integer::pcmpeq::<u32>(x.a, x.b));
-        Pcmpeqq Vpcmpeqq |x| Ok(integer::pcmpeq::<u64>(x.a, x.b));
-        Pcmpgtb Vpcmpgtb |x| Ok(integer::pcmpgt::<i8>(x.a, x.b));
-        Pcmpgtw Vpcmpgtw |x| Ok(integer::pcmpgt::<i16>(x.a, x.b));
-        Pcmpgtd Vpcmpgtd |x| Ok(integer::pcmpgt::<i32>(x.a, x.b));
-        Pcmpgtq Vpcmpgtq |x| Ok(integer::pcmpgt::<i64>(x.a, x.b));
-        Pabsb Vpabsb |x| Ok(integer::pabs::<i8>(x.b));
-        Pabsw Vpabsw |x| Ok(integer::pabs::<i16>(x.b));
-        Pabsd Vpabsd |x| Ok(integer::pabs::<i32>(x.b));
-        Psignb Vpsignb |x| Ok(integer::psign::<i8>(x.a, x.b));
-        Psignw Vpsignw |x| Ok(integer::psign::<i16>(x.a, x.b));
-        Psignd Vpsignd |x| Ok(integer::psign::<i32>(x.a, x.b));
-        Pavgb Vpavgb |x| Ok(integer::pavgb(x.a, x.b));
-        Pavgw Vpavgw |x| Ok(integer::pavgw(x.a, x.b));
-        Pmullw Vpmullw |x| Ok(integer::pmull::<i16>(x.a, x.b));
-        Pmulld Vpmulld |x| Ok(integer::pmull::<i32>(x.a, x.b));
-        Pmulhw Vpmulhw |x| Ok(integer::pmulhw(x.a, x.b));
-        Pmulhuw Vpmulhuw |x| Ok(integer::pmulhuw(x.a, x.b));
-        Pmulhrsw Vpmulhrsw |x| Ok(integer::pmulhrsw(x.a, x.b));
-        Pmuludq Vpmuludq |x| Ok(integer::pmuludq(x.a, x.b));
-        Pmuldq Vpmuldq |x| Ok(integer::pmuldq(x.a, x.b));
-        Pmaddwd Vpmaddwd |x| Ok(integer::pmaddwd(x.a, x.b));
-        Pmaddubsw Vpmaddubsw |x| Ok(integer::pmaddubsw(x.a, x.b));
-        Phaddw Vphaddw |x| Ok(integer::phadd::<i16>(x.w, x.a, x.b));
-        Phaddd Vphaddd |x| Ok(integer::phadd::<i32>(x.w, x.a, x.b));
-        Phsubw Vphsubw |x| Ok(integer::phsub::<i16>(x.w, x.a, x.b));
-        Phsubd Vphsubd |x| Ok(integer::phsub::<i32>(x.w, x.a, x.b));
-        Phaddsw Vphaddsw |x| Ok(integer::phaddsw(x.w, x.a, x.b));
-        Phsubsw Vphsubsw |x| Ok(integer::phsubsw(x.w, x.a, x.b));
-        Psadbw Vpsadbw |x| Ok(integer::psadbw(x.a, x.b));
-        Mpsadbw Vmpsadbw |x| Ok(integer::mpsadbw(x.a, x.b, x.imm));
-        Phminposuw Vphminposuw |x| Ok(integer::phminposuw(x.b));
-        Packsswb Vpacksswb |x| Ok(shuffle::packsswb(x.w, x.a, x.b));
-        Packssdw Vpackssdw |x| Ok(shuffle::packssdw(x.w, x.a, x.b));
-        Packuswb Vpackuswb |x| Ok(shuffle::packuswb(x.w, x.a, x.b));
-        Packusdw Vpackusdw |x| Ok(shuffle::packusdw(x.w, x.a, x.b));
-        Punpcklbw Vpunpcklbw |x| Ok(shuffle::punpckl::<u8>(x.w, x.a, x.b));
-        Punpcklwd Vpunpcklwd |x| Ok(shuffle::punpckl::<u16>(x.w, x.a, x.b));
-        Punpckldq Vpunpckldq |x| Ok(shuffle::punpckl::<u32>(x.w, x.a, x.b));
-        Punpcklqdq Vpunpcklqdq |x| Ok(shuffle::punpckl::<u64>(x.w, x.a, x.b));
-        Punpckhbw Vpunpckhbw |x| Ok(shuffle::punpckh::<u8>(x.w, x.a, x.b));
-        Punpckhwd Vpunpckhwd |x| Ok(shuffle::punpckh::<u16>(x.w, x.a, x.b));
-        Punpckhdq Vpunpckhdq |x| Ok(shuffle::punpckh::<u32>(x.w, x.a, x.b));
-        Punpckhqdq Vpunpckhqdq |x| Ok(shuffle::punpckh::<u64>(x.w, x.a, x.b));
-        Unpcklps Vunpcklps |x| Ok(shuffle::punpckl::<u32>(x.w, x.a, x.b));
-        Unpcklpd Vunpcklpd |x| Ok(shuffle::punpckl::<u64>(x.w, x.a, x.b));
-        Unpckhps Vunpckhps |x| Ok(shuffle::punpckh::<u32>(x.w, x.a, x.b));
-        Unpckhpd Vunpckhpd |x| Ok(shuffle::punpckh::<u64>(x.w, x.a, x.b));
-        Pshufb Vpshufb |x| Ok(shuffle::pshufb(x.w, x.a, x.b));
-        Pshufd Vpshufd |x| Ok(shuffle::pshufd(x.b, x.imm));
-        Pshufhw Vpshufhw |x| Ok(shuffle::pshufhw(x.b, x.imm));
-        Pshuflw Vpshuflw |x| Ok(shuffle::pshuflw(x.b, x.imm));
-        Shufps Vshufps |x| Ok(shuffle::shufps(x.a, x.b, x.imm));
-        Shufpd Vshufpd |x| Ok(shuffle::shufpd(x.a, x.b, x.imm));
-        Palignr Vpalignr |x| Ok(shuffle::palignr(x.w, x.a, x.b, x.imm));
-        Movsldup Vmovsldup |x| Ok(shuffle::movsldup(x.b));
-        Movshdup Vmovshdup |x| Ok(shuffle::movshdup(x.b));
-        Blendps Vblendps |x| Ok(shuffle::blend::<u32>(x.a, x.b, x.imm));
-        Blendpd Vblendpd |x| Ok(shuffle::blend::<u64>(x.a, x.b, x.imm));
-        Pblendw Vpblendw |x| Ok(shuffle::blend::<u16>(x.a, x.b, x.imm));
-        Aesenc Vaesenc |x| Ok(aes::aesenc(x.a, x.b));
-        Aesenclast Vaesenclast |x| Ok(aes::aesenclast(x.a, x.b));
-        Aesdec Vaesdec |x| Ok(aes::aesdec(x.a, x.b));
-        Aesdeclast Vaesdeclast |x| Ok(aes::aesdeclast(x.a, x.b));
-        Aesimc Vaesimc |x| Ok(aes::aesimc(x.b));
-        Aeskeygenassist Vaeskeygenassist |x| Ok(aes::aeskeygenassist(x.b, x.imm));
-        Pclmulqdq Vpclmulqdq |x| Ok(clmul::pclmulqdq(x.a, x.b, x.imm));
-        Sha1nexte INVALID |x| Ok(sha::sha1nexte(x.a, x.b));
-        Sha1msg1 INVALID |x| Ok(sha::sha1msg1(x.a, x.b));
-        Sha1msg2 INVALID |x| Ok(sha::sha1msg2(x.a, x.b));
-        Sha1rnds4 INVALID |x| Ok(sha::sha1rnds4(x.a, x.b, x.imm));
-        Sha256msg1 INVALID |x| Ok(sha::sha256msg1(x.a, x.b));
-        Sha256msg2 INVALID |x| Ok(sha::sha256msg2(x.a, x.b));
-        INVALID Vpsllvd |x| Ok(shift::psllv::<u32>(x.a, x.b));
-        INVALID Vpsllvq |x| Ok(shift::psllv::<u64>(x.a, x.b));
-        INVALID Vpsrlvd |x| Ok(shift::psrv::<u32>(x.a, x.b));
-        INVALID Vpsrlvq |x| Ok(shift::psrv::<u64>(x.a, x.b));
-        INVALID Vpsravd |x| Ok(shift::psrv::<i32>(x.a, x.b));
-        Addps Vaddps |x| float::add::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Addpd Vaddpd |x| float::add::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Subps Vsubps |x| float::sub::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Subpd Vsubpd |x| float::sub::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Mulps Vmulps |x| float::mul::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Mulpd Vmulpd |x| float::mul::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Divps Vdivps |x| float::div::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Divpd Vdivpd |x| float::div::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Sqrtps Vsqrtps |x| float::sqrt::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Sqrtpd Vsqrtpd |x| float::sqrt::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Haddps Vhaddps |x| float::hadd::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Haddpd Vhaddpd |x| float::hadd::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Addsubps Vaddsubps |x| float::addsub::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Addsubpd Vaddsubpd |x| float::addsub::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Minps Vminps |x| crate::vector::compare::min::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Minpd Vminpd |x| crate::vector::compare::min::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Maxps Vmaxps |x| crate::vector::compare::max::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Maxpd Vmaxpd |x| crate::vector::compare::max::<F64>(x.w, x.a, x.b, x.mxcsr);
-    },
-    scalar_rows! {
-        Addss Vaddss |x| float::add::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Addsd Vaddsd |x| float::add::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Subss Vsubss |x| float::sub::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Subsd Vsubsd |x| float::sub::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Mulss Vmulss |x| float::mul::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Mulsd Vmulsd |x| float::mul::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Divss Vdivss |x| float::div::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Divsd Vdivsd |x| float::div::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Sqrtss Vsqrtss |x| float::sqrt::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Sqrtsd Vsqrtsd |x| float::sqrt::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Minss Vminss |x| crate::vector::compare::min::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Minsd Vminsd |x| crate::vector::compare::min::<F64>(x.w, x.a, x.b, x.mxcsr);
-        Maxss Vmaxss |x| crate::vector::compare::max::<F32>(x.w, x.a, x.b, x.mxcsr);
-        Maxsd Vmaxsd |x| crate::vector::compare::max::<F64>(x.w, x.a, x.b, x.mxcsr);
-    },
-];
+const COUNT: usize = {
+    let (mut count, mut t) = (0, 0);
+    while t < TABLES.len() {
+        count += TABLES[t].len();
+        t += 1;
+    }
+    count
+};
 
-fn rows() -> impl Iterator<Item = &'static Row> {
-    TABLES.into_iter().flatten()
-}
+/// All rows; the number of a row is that of its call.
+static ROWS: [Row; COUNT] = {
+    let mut all = [TABLES[0][0]; COUNT];
+    let (mut n, mut t) = (0, 0);
+    while t < TABLES.len() {
+        let mut i = 0;
+        while i < TABLES[t].len() {
+            all[n] = TABLES[t][i];
+            n += 1;
+            i += 1;
+        }
+        t += 1;
+    }
+    all
+};
 
-/// Whether there is a row, or a micro-op, for a mnemonic.
-pub fn is_known(m: Mnemonic) -> bool {
-    m != Mnemonic::INVALID
-        && (rows().any(|r| r.legacy == m || r.vex == m) || is_move(m).is_some() || bitwise(m).is_some())
-}
+/// Of each mnemonic, the number of its row and 1, or 0.
+static INDEX: [u16; 2048] = {
+    let mut index = [0; 2048];
+    let mut i = 0;
+    while i < COUNT {
+        index[ROWS[i].legacy as usize] = i as u16 + 1;
+        index[ROWS[i].vex as usize] = i as u16 + 1;
+        i += 1;
+    }
+    index[Mnemonic::INVALID as usize] = 0;
+    index
+};
 
-/// How a call names its operands: row 10 bits, registers of the result and of both sources 4 each, whether the second is in the
-/// temporaries, constant 8, 256 bits.
-fn pack(row: usize, d: u8, a: u8, b: Source, imm: u8, ymm: bool) -> u32 {
-    let (b, temporary) = match b {
-        Source::Register(b) => (b, 0),
-        Source::Temporary => (0, 1),
-    };
-    row as u32
-        | u32::from(d) << 10
-        | u32::from(a) << 14
-        | u32::from(b) << 18
-        | temporary << 22
-        | u32::from(imm) << 23
-        | u32::from(ymm) << 31
-}
-
-#[derive(Clone, Copy)]
-enum Source {
-    Register(u8),
-    Temporary,
+/// The number of the row of a mnemonic.
+fn row_of(m: Mnemonic) -> Option<u16> {
+    INDEX.get(m as usize)?.checked_sub(1)
 }
 
 /// Word `i` of a vector register.
@@ -237,174 +182,314 @@ fn word(register: u8, i: u8) -> u8 {
     VECTORS + 4 * register + i
 }
 
-/// Runs what a call of [`LEGACY`] or [`VEX`] names.
-pub fn run(function: u16, operand: u32, regs: &mut [u64; 256]) -> Result<(), Exception> {
-    let row = rows().nth(operand as usize & 0x3ff).expect("it was lifted");
-    let field = |at: u32| (operand >> at & 15) as u8;
-    let (d, a, b) = (field(10), field(14), field(18));
-    let ymm = operand >> 31 != 0;
-    let value = |first: u8| V::from_words(std::array::from_fn(|i| regs[usize::from(first) + i]));
-    let (a, b) = (value(word(a, 0)), value(if operand >> 22 & 1 != 0 { temp::VECTOR } else { word(b, 0) }));
-    let whole = if ymm { Width::Ymm } else { Width::Xmm };
-    let w = if row.scalar { Width::Scalar } else { whole };
-    let mut mxcsr = Mxcsr(regs[usize::from(MXCSR)] as u32);
-    let result = (row.function)(&mut Args { w, a, b, imm: (operand >> 23) as u8, mxcsr: &mut mxcsr });
-    regs[usize::from(MXCSR)] = mxcsr.0.into();
-    let result = result.map_err(|_| Exception::plain(vector::XM))?;
-    let words = result.zero_above(whole).lanes::<u64>();
-    let count = if function == VEX { 4 } else { 2 };
-    for (i, value) in words.into_iter().take(count).enumerate() {
-        regs[usize::from(word(d, 0)) + i] = value;
+/// The vector whose words begin at a register.
+fn words(regs: &[u64; 256], first: u8) -> V {
+    V::from_words(std::array::from_fn(|i| regs[usize::from(first) + i]))
+}
+
+/// Where an operand is: 0 to 15 is a vector register, 16 to 23 an MMX register.
+type Location = u8;
+const MMX: Location = 16;
+/// In the temporaries.
+const TEMPORARY: Location = 24;
+
+/// What a call names.
+#[derive(Clone, Copy)]
+struct Operands {
+    d: Location,
+    a: Location,
+    b: Location,
+    imm: u8,
+    has_imm: bool,
+    w: Width,
+    vex: bool,
+    long: bool,
+    /// It is an MMX instruction too.
+    mmx: bool,
+}
+
+const WIDTHS: [Width; 3] = [Width::Mmx, Width::Xmm, Width::Ymm];
+
+impl Operands {
+    /// Bits 4 to 0, 9 to 5, 14 to 10: locations; 22 to 15: constant; 24 and 23: width; then flags.
+    fn pack(self) -> u32 {
+        let locations = u32::from(self.d) | u32::from(self.a) << 5 | u32::from(self.b) << 10;
+        let w = WIDTHS.iter().position(|w| *w == self.w).expect("registers have one of these widths") as u32;
+        let flags = [self.has_imm, self.vex, self.long, self.mmx].map(u32::from);
+        let flags = flags[0] | flags[1] << 1 | flags[2] << 2 | flags[3] << 3;
+        locations | u32::from(self.imm) << 15 | w << 23 | flags << 25
+    }
+
+    fn unpack(operand: u32) -> Self {
+        let location = |at: u32| (operand >> at & 31) as u8;
+        let flag = |at: u32| operand >> at & 1 != 0;
+        Operands {
+            d: location(0),
+            a: location(5),
+            b: location(10),
+            imm: (operand >> 15) as u8,
+            has_imm: flag(25),
+            w: WIDTHS[(operand >> 23 & 3) as usize],
+            vex: flag(26),
+            long: flag(27),
+            mmx: flag(28),
+        }
+    }
+}
+
+/// What is at a location.
+fn value(h: &P, at: Location) -> V {
+    match at {
+        TEMPORARY => words(&h.core.regs, temp::VECTOR),
+        MMX.. => V::from_mmx(h.arch.x87.mmx(usize::from(at - MMX))),
+        _ => words(&h.core.regs, word(at, 0)),
+    }
+}
+
+/// Writes words from a register on.
+fn write(h: &mut P, first: u8, words: &[u64]) {
+    h.core.regs[usize::from(first)..][..words.len()].copy_from_slice(words);
+}
+
+/// "Unmasked SIMD floating-point exception": #XM, or #UD where the system does not handle them (SDM vol. 3A, "CR4.OSXMMEXCPT").
+fn simd_exception(h: &P) -> Exception {
+    if h.arch.cr4 & cr4::OSXMMEXCPT != 0 { Exception::plain(vector::XM) } else { Exception::UD }
+}
+
+/// Runs what a call of this module names.
+pub(super) fn call(h: &mut P, function: u16, operand: u32) -> Step {
+    let Some(row) = ROWS.get(usize::from(function - FIRST)) else {
+        return memory::call(h, function - FIRST - COUNT as u16, operand);
+    };
+    let o = Operands::unpack(operand);
+    if o.mmx {
+        x87::fault_if_pending(h)?;
+    }
+    let mut mxcsr = Mxcsr(h.core.regs[usize::from(MXCSR)] as u32);
+    let given = (row.function)(&mut Args {
+        w: o.w,
+        vex: o.vex,
+        long: o.long,
+        a: value(h, o.a),
+        b: value(h, o.b),
+        has_imm: o.has_imm,
+        imm: o.imm,
+        d: o.d,
+        mxcsr: &mut mxcsr,
+        regs: &h.core.regs,
+    });
+    h.core.regs[usize::from(MXCSR)] = mxcsr.0.into();
+    let (vector, status) = given.map_err(|SimdException| simd_exception(h))?;
+    if o.mmx {
+        h.arch.x87.enter_mmx();
+    }
+    if let Some(status) = status {
+        set_flags(&mut h.core.regs, Flags::eager(status.0.into()));
+    }
+    let Some(v) = vector else { return Ok(()) };
+    match o.d {
+        TEMPORARY => write(h, temp::VECTOR, &v.lanes::<u64>()),
+        MMX.. => h.arch.x87.set_mmx(usize::from(o.d - MMX), v.mmx()),
+        d if o.vex => {
+            let whole = if o.w == Width::Ymm { Width::Ymm } else { Width::Xmm };
+            write(h, word(d, 0), &v.zero_above(whole).lanes::<u64>());
+        }
+        d => write(h, word(d, 0), &v.lanes::<u64>()[..2]),
     }
     Ok(())
-}
-
-/// Moves of whole registers, and the alignment that memory must have.
-fn is_move(m: Mnemonic) -> Option<bool> {
-    use Mnemonic as M;
-    match m {
-        M::Movaps | M::Movapd | M::Movdqa | M::Vmovaps | M::Vmovapd | M::Vmovdqa => Some(true),
-        M::Movups | M::Movupd | M::Movdqu | M::Lddqu | M::Vmovups | M::Vmovupd | M::Vmovdqu | M::Vlddqu => Some(false),
-        _ => None,
-    }
-}
-
-fn bitwise(m: Mnemonic) -> Option<BinaryOp> {
-    use Mnemonic as M;
-    Some(match m {
-        M::Pxor | M::Xorps | M::Xorpd | M::Vpxor | M::Vxorps | M::Vxorpd => BinaryOp::Xor,
-        M::Pand | M::Andps | M::Andpd | M::Vpand | M::Vandps | M::Vandpd => BinaryOp::And,
-        M::Por | M::Orps | M::Orpd | M::Vpor | M::Vorps | M::Vorpd => BinaryOp::Or,
-        // The first source is the one that is inverted.
-        M::Pandn | M::Andnps | M::Andnpd | M::Vpandn | M::Vandnps | M::Vandnpd => BinaryOp::AndNot,
-        _ => return None,
-    })
 }
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
-    let m = l.mnemonic();
-    if let Some(aligned) = is_move(m) {
-        return transfer(l, aligned);
+    moves::lift(l).or_else(|Unknown| memory::lift(l)).or_else(|Unknown| {
+        let row = row_of(l.mnemonic()).ok_or(Unknown)?;
+        computed(l, row)
+    })
+}
+
+/// An instruction of the table.
+fn computed(l: &mut Lifting, row: u16) -> Result<(), Unknown> {
+    use Mnemonic as M;
+    let mut o = operands_of(l);
+    let mmx = o.mmx;
+    if mmx && has_memory(l) {
+        l.special(Special::MmxReady, 0);
     }
-    if let Some(op) = bitwise(m) {
-        return combine(l, op);
+    let mut last = l.insn.op_count() - u32::from(o.has_imm || l.insn.op_count() == 4);
+    if matches!(l.mnemonic(), M::Extrq | M::Insertq) && o.has_imm {
+        return bit_field(l, row, o);
     }
-    let (i, _) = rows().enumerate().find(|(_, r)| r.legacy == m || r.vex == m).ok_or(Unknown)?;
-    let vex = is_vex(l);
-    let (d, ymm) = register(l, 0)?;
-    let last_is_constant = l.insn.op_kind(l.insn.op_count() - 1) == OpKind::Immediate8;
-    let operands = l.insn.op_count() - u32::from(last_is_constant);
-    let imm = if last_is_constant { l.insn.immediate8() } else { 0 };
-    let a = if operands == 3 { register(l, 1)?.0 } else { d };
-    let b = source(l, operands - 1, vex)?;
-    let function = if vex { VEX } else { LEGACY };
-    l.lift.call(function, pack(i, d, a, b, imm, ymm));
+    if o.has_imm && last == 0 {
+        last = 1;
+    }
+    // Comparisons of strings name their sources, and imply where the result goes.
+    let (first, implied) = match l.mnemonic() {
+        M::Pcmpestri | M::Pcmpistri | M::Pcmpestri64 => (0, Some(TEMPORARY)),
+        M::Vpcmpestri | M::Vpcmpistri | M::Vpcmpestri64 => (0, Some(TEMPORARY)),
+        M::Pcmpestrm | M::Pcmpistrm | M::Pcmpestrm64 => (0, Some(0)),
+        M::Vpcmpestrm | M::Vpcmpistrm | M::Vpcmpestrm64 => (0, Some(0)),
+        _ => (1, None),
+    };
+    let named = location(l, 0);
+    o.d = implied.or(named).unwrap_or(TEMPORARY);
+    let writes_memory = l.insn.op0_kind() == OpKind::Memory;
+    if writes_memory {
+        let bytes = l.insn.memory_size().size();
+        probe(l, bytes)?;
+    }
+    o.a = if last - first == 2 { location(l, first) } else { named }.unwrap_or(TEMPORARY);
+    o.b = if last == first { o.a } else { source(l, last - 1, implied.is_none() && !o.vex)? };
+    l.lift.call(FIRST + row, o.pack());
+    if writes_memory {
+        let bytes = l.insn.memory_size().size();
+        return store(l, bytes, temp::VECTOR);
+    }
+    let to = if implied == Some(TEMPORARY) { Some(RCX) } else { general(l, 0) };
+    if let Some(r) = to.filter(|_| o.d == TEMPORARY) {
+        let op = if l.insn.op0_register().size() == 4 { UnaryOp::Zext32 } else { UnaryOp::Move };
+        l.lift.unary(op, r, temp::VECTOR);
+    }
     Ok(())
+}
+
+/// EXTRQ and INSERTQ with constants: as their other form, which has them in a register (APM vol. 4).
+fn bit_field(l: &mut Lifting, row: u16, o: Operands) -> Result<(), Unknown> {
+    let d = location(l, 0).ok_or(Unknown)?;
+    let count = l.insn.op_count();
+    let (length, index) = (l.insn.immediate8(), l.insn.immediate8_2nd());
+    let control = u64::from(length) | u64::from(index) << 8;
+    if count == 4 {
+        let from = location(l, 1).ok_or(Unknown)?;
+        l.lift.unary(UnaryOp::Move, temp::VECTOR, word(from, 0));
+        l.lift.constant(temp::VECTOR + 1, control);
+    } else {
+        l.lift.constant(temp::VECTOR, control);
+    }
+    l.lift.call(FIRST + row, Operands { d, a: d, b: TEMPORARY, ..o }.pack());
+    Ok(())
+}
+
+/// What of a call's operands does not depend on the roles of registers.
+fn operands_of(l: &Lifting) -> Operands {
+    let count = l.insn.op_count();
+    let kinds = || (0..count).map(|i| l.insn.op_kind(i));
+    let registers = || (0..count).filter(|i| l.insn.op_kind(*i) == OpKind::Register).map(|i| l.insn.op_register(i));
+    let has_imm = kinds().any(|k| k == OpKind::Immediate8);
+    let in_memory = if has_memory(l) { l.insn.memory_size().size() } else { 0 };
+    let fourth = if count == 4 && !has_imm { l.insn.op_register(3).number() as u8 } else { 0 };
+    let mut imm = if has_imm { l.insn.immediate8() } else { fourth };
+    if matches!(l.mnemonic(), Mnemonic::Insertps | Mnemonic::Vinsertps) && has_memory(l) {
+        imm &= 0x3f; // memory has one element
+    }
+    let has_mmx = registers().any(Register::is_mm);
+    let only_mmx = has_mmx && !registers().any(Register::is_xmm);
+    let w = match registers().any(Register::is_ymm) || in_memory == 32 {
+        _ if only_mmx => Width::Mmx,
+        true => Width::Ymm,
+        false => Width::Xmm,
+    };
+    Operands {
+        d: TEMPORARY,
+        a: TEMPORARY,
+        b: TEMPORARY,
+        imm,
+        has_imm,
+        w,
+        vex: is_vex(l),
+        long: in_memory == 8 || registers().any(Register::is_gpr64),
+        // CVTPI2PD is none where its operand is in memory.
+        mmx: has_mmx || l.code() == Code::Cvtpi2ps_xmm_mmm64,
+    }
 }
 
 fn is_vex(l: &Lifting) -> bool {
-    l.insn.op_code().encoding() == iced_x86::EncodingKind::VEX
+    l.insn.op_code().encoding() == EncodingKind::VEX
 }
 
-/// The number of a vector register, and whether all of its 256 bits are meant.
-fn register(l: &Lifting, i: u32) -> Result<(u8, bool), Unknown> {
+fn has_memory(l: &Lifting) -> bool {
+    (0..l.insn.op_count()).any(|i| l.insn.op_kind(i) == OpKind::Memory)
+}
+
+/// The location of an operand that is a vector or MMX register.
+fn location(l: &Lifting, i: u32) -> Option<Location> {
     let r = l.insn.op_register(i);
-    if l.insn.op_kind(i) != OpKind::Register || !(r.is_xmm() || r.is_ymm()) || r.number() > 15 {
-        return Err(Unknown);
+    if l.insn.op_kind(i) != OpKind::Register {
+        None
+    } else if r.is_mm() {
+        Some(MMX + r.number() as u8)
+    } else if (r.is_xmm() || r.is_ymm()) && r.number() < 16 {
+        Some(r.number() as u8)
+    } else {
+        None
     }
-    Ok((r.number() as u8, r.is_ymm()))
 }
 
-/// The last source: a register, or memory, which legacy instructions want aligned where it is 16 bytes.
-fn source(l: &mut Lifting, i: u32, vex: bool) -> Result<Source, Unknown> {
-    if l.insn.op_kind(i) == OpKind::Register {
-        return Ok(Source::Register(register(l, i)?.0));
+/// The number of an operand that is a general register.
+fn general(l: &Lifting, i: u32) -> Option<u8> {
+    let is = l.insn.op_kind(i) == OpKind::Register && l.insn.op_register(i).is_gpr();
+    is.then(|| l.insn.op_register(i).full_register().number() as u8)
+}
+
+/// Brings a source that is in memory or in a general register into the temporaries. Legacy instructions want 16 bytes in memory
+/// aligned.
+fn source(l: &mut Lifting, i: u32, aligned: bool) -> Result<Location, Unknown> {
+    if let Some(at) = location(l, i) {
+        return Ok(at);
+    }
+    if let Some(r) = general(l, i) {
+        l.lift.unary(UnaryOp::Move, temp::VECTOR, r);
+        return Ok(TEMPORARY);
     }
     let bytes = l.insn.memory_size().size();
-    load(l, bytes, !vex && bytes == 16)?;
-    Ok(Source::Temporary)
+    load(l, bytes, aligned && bytes == 16)?;
+    Ok(TEMPORARY)
 }
 
-/// Brings the operand in memory into the temporaries; what is above it there becomes 0.
+/// Brings the operand in memory into the temporaries. What is above it there is anything.
 fn load(l: &mut Lifting, bytes: usize, aligned: bool) -> Result<(), Unknown> {
-    let m = address(l, aligned.then_some(bytes))?;
-    let width = match bytes {
-        4 => Access::U32,
-        8 | 16 | 32 => Access::U64,
-        _ => return Err(Unknown),
-    };
-    for i in 0..4u8 {
-        if usize::from(i) * 8 < bytes {
-            l.lift.load(width, temp::VECTOR + i, m, i32::from(i) * 8);
-        } else {
-            l.lift.constant(temp::VECTOR + i, 0);
-        }
+    if bytes <= 8 {
+        let m = l.memory()?;
+        l.load(access(bytes)?, temp::VECTOR, m);
+        return Ok(());
+    }
+    let at = address(l, aligned.then_some(bytes))?;
+    for i in 0..bytes as u8 / 8 {
+        l.lift.load(Access::U64, temp::VECTOR + i, at, i32::from(i) * 8);
     }
     Ok(())
+}
+
+/// Whatever can fault in a store to the operand in memory does so now, and the address is in its register.
+fn probe(l: &mut Lifting, bytes: usize) -> Result<(), Unknown> {
+    let at = address(l, None)?;
+    let last = bytes.min(8);
+    l.lift.load_to_update(access(last)?, temp::TEST, at, (bytes - last) as i32);
+    Ok(())
+}
+
+/// Stores the words that begin at a register, where [`probe`] has been.
+fn store(l: &mut Lifting, bytes: usize, first: u8) -> Result<(), Unknown> {
+    let width = access(bytes.min(8))?;
+    for i in 0..bytes.div_ceil(8) as u8 {
+        l.lift.store(width, temp::ADDRESS, first + i, i32::from(i) * 8);
+    }
+    Ok(())
+}
+
+fn access(bytes: usize) -> Result<Access, Unknown> {
+    Ok(match bytes {
+        1 => Access::U8,
+        2 => Access::U16,
+        4 => Access::U32,
+        8 => Access::U64,
+        _ => return Err(Unknown),
+    })
 }
 
 /// The register that holds the address of the operand in memory, a multiple of `alignment` if that is asked for.
 fn address(l: &mut Lifting, alignment: Option<usize>) -> Result<u8, Unknown> {
     l.address_in_register()?;
     if let Some(bytes) = alignment {
-        l.lift.unary(UnaryOp::Move, temp::FIRST, temp::ADDRESS);
-        let what = if bytes == 32 { Compute::RequireAligned32 } else { Compute::RequireAligned16 };
-        l.compute(what, Size::Bits64);
+        l.special(Special::Aligned, bytes as u32);
     }
     Ok(temp::ADDRESS)
-}
-
-/// MOVAPS, MOVUPS and their kin.
-fn transfer(l: &mut Lifting, aligned: bool) -> Result<(), Unknown> {
-    let vex = is_vex(l);
-    if l.insn.op_kind(0) == OpKind::Memory {
-        let (s, ymm) = register(l, 1)?;
-        let bytes = if ymm { 32 } else { 16 };
-        let at = address(l, aligned.then_some(bytes))?;
-        // All of it can be stored, or none of it is.
-        l.lift.load_to_update(Access::U64, temp::TEST, at, bytes as i32 - 8);
-        for i in 0..bytes as u8 / 8 {
-            l.lift.store(Access::U64, at, word(s, i), i32::from(i) * 8);
-        }
-        return Ok(());
-    }
-    let (d, ymm) = register(l, 0)?;
-    let bytes = if ymm { 32 } else { 16 };
-    let from = if l.insn.op_kind(1) == OpKind::Memory {
-        load(l, bytes, aligned)?;
-        temp::VECTOR
-    } else {
-        word(register(l, 1)?.0, 0)
-    };
-    for i in 0..if vex { 4 } else { 2 } {
-        if usize::from(i) * 8 < bytes {
-            l.lift.unary(UnaryOp::Move, word(d, i), from + i);
-        } else {
-            l.lift.constant(word(d, i), 0);
-        }
-    }
-    Ok(())
-}
-
-/// PXOR and its kin.
-fn combine(l: &mut Lifting, op: BinaryOp) -> Result<(), Unknown> {
-    let vex = is_vex(l);
-    let (d, ymm) = register(l, 0)?;
-    let bytes = if ymm { 32 } else { 16 };
-    let operands = l.insn.op_count();
-    let a = if operands == 3 { register(l, 1)?.0 } else { d };
-    let b = match source(l, operands - 1, vex)? {
-        Source::Register(b) => word(b, 0),
-        Source::Temporary => temp::VECTOR,
-    };
-    for i in 0..if vex { 4 } else { 2 } {
-        if usize::from(i) * 8 >= bytes {
-            l.lift.constant(word(d, i), 0);
-        } else if op == BinaryOp::AndNot {
-            l.lift.binary(op, word(d, i), b + i, Operand::Reg(word(a, i)));
-        } else {
-            l.lift.binary(op, word(d, i), word(a, i), Operand::Reg(b + i));
-        }
-    }
-    Ok(())
 }

@@ -1,0 +1,161 @@
+//! MOV to and from control registers (SDM vol. 2B, "MOV—Move to/from Control Registers"; vol. 3A, "Control Registers", "Initializing IA-32e
+//! Mode").
+
+use emu_core::engine::Step;
+
+use crate::apic;
+use crate::control::{cr0, cr4, efer};
+use crate::exception::Exception;
+use crate::processor::{P, ProcessorExt, segments};
+
+/// Reads CR0, CR2, CR3, CR4 or CR8.
+pub(crate) fn read(h: &mut P, n: u32) -> Step<u64> {
+    h.fault_if(!matches!(n, 0 | 2 | 3 | 4 | 8), Exception::UD)?;
+    h.require_cpl_0()?;
+    Ok(match n {
+        0 => h.arch.cr0,
+        2 => h.arch.cr2,
+        3 => h.arch.cr3,
+        4 => h.arch.cr4,
+        _ => apic::cr8(h),
+    })
+}
+
+/// Writes one.
+pub(crate) fn write(h: &mut P, n: u32, value: u64) -> Step {
+    h.fault_if(!matches!(n, 0 | 2 | 3 | 4 | 8), Exception::UD)?;
+    h.require_cpl_0()?;
+    match n {
+        0 => write_cr0(h, value)?,
+        2 => h.arch.cr2 = value,
+        3 => {
+            let address = if h.arch.cr4 & cr4::PCIDE != 0 { value & !KEEP } else { value };
+            h.fault_if(h.arch.is_long() && address >> h.arch.physical_bits != 0, Exception::gp(0))?;
+            load_cr3(h, value)?;
+        }
+        4 => write_cr4(h, value)?,
+        _ => {
+            h.fault_if(value > 15, Exception::gp(0))?;
+            apic::set_cr8(h, value);
+        }
+    }
+    h.all_changed();
+    Ok(())
+}
+
+/// With PCIDs, bit 63 of a value for CR3 keeps the translations of the new one.
+const KEEP: u64 = 1 << 63;
+
+fn write_cr0(h: &mut P, value: u64) -> Step {
+    const DEFINED: u64 =
+        cr0::PE | cr0::MP | cr0::EM | cr0::TS | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::NW | cr0::CD | cr0::PG;
+    let gp = Exception::gp(0);
+    h.fault_if(value >> 32 != 0, gp)?;
+    h.fault_if(value & cr0::PG != 0 && value & cr0::PE == 0, gp)?;
+    h.fault_if(value & cr0::NW != 0 && value & cr0::CD == 0, gp)?;
+    h.fault_if(value & cr0::WP == 0 && h.arch.cr4 & cr4::CET != 0, gp)?;
+    let old = h.arch.cr0;
+    let new = value & DEFINED | cr0::ET;
+    let (sets, clears) = (new & !old, old & !new);
+    if clears & cr0::PG != 0 {
+        // Not in 64-bit code, and not while CR4.PCIDE is set.
+        h.fault_if(h.arch.is_64() || h.arch.cr4 & cr4::PCIDE != 0, gp)?;
+    }
+    if sets & cr0::PG != 0 && h.arch.efer & efer::LME != 0 {
+        let is_16_bit_task = matches!(h.arch.tr.attributes.kind(), 1 | 3);
+        let cs = h.arch.segments[segments::CS].attributes;
+        h.fault_if(h.arch.cr4 & cr4::PAE == 0 || cs.is_long() || is_16_bit_task, gp)?;
+    }
+    let is_pae = new & cr0::PG != 0 && h.arch.cr4 & cr4::PAE != 0 && h.arch.efer & efer::LME == 0;
+    if is_pae && (new ^ old) & (cr0::PG | cr0::CD | cr0::NW) != 0 {
+        load_pdptes(h, h.arch.cr3)?;
+    }
+    if (new ^ old) & cr0::PG != 0 {
+        let lma = if new & cr0::PG != 0 && h.arch.efer & efer::LME != 0 { efer::LMA } else { 0 };
+        h.arch.efer = h.arch.efer & !efer::LMA | lma;
+    }
+    if (new ^ old) & (cr0::PG | cr0::PE) != 0 {
+        h.core.mmu.drop_spaces(|_| true);
+    }
+    h.arch.cr0 = new;
+    Ok(())
+}
+
+/// CR3, as MOV and a task switch load it.
+pub(crate) fn load_cr3(h: &mut P, value: u64) -> Step {
+    let pcide = h.arch.cr4 & cr4::PCIDE != 0;
+    let keep = pcide && value & KEEP != 0;
+    let value = if pcide { value & !KEEP } else { value };
+    let is_pae = h.arch.cr0 & cr0::PG != 0 && h.arch.cr4 & cr4::PAE != 0 && !h.arch.is_long();
+    if is_pae {
+        load_pdptes(h, value)?;
+    }
+    if !keep {
+        let pcid = if pcide { value & 0xfff } else { 0 };
+        h.core.mmu.drop_spaces(|k| k.0 >> 8 == pcid);
+    }
+    h.arch.cr3 = value;
+    h.all_changed();
+    Ok(())
+}
+
+/// The four PDPTEs of PAE paging, which must not have reserved bits set ("PDPTE Registers").
+fn load_pdptes(h: &mut P, cr3: u64) -> Step {
+    let reserved = h.arch.controls().pdpte_reserved();
+    let mut pdptes = [0; 4];
+    for (i, pdpte) in pdptes.iter_mut().enumerate() {
+        let at = h.arch.through_a20((cr3 & 0xffff_ffe0) + 8 * i as u64);
+        *pdpte = h.read_physical(at, 8).unwrap_or(u64::MAX);
+        h.fault_if(*pdpte & 1 != 0 && *pdpte & reserved != 0, Exception::gp(0))?;
+    }
+    h.arch.pdptes = pdptes;
+    Ok(())
+}
+
+/// CR4 bits that there are.
+const CR4: u64 = cr4::VME
+    | cr4::PVI
+    | cr4::TSD
+    | cr4::DE
+    | cr4::PSE
+    | cr4::PAE
+    | cr4::MCE
+    | cr4::PGE
+    | cr4::PCE
+    | cr4::OSFXSR
+    | cr4::OSXMMEXCPT
+    | cr4::UMIP
+    | cr4::LA57
+    | cr4::FSGSBASE
+    | cr4::PCIDE
+    | cr4::OSXSAVE
+    | cr4::SMEP
+    | cr4::SMAP
+    | cr4::PKE
+    | cr4::PKS;
+
+fn write_cr4(h: &mut P, value: u64) -> Step {
+    let (old, gp) = (h.arch.cr4, Exception::gp(0));
+    h.fault_if(value & !CR4 != 0, gp)?;
+    if h.arch.is_long() {
+        // IA-32e mode needs PAE, and keeps its levels.
+        h.fault_if(value & cr4::PAE == 0 || (value ^ old) & cr4::LA57 != 0, gp)?;
+    }
+    let sets_pcide = value & !old & cr4::PCIDE != 0;
+    h.fault_if(sets_pcide && (!h.arch.is_long() || h.arch.cr3 & 0xfff != 0), gp)?;
+    // Changes of these bits drop all translations; the others of rights are part of a space's key, or do no harm.
+    const DROPS: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::PKE | cr4::PKS | cr4::LA57;
+    h.arch.cr4 = value;
+    let is_pae = h.arch.cr0 & cr0::PG != 0 && value & cr4::PAE != 0 && !h.arch.is_long();
+    if is_pae
+        && (value ^ old) & (cr4::PAE | cr4::PGE | cr4::PSE | cr4::SMEP) != 0
+        && let Err(stop) = load_pdptes(h, h.arch.cr3)
+    {
+        h.arch.cr4 = old;
+        return Err(stop);
+    }
+    if (value ^ old) & DROPS != 0 {
+        h.core.mmu.drop_spaces(|_| true);
+    }
+    Ok(())
+}

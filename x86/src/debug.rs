@@ -1,0 +1,151 @@
+//! Debug registers (SDM vol. 3B, "Debug Registers", "Debug Exceptions").
+//!
+//! Pages that hold an enabled breakpoint are never kept in the TLB, so that each access to them comes past [`sees`].
+
+use emu_core::engine::{Access, Intent, Step};
+
+use crate::control::{DR7_ENABLES, cr4, dr6, dr7, rflags};
+use crate::exception::{Exception, vector};
+use crate::processor::{P, ProcessorExt, X86};
+
+/// DR6 after RESET: the bits that are always 1.
+pub const DR6_RESET: u64 = 0xffff_0ff0;
+/// DR7 after RESET.
+pub const DR7_RESET: u64 = 0x400;
+
+/// Bits of DR6 that hardware sets.
+const DR6_WRITABLE: u64 = dr6::B0 | dr6::B1 | dr6::B2 | dr6::B3 | dr6::BD | dr6::BS | dr6::BT;
+
+/// What a breakpoint waits for: R/W0 to R/W3 in DR7.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum On {
+    Execution,
+    Write,
+    Port,
+    Access,
+}
+
+/// An enabled breakpoint: its number, kind, first address, length in bytes.
+fn enabled(p: &X86) -> impl Iterator<Item = (u32, On, u64, u64)> + '_ {
+    (0..4).filter(|i| p.dr7 >> (2 * i) & 3 != 0).map(|i| {
+        let field = p.dr7 >> (16 + 4 * i);
+        let on = match field & 3 {
+            0 => On::Execution,
+            1 => On::Write,
+            2 => On::Port,
+            _ => On::Access,
+        };
+        let length = [1, 2, 8, 4][(field >> 2 & 3) as usize];
+        (i, on, p.dr[i as usize] & !(length - 1), length)
+    })
+}
+
+/// Whether there is an enabled breakpoint on instructions, or on data.
+pub(crate) fn watches(p: &X86, instructions: bool) -> bool {
+    enabled(p).any(|(_, on, ..)| match on {
+        On::Execution => instructions,
+        On::Write | On::Access => !instructions,
+        On::Port => false,
+    })
+}
+
+/// An access comes by. Returns whether its page holds a breakpoint of its kind; an instruction at one faults.
+pub(crate) fn sees(h: &mut P, access: Access) -> Step<bool> {
+    if h.arch.dr7 & DR7_ENABLES == 0 {
+        return Ok(false);
+    }
+    let (first, last) = (access.va, access.va.wrapping_add(u64::from(access.size).max(1) - 1));
+    let is_fetch = access.intent == Intent::Fetch;
+    let (mut is_near, mut hits) = (false, 0);
+    for (i, on, at, length) in enabled(h.arch) {
+        let is_kind = match on {
+            On::Execution => is_fetch,
+            On::Write | On::Access => !is_fetch,
+            On::Port => false,
+        };
+        if !is_kind {
+            continue;
+        }
+        is_near |= at >> 12 == access.va >> 12 || (at + length - 1) >> 12 == access.va >> 12;
+        let is_hit = match on {
+            On::Execution => at == first,
+            On::Write => access.intent == Intent::Write && at <= last && first < at + length,
+            _ => at <= last && first < at + length,
+        };
+        hits |= u64::from(is_hit) << i;
+    }
+    if is_fetch && hits != 0 && h.arch.rflags & rflags::RF == 0 && access.va == h.core.pc {
+        return Err(Exception { vector: vector::DB, error: None, address: hits }.into());
+    }
+    if !is_fetch && hits != 0 {
+        trap_behind(h, hits);
+    }
+    Ok(is_near)
+}
+
+/// An access to a port comes by ("I/O breakpoints").
+pub(crate) fn sees_port(h: &mut P, port: u64, size: u8) {
+    if h.arch.dr7 & DR7_ENABLES == 0 || h.arch.cr4 & cr4::DE == 0 {
+        return;
+    }
+    let hits = enabled(h.arch)
+        .filter(|(_, on, at, length)| *on == On::Port && *at < port + u64::from(size) && port < at + length)
+        .fold(0, |hits, (i, ..)| hits | 1 << i);
+    if hits != 0 {
+        trap_behind(h, hits);
+    }
+}
+
+/// A debug exception comes behind the present instruction.
+pub(crate) fn trap_behind(h: &mut P, bits: u64) {
+    h.arch.debug_trap |= bits;
+    h.core.check_interrupts = true;
+    h.core.leave = true;
+}
+
+/// What #DB does to DR6 and DR7.
+pub(crate) fn record(p: &mut X86, bits: u64) {
+    p.dr6 = p.dr6 & !0xf | bits;
+    p.dr7 &= !dr7::GD;
+}
+
+/// The register that DR4 or DR5 is another name of, unless CR4.DE makes them undefined.
+fn number(h: &P, n: u32) -> Step<u32> {
+    h.fault_if(matches!(n, 4 | 5) && h.arch.cr4 & cr4::DE != 0, Exception::UD)?;
+    Ok(if matches!(n, 4 | 5) { n + 2 } else { n })
+}
+
+/// General detect: any access to debug registers faults.
+fn require_no_detect(h: &P) -> Step {
+    let detected = Exception { vector: vector::DB, error: None, address: dr6::BD };
+    h.fault_if(h.arch.dr7 & dr7::GD != 0, detected)
+}
+
+/// MOV from a debug register.
+pub(crate) fn read(h: &mut P, n: u32) -> Step<u64> {
+    let n = number(h, n)?;
+    h.require_cpl_0()?;
+    require_no_detect(h)?;
+    Ok(match n {
+        6 => h.arch.dr6,
+        7 => h.arch.dr7,
+        n => h.arch.dr[n as usize & 3],
+    })
+}
+
+/// MOV to a debug register.
+pub(crate) fn write(h: &mut P, n: u32, value: u64) -> Step {
+    let n = number(h, n)?;
+    h.require_cpl_0()?;
+    require_no_detect(h)?;
+    h.fault_if(n >= 6 && value >> 32 != 0, Exception::gp(0))?;
+    match n {
+        6 => h.arch.dr6 = value & DR6_WRITABLE | DR6_RESET,
+        7 => h.arch.dr7 = value & 0xffff_2bff | DR7_RESET,
+        n => h.arch.dr[n as usize & 3] = value,
+    }
+    // Pages that are watched now may be held.
+    h.core.mmu.drop_spaces(|_| true);
+    h.all_changed();
+    Ok(())
+}
