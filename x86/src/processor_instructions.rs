@@ -151,3 +151,6 @@ fn segment(insn: &Instruction) -> Register {
 pub(crate) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     (ROWS[usize::from(function - FIRST_FUNCTION)].run)(h, Operand(operand))
 }
+
+#[cfg(test)]
+mod tests;
