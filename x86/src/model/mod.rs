@@ -178,6 +178,14 @@ impl CpuModel {
         self.features.has(f)
     }
 
+    /// Family, model and stepping: CPUID.01H:EAX, and EDX after RESET.
+    pub const fn signature(&self) -> u32 {
+        match self.vendor {
+            Vendor::Intel => intel::SIGNATURE,
+            Vendor::Amd => amd::SIGNATURE,
+        }
+    }
+
     /// It is AMD's.
     pub fn is_amd(&self) -> bool {
         self.vendor == Vendor::Amd
