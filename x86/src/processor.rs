@@ -578,6 +578,10 @@ impl Arch for X86 {
 
     /// What translations are tagged with: who asks, what rights depend on, PCID.
     fn space(h: &mut P, as_whom: u8, intent: Intent) -> Space {
+        if as_whom == 0 {
+            // Asked whenever CPL may have changed.
+            msr::perf::privilege_changed(h);
+        }
         let a = &h.arch;
         let access = access(a, as_whom, intent);
         let smap = a.cr4 & cr4::SMAP != 0 && !access.user && (access.implicit || !access.ac);

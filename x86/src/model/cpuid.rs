@@ -160,9 +160,6 @@ impl Query {
             if self.has(Feature::Pku) && self.cr4 & cr4::PKE != 0 {
                 r[ECX] |= 1 << 4; // OSPKE
             }
-            if self.model.is_intel() {
-                r[EBX] |= 1 << 6 | 1 << 13; // FDP_EXCPTN_ONLY; FCS and FDS are no more
-            }
         }
         r
     }

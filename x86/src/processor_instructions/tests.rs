@@ -291,3 +291,26 @@ fn a_performance_interrupt() {
     assert_eq!((m.run(51), before(&mut m)), (End::Limit, Some(0x45)));
     assert_eq!(apic::read(&mut m.vcpus[0].at(&mut m.world), 0x340, 4), 0x1_0045);
 }
+
+/// Counters of OS alone do not count what programs do, and the other way round.
+#[test]
+fn counters_by_privilege() {
+    for (os, usr, cpl, counted) in [(1, 0, 0, 20), (0, 1, 0, 0), (1, 0, 3, 0), (0, 1, 3, 20), (1, 1, 3, 20)] {
+        let mut m = machine(
+            "intel",
+            &[&|a| {
+                for _ in 0..200 {
+                    a.nop()?;
+                }
+                Ok(())
+            }],
+        );
+        m.run(0);
+        let mut h = m.vcpus[0].at(&mut m.world);
+        crate::msr::write(&mut h, 0x186, 1 << 22 | usr << 16 | os << 17 | 0xc0).unwrap();
+        h.arch.segments[crate::processor::segments::SS].attributes.0 |= u32::from(cpl == 3) * 3 << 5;
+        assert_eq!(m.run(20), End::Limit);
+        let value = crate::msr::read(&mut m.vcpus[0].at(&mut m.world), 0xc1);
+        assert_eq!(value, Ok(counted), "OS {os}, USR {usr}, CPL {cpl}");
+    }
+}
