@@ -69,7 +69,8 @@ impl Waiting {
 fn has_interrupt(h: &P, masked: bool) -> bool {
     let p = &h.arch.pending;
     let maskable = p.ext_int || h.arch.apic.pending_vector().is_some();
-    p.nmi && !h.arch.nmi_blocked || p.smi || p.init || maskable && (masked || h.arch.rflags & rflags::IF != 0)
+    // SMIs come with system management mode: until somebody takes them, they wake nobody.
+    p.nmi && !h.arch.nmi_blocked || p.init || maskable && (masked || h.arch.rflags & rflags::IF != 0)
 }
 
 /// Whether a processor that waits has a reason to go on.

@@ -242,7 +242,7 @@ impl X86 {
             x87: self.x87.clone(),
             xcr0: self.xcr0,
             xss: self.xss,
-            model: self.model.clone(),
+            model: self.model,
             cores: self.cores,
             msrs: self.msrs.clone(),
             apic: self.apic.clone(),

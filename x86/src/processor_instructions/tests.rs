@@ -12,8 +12,10 @@ use crate::registers::{RAX, RBX, RCX, RDX};
 const CODE: u64 = 0x1000;
 const DATA: u64 = 0x8000;
 
+type Program<'a> = &'a dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
 /// Processors in flat 64-bit mode with interrupts off and without an IDT: a fault shuts down.
-fn machine(model: &str, programs: &[&dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>]) -> Machine<X86> {
+fn machine(model: &str, programs: &[Program]) -> Machine<X86> {
     let model = CpuModel::parse(model).unwrap();
     let cores = programs.len() as u32;
     let mut world = World::new(Frequency::default());
@@ -308,7 +310,7 @@ fn counters_by_privilege() {
         m.run(0);
         let mut h = m.vcpus[0].at(&mut m.world);
         crate::msr::write(&mut h, 0x186, 1 << 22 | usr << 16 | os << 17 | 0xc0).unwrap();
-        h.arch.segments[crate::processor::segments::SS].attributes.0 |= u32::from(cpl == 3) * 3 << 5;
+        h.arch.segments[crate::processor::segments::SS].attributes.0 |= if cpl == 3 { 0x60 } else { 0 };
         assert_eq!(m.run(20), End::Limit);
         let value = crate::msr::read(&mut m.vcpus[0].at(&mut m.world), 0xc1);
         assert_eq!(value, Ok(counted), "OS {os}, USR {usr}, CPL {cpl}");
