@@ -5,7 +5,7 @@ use emu_core::engine::flags::{ALL as ARITHMETIC, FLAGS_KIND, FLAGS_X, FLAGS_Y, F
 use emu_core::engine::{Access, Arch, Hart, Intent, Lift, Step, Stop, StopKind};
 use emu_core::time::VirtualTime;
 use emu_core::tlb::{Mapping, Space, SpaceKey};
-use iced_x86::{Decoder, DecoderError, DecoderOptions};
+use iced_x86::{Decoder, DecoderError};
 use serde::{Deserialize, Serialize};
 
 use crate::apic::{self, LocalApic, Pending};
@@ -242,7 +242,7 @@ impl X86 {
             x87: self.x87.clone(),
             xcr0: self.xcr0,
             xss: self.xss,
-            model: self.model.clone(),
+            model: self.model,
             cores: self.cores,
             msrs: self.msrs.clone(),
             apic: self.apic.clone(),
@@ -505,7 +505,7 @@ impl Arch for X86 {
     fn lift(&self, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8> {
         let mode = Mode::of(self);
         let ip = mode.ip(pc);
-        let mut decoder = Decoder::with_ip(mode.code.bits(), bytes, ip, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(mode.code.bits(), bytes, ip, self.model.decoder_options());
         let insn = decoder.decode();
         let length = insn.len().max(1) as u8;
         if insn.is_invalid() {
@@ -526,8 +526,13 @@ impl Arch for X86 {
         let own = self.extension.get().and_then(|e| e.opcode(&insn));
         if let Some(opcode) = own {
             isa::lift_own(lift, &insn, &mode, opcode);
-        } else if !processor_instructions::lift(lift, &insn, &mode, |f| self.model.has(f))
-            && !system::lift(lift, &insn, &mode) && isa::lift(lift, &insn, &mode).is_err() {
+            return Some(length);
+        }
+        let is_lifted = self.model.allows(&insn)
+            && (processor_instructions::lift(lift, &insn, &mode)
+                || system::lift(lift, &insn, &mode)
+                || isa::lift(lift, &insn, &mode).is_ok());
+        if !is_lifted {
             system::raise(lift, Exception::UD);
         }
         Some(length)
@@ -577,6 +582,10 @@ impl Arch for X86 {
 
     /// What translations are tagged with: who asks, what rights depend on, PCID.
     fn space(h: &mut P, as_whom: u8, intent: Intent) -> Space {
+        if as_whom == 0 {
+            // Asked whenever CPL may have changed.
+            msr::perf::privilege_changed(h);
+        }
         let a = &h.arch;
         let access = access(a, as_whom, intent);
         let smap = a.cr4 & cr4::SMAP != 0 && !access.user && (access.implicit || !access.ac);

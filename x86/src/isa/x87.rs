@@ -297,8 +297,10 @@ static ROWS: &[Row] = rows! {
     }
 };
 
+/// An instruction and its function.
+type Image = (Mnemonic, fn(&mut P, u32) -> Step);
 /// Instructions whose operand is an image of the state, in the order of their functions.
-const IMAGES: [(Mnemonic, fn(&mut P, u32) -> Step); 4] =
+const IMAGES: [Image; 4] =
     [(Mnemonic::Fldenv, fldenv), (Mnemonic::Fnstenv, fnstenv), (Mnemonic::Frstor, frstor), (Mnemonic::Fnsave, fnsave)];
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
