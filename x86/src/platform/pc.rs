@@ -280,7 +280,7 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
         let core = &mut machine.vcpus[id].core;
         reset_registers(&mut core.regs);
         // "First Instruction Executed".
-        core.pc = 0xfff0;
+        core.pc = 0xffff_fff0;
         // The others wait for the first one to start them.
         if id != 0 {
             machine.set_waiting(id);
@@ -363,7 +363,7 @@ fn enter(vcpu: &mut Vcpu<X86>, entry: &Entry) {
             arch.cr0 = cr0::ET;
             arch.segments = [of_8086(data, REAL); 6];
             arch.segments[segments::CS] = of_8086(cs, REAL_CODE);
-            pc = u64::from(ip);
+            pc = (u64::from(cs) << 4) + u64::from(ip);
         }
         Mode::Protected32 { eip } => {
             arch.cr0 = cr0::PE | cr0::ET;
