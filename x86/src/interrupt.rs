@@ -8,6 +8,7 @@ use emu_core::event::{Event, Kind};
 use crate::control::{cr4, dr6, rflags};
 use crate::debug;
 use crate::exception::{Conclusion, Exception, name, vector};
+use crate::extension::{Intercept, ask_after};
 use crate::frame::Stack;
 use crate::linear::is_within;
 use crate::processor::{P, ProcessorExt, segments, shutdown};
@@ -42,8 +43,9 @@ impl Source {
 
 /// Takes an exception, and whatever its delivery comes to.
 pub(crate) fn take_exception(h: &mut P, exception: Exception) -> Step {
-    let mut e = exception;
+    let (mut e, mut first) = (exception, None);
     loop {
+        ask_after(h, || Intercept::Exception { exception: e, software: false, first })?;
         match e.vector {
             vector::PF => h.arch.cr2 = e.address,
             vector::DB => debug::record(h.arch, e.address),
@@ -55,10 +57,14 @@ pub(crate) fn take_exception(h: &mut P, exception: Exception) -> Step {
         let rf = if is_fault { rflags::RF } else { 0 };
         let Err(stop) = deliver(h, e.vector, e.error, Source::Exception, h.core.pc, rf) else { return Ok(()) };
         let second = require_exception(stop)?;
+        first = Some(e);
         e = match e.and_then(second) {
             Conclusion::Second => second,
             Conclusion::DoubleFault => Exception::with(vector::DF, 0),
-            Conclusion::Shutdown => return shutdown(),
+            Conclusion::Shutdown => {
+                ask_after(h, || Intercept::TripleFault)?;
+                return shutdown();
+            }
         };
     }
 }

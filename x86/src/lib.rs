@@ -6,6 +6,7 @@ mod control_registers;
 mod debug;
 mod decimal;
 pub mod exception;
+pub mod extension;
 mod far;
 pub mod fpu;
 mod frame;

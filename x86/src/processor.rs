@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::{DR7_ENABLES, cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
+use crate::extension::{self, SecondAccess, Slot};
 use crate::fpu::X87;
 use crate::isa::{self, compute};
 use crate::mode::Mode;
@@ -110,6 +111,8 @@ pub struct X86 {
     pub intr: Option<u8>,
     /// MAXPHYADDR.
     pub physical_bits: u32,
+    /// The virtualization extension.
+    pub extension: Slot,
     /// The x87, and with it MMX.
     pub x87: X87,
     /// XCR0.
@@ -161,6 +164,7 @@ impl X86 {
             step_from: None,
             intr: None,
             physical_bits: 46,
+            extension: Slot::default(),
             x87: X87::default(),
             xcr0: crate::xsave::RESET_XCR0,
             xss: 0,
@@ -378,21 +382,42 @@ const NOTE_STACK: u32 = 1;
 const NON_CANONICAL: u32 = u32::MAX;
 
 /// Physical memory as the walk of page tables reaches it.
-struct Physical<'a, 'b>(&'a mut P<'b>);
+struct Physical<'a, 'b> {
+    h: &'a mut P<'b>,
+    linear: u64,
+    has_second: bool,
+}
+
+impl Physical<'_, '_> {
+    /// Where an entry is.
+    fn place(&mut self, address: u64, kind: Kind) -> Step<u64> {
+        let physical = if self.has_second {
+            let access = SecondAccess { address, kind, linear: self.linear, is_entry: true, user: false };
+            second_stage(self.h, access)?.physical
+        } else {
+            address
+        };
+        Ok(self.h.arch.through_a20(physical))
+    }
+}
 
 impl Tables for Physical<'_, '_> {
     type Stop = Stop;
 
     fn read(&mut self, address: u64, size: u8) -> Step<u64> {
-        let address = self.0.arch.through_a20(address);
-        Ok(self.0.read_physical(address, size).unwrap_or(u64::MAX >> (64 - 8 * u32::from(size))))
+        let at = self.place(address, Kind::Read)?;
+        Ok(self.h.read_physical(at, size).unwrap_or(u64::MAX >> (64 - 8 * u32::from(size))))
     }
 
     fn write(&mut self, address: u64, size: u8, value: u64) -> Step {
-        let address = self.0.arch.through_a20(address);
-        let _ = self.0.write_physical(address, size, value);
+        let at = self.place(address, Kind::Write)?;
+        let _ = self.h.write_physical(at, size, value);
         Ok(())
     }
+}
+
+fn second_stage(h: &mut P, access: SecondAccess) -> Step<extension::SecondStage> {
+    extension::act(h, |e, h| e.second_stage(h, access)).expect("it has a second stage")
 }
 
 /// An access, as the rights of pages ask for it.
@@ -431,7 +456,10 @@ impl Arch for X86 {
         }
         let uses_stack = insn.memory_segment() == iced_x86::Register::SS || insn.is_stack_instruction();
         lift.note(if uses_stack { NOTE_STACK } else { 0 });
-        if !system::lift(lift, &insn, &mode) && isa::lift(lift, &insn, &mode).is_err() {
+        let own = self.extension.get().and_then(|e| e.opcode(&insn));
+        if let Some(opcode) = own {
+            isa::lift_own(lift, &insn, &mode, opcode);
+        } else if !system::lift(lift, &insn, &mode) && isa::lift(lift, &insn, &mode).is_err() {
             system::raise(lift, Exception::UD);
         }
         Some(length)
@@ -457,6 +485,7 @@ impl Arch for X86 {
     fn call(h: &mut P, function: u16, operand: u32) -> Step {
         match function {
             compute::FUNCTION => {}
+            extension::FUNCTION => return extension::call(h, operand),
             linear::FUNCTION => return linear::call(h, operand),
             repeat::FUNCTION => return repeat::call(h, operand),
             isa::FIRST.. => return isa::call(h, function, operand),
@@ -487,7 +516,8 @@ impl Arch for X86 {
         let bits = [access.user, smap, wp, a.checks_alignment() && !access.implicit];
         let who = bits.iter().rev().fold(a.controls().mode() as u64, |who, bit| who << 1 | u64::from(*bit));
         let keys = if a.cr4 & (cr4::PKE | cr4::PKS) != 0 { u64::from(a.pkru) | u64::from(a.pkrs) << 32 } else { 0 };
-        h.core.mmu.intern(SpaceKey(who | pcid << 8, keys))
+        let guest = a.extension.get().map_or(0, |e| e.address_space());
+        h.core.mmu.intern(SpaceKey(who | pcid << 8 | guest << 20, keys))
     }
 
     fn walk(h: &mut P, access: Access) -> Step<Mapping> {
@@ -498,24 +528,27 @@ impl Arch for X86 {
         }
         let is_watched = debug::sees(h, access)?;
         let how = self::access(h.arch, access.as_whom, access.intent);
-        match controls.translate(&mut Physical(h), va, how) {
-            Ok(t) => {
-                let pa = h.arch.through_a20(t.physical & !0xfff);
-                Ok(Mapping {
-                    pa,
-                    gpa: pa,
-                    size_log2: if t.size_log2 == 32 { 12 } else { t.size_log2 },
-                    guest_size_log2: 0,
-                    read: t.read,
-                    write: t.write,
-                    keep: !is_watched && !h.arch.checks_alignment(),
-                })
-            }
+        let has_second = h.arch.extension.get().is_some_and(|e| e.has_second_stage());
+        let t = match controls.translate(&mut Physical { h, linear: va, has_second }, va, how) {
+            Ok(t) => t,
             Err(Fail::PageFault(error)) => {
-                Err(Exception { vector: vector::PF, error: Some(error as u16), address: va }.into())
+                return Err(Exception { vector: vector::PF, error: Some(error as u16), address: va }.into());
             }
-            Err(Fail::Stop(stop)) => Err(stop),
+            Err(Fail::Stop(stop)) => return Err(stop),
+        };
+        let gpa = t.physical & !0xfff;
+        let size_log2 = if t.size_log2 == 32 { 12 } else { t.size_log2 };
+        let (mut pa, mut guest_size_log2, mut write) = (h.arch.through_a20(gpa), 0, t.write);
+        if has_second {
+            let access =
+                SecondAccess { address: t.physical, kind: how.kind, linear: va, is_entry: false, user: how.user };
+            let second = second_stage(h, access)?;
+            pa = h.arch.through_a20(second.physical & !0xfff);
+            guest_size_log2 = second.size_log2;
+            write &= second.write;
         }
+        let keep = !is_watched && !h.arch.checks_alignment();
+        Ok(Mapping { pa, gpa, size_log2, guest_size_log2, read: t.read, write, keep })
     }
 
     /// Only fetches come this far, from what is not RAM: a processor would read ones, which are no instruction.

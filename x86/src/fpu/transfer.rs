@@ -191,6 +191,16 @@ impl X87 {
         }
     }
 
+    /// FSTPNCE, an alias of FSTP ST(i) that is on no page of its own: where ST(0) is not in use
+    /// that is no exception, and ST(i) is not in use either.
+    pub fn fstpnce(&mut self, i: usize) {
+        if !self.is_empty(0) {
+            return self.fst(i, true);
+        }
+        self.free(i);
+        self.pop();
+    }
+
     /// FIST m16int, FISTP m16int, FISTTP m16int.
     pub fn fist16(&mut self, rounding: Rounding, pops: bool) -> Option<i16> {
         self.store(i16::MIN, pops.into(), |_, x, env| Some(integer(x, rounding, env, float::to_i16::<F80>)))

@@ -116,7 +116,11 @@ fn pop(l: &mut Lifting) -> Result<(), Unknown> {
 
 /// LEAVE.
 fn leave(l: &mut Lifting) -> Result<(), Unknown> {
-    let size = l.stack_step()?;
+    let size = match l.code() {
+        iced_x86::Code::Leavew => Size::Bits16,
+        iced_x86::Code::Leaved => Size::Bits32,
+        _ => Size::Bits64,
+    };
     let m = l.on_stack(RBP, 0, size, false);
     l.load(unsigned(size), temp::FIRST, m);
     let sum = if l.mode.is_64() { RSP } else { temp::SECOND };

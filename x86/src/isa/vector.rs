@@ -25,6 +25,7 @@ use crate::control::cr4;
 use crate::exception::{Exception, vector};
 use crate::processor::{P, set_flags};
 use crate::registers::{MXCSR, RCX, VECTORS, temp};
+use crate::system;
 use crate::vector::{Mxcsr, SimdException, Status, V, Width};
 
 /// Function numbers of this module's calls: the rows of the table, then [`Special`].
@@ -264,6 +265,7 @@ pub(super) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     let o = Operands::unpack(operand);
     if o.mmx {
         x87::fault_if_pending(h)?;
+        h.arch.x87.enter_mmx();
     }
     let mut mxcsr = Mxcsr(h.core.regs[usize::from(MXCSR)] as u32);
     let given = (row.function)(&mut Args {
@@ -280,9 +282,6 @@ pub(super) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     });
     h.core.regs[usize::from(MXCSR)] = mxcsr.0.into();
     let (vector, status) = given.map_err(|SimdException| simd_exception(h))?;
-    if o.mmx {
-        h.arch.x87.enter_mmx();
-    }
     if let Some(status) = status {
         set_flags(&mut h.core.regs, Flags::eager(status.0.into()));
     }
@@ -299,7 +298,25 @@ pub(super) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     Ok(())
 }
 
+/// Whether such an instruction can be used now; an error if it is none of this module.
+fn rights(l: &Lifting) -> Result<Result<(), Exception>, Unknown> {
+    let registers = || (0..l.insn.op_count()).map(|i| l.insn.op_register(i));
+    Ok(match (l.insn.op_code().encoding(), l.mnemonic()) {
+        (_, Mnemonic::Movnti) => Ok(()),
+        (EncodingKind::VEX, _) => l.mode.avx(),
+        (EncodingKind::Legacy, Mnemonic::Ldmxcsr | Mnemonic::Stmxcsr) => l.mode.sse(),
+        (EncodingKind::Legacy, _) if registers().any(Register::is_xmm) => l.mode.sse(),
+        (EncodingKind::Legacy, _) if registers().any(Register::is_mm) => l.mode.mmx(),
+        (EncodingKind::Legacy, m) if row_of(m).is_some() => l.mode.sse(),
+        _ => return Err(Unknown),
+    })
+}
+
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
+    if let Err(exception) = rights(l)? {
+        system::raise(l.lift, exception);
+        return Ok(());
+    }
     moves::lift(l).or_else(|Unknown| memory::lift(l)).or_else(|Unknown| {
         let row = row_of(l.mnemonic()).ok_or(Unknown)?;
         computed(l, row)
@@ -395,7 +412,7 @@ fn operands_of(l: &Lifting) -> Operands {
         has_imm,
         w,
         vex: is_vex(l),
-        long: in_memory == 8 || registers().any(Register::is_gpr64),
+        long: registers().any(Register::is_gpr64) || in_memory == 8 && !registers().any(Register::is_gpr32),
         // CVTPI2PD is none where its operand is in memory.
         mmx: has_mmx || l.code() == Code::Cvtpi2ps_xmm_mmm64,
     }
@@ -458,15 +475,19 @@ fn load(l: &mut Lifting, bytes: usize, aligned: bool) -> Result<(), Unknown> {
     Ok(())
 }
 
-/// Whatever can fault in a store to the operand in memory does so now, and the address is in its register.
+/// Whatever can fault in a store to the operand in memory does so now, at its first byte that faults, and the address is in its
+/// register.
 fn probe(l: &mut Lifting, bytes: usize) -> Result<(), Unknown> {
     let at = address(l, None)?;
-    let last = bytes.min(8);
-    l.lift.load_to_update(access(last)?, temp::TEST, at, (bytes - last) as i32);
+    let width = access(bytes.min(8))?;
+    for i in 0..bytes.div_ceil(8) as i32 {
+        l.lift.load_to_update(width, temp::TEST, at, 8 * i);
+    }
     Ok(())
 }
 
-/// Stores the words that begin at a register, where [`probe`] has been.
+/// Stores the words that begin at a register to the address in its register: where [`probe`] has been, or what is aligned and so in
+/// one page.
 fn store(l: &mut Lifting, bytes: usize, first: u8) -> Result<(), Unknown> {
     let width = access(bytes.min(8))?;
     for i in 0..bytes.div_ceil(8) as u8 {

@@ -19,6 +19,7 @@ use crate::fpu::transfer::{Constant, Rounding};
 use crate::fpu::{Source, X87};
 use crate::processor::{P, ProcessorExt, base_of, flags, segments, set_flags};
 use crate::registers::{RAX, temp};
+use crate::system;
 use crate::vector::Status;
 use crate::xsave::{load_bytes, store_bytes};
 
@@ -272,7 +273,7 @@ static ROWS: &[Row] = rows! {
     Operation stores {
         Fst |x| x.fst(false);
         Fstp |x| x.fst(true);
-        Fstpnce |x| x.fst(true);
+        Fstpnce |x| x.fpu.fstpnce(x.dst);
         Fist |x| x.fist(Rounding::Control, false);
         Fistp |x| x.fist(Rounding::Control, true);
         Fisttp |x| x.fist(Rounding::Truncated, true);
@@ -302,7 +303,21 @@ const IMAGES: [(Mnemonic, fn(&mut P, u32) -> Step); 4] =
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
     let m = l.mnemonic();
-    if let Some(i) = IMAGES.iter().position(|(mnemonic, _)| *mnemonic == m) {
+    let image = IMAGES.iter().position(|(mnemonic, _)| *mnemonic == m);
+    let row = ROWS.iter().position(|r| r.mnemonic == m);
+    if image.is_none() && row.is_none() {
+        return Err(Unknown);
+    }
+    let rights = match m {
+        Mnemonic::Wait => l.mode.fwait(),
+        Mnemonic::Emms => l.mode.mmx(),
+        _ => l.mode.x87(),
+    };
+    if let Err(exception) = rights {
+        system::raise(l.lift, exception);
+        return Ok(());
+    }
+    if let Some(i) = image {
         let is_32 = matches!(
             l.code(),
             Code::Fldenv_m28byte | Code::Fnstenv_m28byte | Code::Frstor_m108byte | Code::Fnsave_m108byte
@@ -311,7 +326,7 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         l.lift.call(FIRST + ROWS.len() as u16 + i as u16, is_32.into());
         return Ok(());
     }
-    let row = ROWS.iter().position(|r| r.mnemonic == m).ok_or(Unknown)?;
+    let row = row.ok_or(Unknown)?;
     let kind = match l.insn.memory_size() {
         _ if l.insn.op_count() == 0 || l.insn.op0_kind() != OpKind::Memory => Kind::None,
         MemorySize::Int16 | MemorySize::UInt16 => Kind::I16,

@@ -73,8 +73,9 @@ fn whole(l: &mut Lifting, aligned: bool) -> Result<(), Unknown> {
         let (s, bytes) = vector(l, 1)?;
         if aligned {
             address(l, Some(bytes.into()))?;
+        } else {
+            probe(l, bytes.into())?;
         }
-        probe(l, bytes.into())?;
         return store(l, bytes.into(), word(s, 0));
     }
     let (d, bytes) = vector(l, 0)?;
