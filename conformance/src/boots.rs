@@ -103,7 +103,7 @@ impl Files {
                 Some(dir) => Riscv64::at(&dir.join(suite.to_string())),
                 None => {
                     let dir = out.join(suite.to_string());
-                    prepare::riscv64(suite, &dir, &prepare::Options::default())?
+                    prepare::riscv64(suite, &dir, &prepare::Options::with(prepare::RISCV64_MODULES))?
                 }
             };
             suites.push((suite, files));

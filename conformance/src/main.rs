@@ -46,6 +46,27 @@ enum Command {
         #[arg(long)]
         junit: Option<PathBuf>,
     },
+    /// Kernel, initial RAM file system, firmware and hypervisor of an amd64 machine
+    PrepareAmd64 {
+        /// Debian's suite: trixie or sid
+        #[arg(long, default_value = "trixie")]
+        suite: Suite,
+        /// Where the files go [default: boot/<suite>-amd64 in the cache]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// The metapackage of the kernel
+        #[arg(long, default_value = "linux-image-amd64")]
+        kernel: String,
+        /// Modules that the guest loads, with what they need
+        #[arg(long, value_delimiter = ',', default_values = prepare::AMD64_MODULES)]
+        modules: Vec<String>,
+        /// Compress the initial RAM file system
+        #[arg(long)]
+        gzip: bool,
+        /// Fetch the newest packages, whatever the cache has
+        #[arg(long)]
+        refresh: bool,
+    },
     /// Kernel, initial RAM file system and firmware of a riscv64 machine
     PrepareRiscv64 {
         /// Debian's suite: trixie or sid
@@ -88,6 +109,11 @@ fn main() -> anyhow::Result<()> {
                 std::fs::write(path, suite::junit("boots", &outcomes))?;
             }
             anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a boot failed");
+        }
+        Command::PrepareAmd64 { suite, out, kernel, modules, gzip, refresh } => {
+            let out = out.unwrap_or_else(|| cache::root().join(format!("boot/{suite}-amd64")));
+            let made = prepare::amd64(suite, &kernel, &out, &prepare::Options { modules, gzip, refresh })?;
+            println!("{} {} {}", made.release, made.image.display(), made.initrd.display());
         }
         Command::PrepareRiscv64 { suite, out, modules, gzip, refresh } => {
             let out = out.unwrap_or_else(|| cache::root().join(format!("boot/{suite}-riscv64")));

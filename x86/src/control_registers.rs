@@ -3,6 +3,7 @@
 
 use emu_core::engine::Step;
 
+use crate::apic;
 use crate::control::{cr0, cr4, efer};
 use crate::exception::Exception;
 use crate::extension::{Intercept, ask_after, ask_before};
@@ -18,7 +19,7 @@ pub(crate) fn read(h: &mut P, n: u32, register: u8) -> Step<u64> {
         2 => h.arch.cr2,
         3 => h.arch.cr3,
         4 => h.arch.cr4,
-        _ => h.arch.cr8,
+        _ => apic::cr8(h),
     })
 }
 
@@ -35,7 +36,7 @@ pub(crate) fn write(h: &mut P, n: u32, register: u8, value: u64) -> Step {
         2 => h.arch.cr2 = value,
         3 => load_cr3(h, value)?,
         4 => write_cr4(h, value)?,
-        _ => h.arch.cr8 = value,
+        _ => apic::set_cr8(h, value),
     }
     h.all_changed();
     Ok(())

@@ -13,9 +13,9 @@ use crate::frame::Stack;
 use crate::interrupt::{self, Source};
 use crate::isa::{Lifting, Unknown};
 use crate::mode::Mode;
-use crate::processor::{P, ProcessorExt, base_of, segments};
+use crate::processor::{P, ProcessorExt, segments};
 use crate::protection::{self, Refusal};
-use crate::registers::{DIRECTION, FS_BASE, GS_BASE, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ZERO, temp};
+use crate::registers::{DIRECTION, GS_BASE, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ZERO, temp};
 use crate::segment::{Attributes, Segment, Table};
 use crate::{control_registers, debug, decimal, task};
 
@@ -64,9 +64,6 @@ functions! {
     MovToSegment mov_to_segment;
     LoadSegment load_segment;
     MovFromSegment mov_from_segment;
-    Rdmsr rdmsr;
-    Wrmsr wrmsr;
-    Rdtsc rdtsc;
     Hlt hlt;
     Cli cli;
     Sti sti;
@@ -229,10 +226,6 @@ fn lift_system(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
             let to = gpr(i.op0_register()) << 16 | u32::from(size.bytes());
             end(l.lift, F::MovToSegment, (segment as u32) << 8 | to | 1 << 31);
         }
-        Mnemonic::Rdmsr => go_on(l.lift, F::Rdmsr, 0),
-        Mnemonic::Wrmsr => end(l.lift, F::Wrmsr, 0),
-        Mnemonic::Rdtsc => go_on(l.lift, F::Rdtsc, 0),
-        Mnemonic::Rdtscp => go_on(l.lift, F::Rdtsc, 1),
         Mnemonic::Hlt => end(l.lift, F::Hlt, 0),
         Mnemonic::Cli => go_on(l.lift, F::Cli, 0),
         Mnemonic::Sti => end(l.lift, F::Sti, 0),
@@ -618,89 +611,10 @@ fn mov_from_segment(h: &mut P, operand: u32) -> Step {
     Ok(())
 }
 
-/// Numbers of model-specific registers (SDM vol. 4).
-mod msr {
-    pub(super) const EFER: u32 = 0xc000_0080;
-    pub(super) const STAR: u32 = 0xc000_0081;
-    pub(super) const LSTAR: u32 = 0xc000_0082;
-    pub(super) const FMASK: u32 = 0xc000_0084;
-    pub(super) const FS_BASE: u32 = 0xc000_0100;
-    pub(super) const GS_BASE: u32 = 0xc000_0101;
-    pub(super) const KERNEL_GS_BASE: u32 = 0xc000_0102;
-    pub(super) const TSC_AUX: u32 = 0xc000_0103;
-    pub(super) const TSC: u32 = 0x10;
-}
-
-fn rdmsr(h: &mut P, _: u32) -> Step {
-    h.require_cpl_0()?;
-    let value = match h.core.regs[usize::from(RCX)] as u32 {
-        msr::EFER => h.arch.efer,
-        msr::STAR => h.arch.star,
-        msr::LSTAR => h.arch.lstar,
-        msr::FMASK => h.arch.fmask,
-        msr::FS_BASE => base_of(h, segments::FS),
-        msr::GS_BASE => base_of(h, segments::GS),
-        msr::KERNEL_GS_BASE => h.arch.kernel_gs_base,
-        msr::TSC_AUX => h.arch.tsc_aux,
-        msr::TSC => h.core.count(),
-        _ => return Err(Exception::gp(0).into()),
-    };
-    set(h, RAX, value & 0xffff_ffff);
-    set(h, RDX, value >> 32);
-    Ok(())
-}
-
-fn wrmsr(h: &mut P, _: u32) -> Step {
-    h.require_cpl_0()?;
-    let low = h.core.regs[usize::from(RAX)] & 0xffff_ffff;
-    let value = h.core.regs[usize::from(RDX)] << 32 | low;
-    let canonical = h.arch.controls().is_canonical(value);
-    let number = h.core.regs[usize::from(RCX)] as u32;
-    if matches!(number, msr::LSTAR | msr::FS_BASE | msr::GS_BASE | msr::KERNEL_GS_BASE) {
-        h.fault_if(!canonical, Exception::gp(0))?;
-    }
-    match number {
-        msr::EFER => {
-            const DEFINED: u64 = efer::SCE | efer::LME | efer::LMA | efer::NXE;
-            h.fault_if(value & !DEFINED != 0, Exception::gp(0))?;
-            let paging = h.arch.cr0 & cr0::PG != 0;
-            h.fault_if(paging && (value ^ h.arch.efer) & efer::LME != 0, Exception::gp(0))?;
-            if (value ^ h.arch.efer) & efer::NXE != 0 {
-                h.core.mmu.drop_spaces(|_| true);
-            }
-            h.arch.efer = value & !efer::LMA | h.arch.efer & efer::LMA;
-        }
-        msr::STAR => h.arch.star = value,
-        msr::LSTAR => h.arch.lstar = value,
-        msr::FMASK => h.arch.fmask = value & 0xffff_ffff,
-        msr::FS_BASE => set(h, FS_BASE, value),
-        msr::GS_BASE => set(h, GS_BASE, value),
-        msr::KERNEL_GS_BASE => h.arch.kernel_gs_base = value,
-        msr::TSC_AUX => {
-            h.fault_if(value >> 32 != 0, Exception::gp(0))?;
-            h.arch.tsc_aux = value;
-        }
-        _ => return Err(Exception::gp(0).into()),
-    }
-    h.all_changed();
-    Ok(())
-}
-
-/// RDTSC, RDTSCP: the count of instructions.
-fn rdtsc(h: &mut P, operand: u32) -> Step {
-    h.fault_if(h.arch.cr4 & cr4::TSD != 0 && h.arch.cpl() != 0, Exception::gp(0))?;
-    let count = h.core.count();
-    set(h, RAX, count & 0xffff_ffff);
-    set(h, RDX, count >> 32);
-    if operand == 1 {
-        set(h, RCX, h.arch.tsc_aux);
-    }
-    Ok(())
-}
-
 fn hlt(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
     ask_after(h, || Intercept::Hlt)?;
+    h.arch.waiting.halts();
     Err(Stop::of(StopKind::Wait))
 }
 

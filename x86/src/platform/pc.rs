@@ -16,8 +16,9 @@ use super::pci::chipset::Chipset;
 use super::setup::Setup;
 use super::smbios::Smbios;
 use crate::control::{cr0, cr4, efer};
+use crate::model::{CpuModel, ModelError};
 use crate::processor::{X86, segments};
-use crate::registers::{FS_BASE, GS_BASE};
+use crate::registers::{FS_BASE, GS_BASE, RDX};
 use crate::segment::{Attributes, Segment, Table};
 use crate::xsave::reset_registers;
 
@@ -118,6 +119,9 @@ pub enum PcError {
     /// RAM of that size.
     #[error(transparent)]
     Ram(#[from] RamError),
+    /// The processors' model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// What is loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -274,15 +278,19 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
             }
         }
     }
-    let processors = (0..config.vcpus).map(X86::reset).collect();
+    let model = CpuModel::parse(&config.cpu)?;
+    let processor = |id| X86::reset(id).of_model(model, id, config.vcpus, config.seed);
+    let processors = (0..config.vcpus).map(processor).collect();
     let mut machine = Machine::new(world, processors, Schedule::new(config.quantum, config.seed));
     for id in 0..machine.vcpus.len() {
         let core = &mut machine.vcpus[id].core;
         reset_registers(&mut core.regs);
         // "First Instruction Executed".
         core.pc = 0xffff_fff0;
+        core.regs[usize::from(RDX)] = model.signature().into();
         // The others wait for the first one to start them.
         if id != 0 {
+            machine.vcpus[id].arch.waiting.waits_for_sipi();
             machine.set_waiting(id);
         }
     }
