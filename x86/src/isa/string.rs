@@ -4,7 +4,7 @@
 
 use emu_core::engine::flags::{AluOp, Size};
 use emu_core::engine::uop::{BinaryOp, Cond, Operand, SINK};
-use iced_x86::{Mnemonic, Register};
+use iced_x86::{Mnemonic, OpKind, Register};
 
 use super::operands::unsigned;
 use super::{Lifting, Memory, Place, Unknown, size_of};
@@ -42,7 +42,7 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         _ => return Err(Unknown),
     };
     let size = size_of(bytes).ok_or(Unknown)?;
-    let address = size_of(l.insn.op_code().address_size() as usize / 8).ok_or(Unknown)?;
+    let address = (0..l.insn.op_count()).find_map(|i| address_size(l.insn.op_kind(i))).ok_or(Unknown)?;
     let segment = match l.insn.segment_prefix() {
         Register::None => Register::DS,
         r => r,
@@ -59,6 +59,16 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         l.lift.branch(Cond::Ne, temp::TEST, ZERO, l.here());
     }
     Ok(())
+}
+
+/// The address size that an operand tells of.
+fn address_size(kind: OpKind) -> Option<Size> {
+    match kind {
+        OpKind::MemorySegSI | OpKind::MemoryESDI => Some(Size::Bits16),
+        OpKind::MemorySegESI | OpKind::MemoryESEDI => Some(Size::Bits32),
+        OpKind::MemorySegRSI | OpKind::MemoryESRDI => Some(Size::Bits64),
+        _ => None,
+    }
 }
 
 /// One element.
