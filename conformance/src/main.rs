@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use undervisor_conformance::debian::{Archive, Suite};
-use undervisor_conformance::{boots, cache, prepare, suite};
+use undervisor_conformance::{boots, cache, pc_boots, prepare, suite};
 
 /// Real inputs of the machines: kernels, firmware, guests.
 #[derive(Parser)]
@@ -42,6 +42,24 @@ enum Command {
         /// Every combination, not a pairwise cover
         #[arg(long)]
         full: bool,
+        /// Also write the outcome as JUnit's XML
+        #[arg(long)]
+        junit: Option<PathBuf>,
+    },
+    /// Boots Debian's amd64 kernels on the pc machine
+    PcBoots {
+        /// The program under test
+        #[arg(long, default_value = "target/release/undervisor")]
+        undervisor: PathBuf,
+        /// Where files and consoles go [default: pc-boots in the cache]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Where `prepare-amd64` has put the files of each suite already
+        #[arg(long)]
+        prepared: Option<PathBuf>,
+        /// Only boots with this in their names
+        #[arg(long, default_value = "")]
+        filter: String,
         /// Also write the outcome as JUnit's XML
         #[arg(long)]
         junit: Option<PathBuf>,
@@ -107,6 +125,17 @@ fn main() -> anyhow::Result<()> {
             print!("{}", suite::table(&outcomes));
             if let Some(path) = junit {
                 std::fs::write(path, suite::junit("boots", &outcomes))?;
+            }
+            anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a boot failed");
+        }
+        Command::PcBoots { undervisor, out, prepared, filter, junit } => {
+            let out = out.unwrap_or_else(|| cache::root().join("pc-boots"));
+            let files = pc_boots::Files::prepare(&undervisor, &out, prepared.as_deref())?;
+            let boots: Vec<_> = pc_boots::all().into_iter().filter(|b| b.name().contains(&filter)).collect();
+            let outcomes = files.run_all(&boots);
+            print!("{}", suite::table(&outcomes));
+            if let Some(path) = junit {
+                std::fs::write(path, suite::junit("pc-boots", &outcomes))?;
             }
             anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a boot failed");
         }

@@ -83,8 +83,15 @@ pub struct PmConfig {
 
 impl PmConfig {
     /// The ICH9. SCI is line 0, SMI line 1.
-    pub const ICH9: Self =
-        PmConfig { gpe0: 0x20, gpe0_len: 16, soft_off: 7, acpi_commands: (2, 3), wide_timer: false, lines: (0, 1), smi_enable: 0 };
+    pub const ICH9: Self = PmConfig {
+        gpe0: 0x20,
+        gpe0_len: 16,
+        soft_off: 7,
+        acpi_commands: (2, 3),
+        wide_timer: false,
+        lines: (0, 1),
+        smi_enable: 0,
+    };
     /// The PIIX4. SCI is line 0, SMI line 1.
     pub const PIIX4: Self = PmConfig {
         gpe0: 0x0c,
