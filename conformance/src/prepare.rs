@@ -251,12 +251,15 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     if options.refresh {
         archive.forget()?;
     }
-    let mut packages = vec![metapackage, "busybox-static", "seabios", "ovmf"];
+    let mut packages = vec![metapackage, "busybox-static"];
     packages.extend(xen_package(suite));
     archive.fetch(&packages)?;
     let kernel = archive.kernel_of(metapackage)?;
-    let [busybox, seabios, ovmf] = ["busybox-static", "seabios", "ovmf"].map(|package| archive.unpacked(package));
-    let (busybox, seabios, ovmf) = (busybox?, seabios?, ovmf?);
+    let busybox = archive.unpacked("busybox-static")?;
+    // Firmware is that of the stable suite: unstable has OVMF in other packages.
+    let stable = Archive::new(Suite::Trixie, "amd64");
+    stable.fetch(&["seabios", "ovmf"])?;
+    let (seabios, ovmf) = (stable.unpacked("seabios")?, stable.unpacked("ovmf")?);
     let xen = xen_package(suite).map(|package| archive.unpacked(package)).transpose()?;
 
     let fs = initramfs(&kernel, &busybox, AMD64_INIT, &options.modules)?;
