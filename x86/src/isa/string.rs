@@ -4,7 +4,7 @@
 
 use emu_core::engine::flags::{AluOp, Size};
 use emu_core::engine::uop::{BinaryOp, Cond, Operand, SINK};
-use iced_x86::{Mnemonic, Register};
+use iced_x86::{Mnemonic, OpKind, Register};
 
 use super::operands::unsigned;
 use super::{Lifting, Memory, Place, Unknown, size_of};
@@ -42,7 +42,7 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         _ => return Err(Unknown),
     };
     let size = size_of(bytes).ok_or(Unknown)?;
-    let address = size_of(l.insn.op_code().address_size() as usize / 8).ok_or(Unknown)?;
+    let address = address_size(l);
     let segment = match l.insn.segment_prefix() {
         Register::None => Register::DS,
         r => r,
@@ -59,6 +59,19 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         l.lift.branch(Cond::Ne, temp::TEST, ZERO, l.here());
     }
     Ok(())
+}
+
+/// The size of RSI and RDI, or of ESI and EDI, or of SI and DI.
+fn address_size(l: &Lifting) -> Size {
+    use OpKind as K;
+    let is = |kinds: [OpKind; 3]| (0..l.insn.op_count()).any(|i| kinds.contains(&l.insn.op_kind(i)));
+    if is([K::MemorySegSI, K::MemorySegDI, K::MemoryESDI]) {
+        Size::Bits16
+    } else if is([K::MemorySegESI, K::MemorySegEDI, K::MemoryESEDI]) {
+        Size::Bits32
+    } else {
+        Size::Bits64
+    }
 }
 
 /// One element.
