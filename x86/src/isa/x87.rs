@@ -297,8 +297,11 @@ static ROWS: &[Row] = rows! {
     }
 };
 
+/// What a call does: the operand is whether the image is that of 32-bit code.
+type ImageFunction = fn(&mut P, u32) -> Step;
+
 /// Instructions whose operand is an image of the state, in the order of their functions.
-const IMAGES: [(Mnemonic, fn(&mut P, u32) -> Step); 4] =
+const IMAGES: [(Mnemonic, ImageFunction); 4] =
     [(Mnemonic::Fldenv, fldenv), (Mnemonic::Fnstenv, fnstenv), (Mnemonic::Frstor, frstor), (Mnemonic::Fnsave, fnsave)];
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {

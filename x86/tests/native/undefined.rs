@@ -99,6 +99,8 @@ pub fn forget_undefined_results(insn: &Instruction, before: &State, ours: &mut S
             let r = &mut ours.gpr[d.full_register().number()];
             *r = *r & 0xffff_ffff | theirs.gpr[d.full_register().number()] & !0xffff_ffff;
         }
+        // AMD's processors load 32 bits for a destination of 16.
+        M::Movsxd if d.size() == 2 && theirs.trap.is_some() => *ours = theirs.clone(),
         // Approximations differ from processor to processor.
         _ if name.contains("rcp") || name.contains("rsqrt") => {
             for (a, b) in ours.vectors.iter_mut().zip(&theirs.vectors) {
