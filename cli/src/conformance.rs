@@ -7,16 +7,16 @@ use riscv::platform::virt::{Firmware, VirtConfig};
 use undervisor_conformance::{kvm_unit_tests, riscv_tests, suite};
 
 use crate::error::{UserError, about, print};
+use crate::machine::{read_file, riscv_options};
 use crate::options::{Conformance, Suite};
 use crate::outputs::{self, Named};
-use crate::run::{machine_options, read_file};
 
 /// Runs a suite; 0 if nothing failed, else 1.
 pub fn run(o: &Conformance) -> Result<u8, UserError> {
     let junit = o.junit.as_deref().map(|path| Named { option: "--junit", path });
     outputs::check(junit.as_slice(), &[])?;
     let cpu = CpuConfig::parse(&o.cpu)?;
-    let irqchip = machine_options(&o.machine)?;
+    let irqchip = riscv_options(&o.machine)?;
     let outcomes = match o.suite {
         Suite::RiscvTests => riscv_tests::run(&o.dir, cpu),
         Suite::KvmUnitTests => {

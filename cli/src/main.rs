@@ -6,6 +6,7 @@ mod demo;
 mod error;
 mod expect;
 mod gdb;
+mod machine;
 mod options;
 mod outputs;
 mod recording;

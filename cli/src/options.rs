@@ -85,13 +85,15 @@ pub enum Suite {
 
 #[derive(Args)]
 pub struct Run {
-    /// The machine: riscv64-virt, with aia=none|aplic|aplic-imsic and guests=N (guest interrupt files of a hart). Without
-    /// this it follows from the kernel's architecture, which today has to be RISC-V
+    /// The machine: riscv64-virt, with aia=none|aplic|aplic-imsic and guests=N (guest interrupt files of a hart); or pc, with
+    /// chipset=q35|i440fx, virtio=pci|mmio, firmware-log=on|off, entry=auto|linux64|linux32|linux16|pvh|multiboot|
+    /// multiboot2|elf|raw16|raw32|raw64 (which of the kernel's entries) and at=ADDRESS (of a raw one). Without this it
+    /// follows from the kernel's architecture
     #[arg(long, value_name = "NAME[,OPTION=VALUE]", help_heading = "Machine")]
     pub machine: Option<String>,
-    /// CPU model and switches, such as rv64,+smrnmi,-svadu (see `undervisor cpus`)
-    #[arg(long, default_value = "rv64", value_name = "MODEL[,+EXT][,-EXT]", help_heading = "Machine")]
-    pub cpu: String,
+    /// CPU model and switches, such as rv64,+smrnmi,-svadu (see `undervisor cpus`) [default: rv64 or intel]
+    #[arg(long, value_name = "MODEL[,+EXT][,-EXT]", help_heading = "Machine")]
+    pub cpu: Option<String>,
     /// Number of vCPUs
     #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Machine")]
     pub smp: u32,
@@ -101,7 +103,8 @@ pub struct Run {
     /// A drive: raw file, written to; `,ro` read-only; `,overlay` keeps writes in memory, as long as the machine lasts
     #[arg(long, value_name = "FILE[,rw|,ro|,overlay]", help_heading = "Machine")]
     pub drive: Vec<String>,
-    /// A further device. virtio-console: its other end is the next --console; virtio-net: it has no other end yet
+    /// A further device. virtio-console: its other end is the next --console; virtio-net: it has no other end
+    /// yet; edu: the educational PCI device
     #[arg(long, value_name = "DEVICE", help_heading = "Machine")]
     pub device: Vec<DeviceKind>,
     /// Nominal frequency in hertz: instructions in a second of virtual time
@@ -115,15 +118,22 @@ pub struct Run {
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Machine")]
     pub seed: u64,
 
-    /// Firmware: an ELF or raw file, `none` (the kernel starts in M-mode), or `builtin` (a small SBI)
-    #[arg(long, default_value = "builtin", value_name = "FILE|none|builtin", help_heading = "Software")]
-    pub firmware: PathBuf,
-    /// Kernel: Linux Image, Image.gz, ELF
+    /// Firmware: a file, `none` (the kernel starts in M-mode), or `builtin` (a small SBI) [default: builtin for riscv64-virt,
+    /// none for pc, which takes SeaBIOS's bios.bin or OVMF's OVMF_CODE.fd]
+    #[arg(long, value_name = "FILE|none|builtin", help_heading = "Software")]
+    pub firmware: Option<PathBuf>,
+    /// Variables of the firmware, such as OVMF_VARS.fd; what the guest writes there lasts as long as the machine
+    #[arg(long, value_name = "FILE", help_heading = "Software")]
+    pub firmware_vars: Option<PathBuf>,
+    /// Kernel: Linux Image, Image.gz, bzImage, ELF, for pc also with a Multiboot header or PVH note
     #[arg(long, value_name = "FILE", help_heading = "Software")]
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk
     #[arg(long, value_name = "FILE", help_heading = "Software")]
     pub initrd: Option<PathBuf>,
+    /// A module, for kernels that take some (Multiboot, PVH), and its command line
+    #[arg(long, value_name = "FILE[=WORDS]", help_heading = "Software")]
+    pub module: Vec<String>,
     /// The kernel's command line
     #[arg(long, default_value = "", value_name = "TEXT", help_heading = "Software")]
     pub append: String,
@@ -208,8 +218,10 @@ const OF_THE_MACHINE: &[&str] = &[
     "quantum",
     "seed",
     "firmware",
+    "firmware_vars",
     "kernel",
     "initrd",
+    "module",
     "append",
 ];
 
@@ -217,6 +229,7 @@ fn require_consistent(run: &ArgMatches) -> Result<(), String> {
     let is_given = |id: &&&str| run.value_source(id) == Some(ValueSource::CommandLine);
     if run.contains_id("restore") {
         if let Some(id) = OF_THE_MACHINE.iter().find(is_given) {
+            let id = id.replace('_', "-");
             return Err(format!("--{id} contradicts --restore: the machine and what runs in it are the snapshot's"));
         }
         if run.get_one("on_reset") == Some(&OnReset::Reboot) {
@@ -231,6 +244,7 @@ fn require_consistent(run: &ArgMatches) -> Result<(), String> {
 pub enum DeviceKind {
     VirtioConsole,
     VirtioNet,
+    Edu,
 }
 
 /// The other end of a console.
@@ -309,7 +323,10 @@ mod tests {
         let command = Options::command();
         let run = command.find_subcommand("run").unwrap();
         for id in OF_THE_MACHINE {
-            assert!(run.get_arguments().any(|a| a.get_id() == id && a.get_long() == Some(id)), "{id}");
+            assert!(
+                run.get_arguments().any(|a| a.get_id() == id && a.get_long() == Some(&id.replace('_', "-"))),
+                "{id}"
+            );
         }
     }
 }

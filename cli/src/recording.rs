@@ -7,8 +7,8 @@ use emu_core::door::Stamped;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{UserError, about};
+use crate::machine::read_file;
 use crate::outputs;
-use crate::run::read_file;
 
 const MAGIC: &str = "UNDERVISOR-RECORDING-2";
 

@@ -5,7 +5,6 @@ use std::io::Write as _;
 
 use emu_core::event::{LEVELS, REASONS, Stats};
 use riscv::cpu::{CpuConfig, Ext};
-use riscv::privileged::{INTERRUPT_REASONS, cause_name, interrupt_name};
 use serde_json::{Value, json};
 
 /// The models and the extensions of each.
@@ -57,11 +56,8 @@ pub fn features() -> String {
     })
 }
 
-/// The name of a reason, as RISC-V numbers them.
-pub fn reason_name(reason: usize) -> &'static str {
-    let reason = reason as u32;
-    if reason >= INTERRUPT_REASONS { interrupt_name(reason - INTERRUPT_REASONS) } else { cause_name(reason) }
-}
+/// How an architecture names its reasons.
+pub type ReasonName = fn(u32) -> &'static str;
 
 /// What has been counted: level, reason, how often.
 fn counted(counts: &[[u64; REASONS]; LEVELS]) -> Vec<(usize, usize, u64)> {
@@ -69,24 +65,24 @@ fn counted(counts: &[[u64; REASONS]; LEVELS]) -> Vec<(usize, usize, u64)> {
     all.filter(|(.., n)| *n != 0).collect()
 }
 
-fn count_table(text: &mut String, title: &str, counts: &[[u64; REASONS]; LEVELS]) {
+fn count_table(text: &mut String, title: &str, counts: &[[u64; REASONS]; LEVELS], name: ReasonName) {
     let mut all = counted(counts);
     all.sort_by_key(|(l, _, n)| (*l, u64::MAX - n));
     let _ = writeln!(text, "\nlevel  {title:40} {:>12}", "count");
     for (level, reason, n) in all {
-        let _ = writeln!(text, "L{level:<5} {:40} {n:>12}", reason_name(reason));
+        let _ = writeln!(text, "L{level:<5} {:40} {n:>12}", name(reason as u32));
     }
 }
 
 /// The counts as a table, by level.
-pub fn stats_table(stats: &Stats) -> String {
+pub fn stats_table(stats: &Stats, name: ReasonName) -> String {
     let mut text = String::from("level  instructions\n");
     for (level, n) in stats.instructions.iter().enumerate().filter(|(_, n)| **n != 0) {
         let _ = writeln!(text, "L{level:<5} {n:>15}");
     }
-    count_table(&mut text, "traps and interrupts", &stats.exits);
+    count_table(&mut text, "traps and interrupts", &stats.exits, name);
     if !counted(&stats.injections).is_empty() {
-        count_table(&mut text, "made pending for the guest at this level", &stats.injections);
+        count_table(&mut text, "made pending for the guest at this level", &stats.injections, name);
     }
     let switches: Vec<_> = (0..LEVELS)
         .flat_map(|a| (0..LEVELS).map(move |b| (a, b)))
@@ -103,18 +99,18 @@ pub fn stats_table(stats: &Stats) -> String {
 }
 
 /// Prints the counts, beside the console.
-pub fn print_stats(stats: &Stats) {
-    let _ = std::io::stderr().write_all(stats_table(stats).as_bytes()); // there is no better place for it to be said
+pub fn print_stats(stats: &Stats, name: ReasonName) {
+    let _ = std::io::stderr().write_all(stats_table(stats, name).as_bytes()); // there is no better place for it to be said
 }
 
 /// The counts for the summary.
-pub fn stats_json(stats: &Stats) -> Value {
+pub fn stats_json(stats: &Stats, name: ReasonName) -> Value {
     let mut levels = serde_json::Map::new();
     for level in 0..LEVELS {
         let by_reason = |counts| {
             let mut reasons = serde_json::Map::new();
             for (_, reason, n) in counted(counts).into_iter().filter(|(l, ..)| *l == level) {
-                reasons.insert(reason_name(reason).into(), n.into());
+                reasons.insert(name(reason as u32).into(), n.into());
             }
             reasons
         };

@@ -1,137 +1,28 @@
 //! `undervisor run`.
 
-use std::ffi::OsStr;
-use std::fs;
 use std::io::Write;
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use emu_core::devices::virtio::disk::DiskMode;
+use emu_core::devices::virtio::VirtioDevice;
 use emu_core::machine::{Image, Machine};
 use emu_core::snapshot;
-use riscv::cpu::CpuConfig;
 use riscv::hart::Riscv;
-use riscv::platform::board::{IrqChip, VirtioDevice};
-use riscv::platform::virt::{self, CONSOLE, File, Firmware, Images, VirtConfig};
+use x86::processor::X86;
 
 use crate::console::{Shared, Verdict};
 use crate::error::{UserError, about};
 use crate::expect::Pattern;
 use crate::gdb;
-use crate::options::{DeviceKind, End, OnReset, Run};
+use crate::machine::{self, Config, Platform};
+use crate::options::{End, OnReset, Run};
 use crate::outputs::{self, Named};
 use crate::recording::{self, Beginning};
 use crate::runner::{Parts, Runner, Source};
 use crate::trace::Tracer;
 
-pub fn read_file(path: &Path) -> Result<File, UserError> {
-    let name = path.display().to_string();
-    // Some devices have no end.
-    if fs::metadata(path).is_ok_and(|data| data.file_type().is_char_device()) {
-        return Err(about(name, "it is a device; expected a file"));
-    }
-    match fs::read(path) {
-        Ok(bytes) => Ok(File { name, bytes }),
-        Err(e) => Err(about(name, e)),
-    }
-}
-
-/// The machine's options: `riscv64-virt,aia=aplic-imsic,guests=3`.
-pub fn machine_options(text: &str) -> Result<IrqChip, UserError> {
-    let mut words = text.split(',');
-    let name = words.next().unwrap_or_default();
-    if name != "riscv64-virt" && name != "virt" {
-        return Err(about(name, "there is no such machine; expected riscv64-virt"));
-    }
-    let (mut aia, mut guests) = ("none", None);
-    for word in words {
-        match word.split_once('=') {
-            Some(("aia", value)) => aia = value,
-            Some(("guests", value)) => {
-                let number = value.parse();
-                guests = Some(number.map_err(|_| about(word, "expected a number of guest interrupt files, 0 to 63"))?);
-            }
-            _ => return Err(about(word, "expected aia=none|aplic|aplic-imsic or guests=N")),
-        }
-    }
-    match (aia, guests) {
-        ("aplic-imsic", guests) => Ok(IrqChip::AplicImsic { guest_files: guests.unwrap_or(3) }),
-        ("none" | "aplic", Some(guests)) => Err(about(format!("guests={guests}"), "it needs aia=aplic-imsic")),
-        ("none", None) => Ok(IrqChip::Plic),
-        ("aplic", None) => Ok(IrqChip::Aplic),
-        _ => Err(about(format!("aia={aia}"), "expected none, aplic or aplic-imsic")),
-    }
-}
-
-/// A file name may have commas in it: the last word is a mode if it is one, and the rest of the name if there is such a file.
-fn drive(text: &str, number: usize) -> Result<VirtioDevice, UserError> {
-    let (path, mode) = match text.rsplit_once(',') {
-        Some((path, "rw")) => (path, DiskMode::ReadWrite),
-        Some((path, "ro")) => (path, DiskMode::ReadOnly),
-        Some((path, "overlay")) => (path, DiskMode::Overlay),
-        Some((_, word)) if !Path::new(text).exists() => {
-            return Err(about(format!("--drive {text}"), format!("`{word}` is no mode; expected rw, ro or overlay")));
-        }
-        _ => (text, DiskMode::ReadWrite),
-    };
-    if path.is_empty() {
-        return Err(about(format!("--drive {text}"), "expected a file"));
-    }
-    Ok(VirtioDevice::Drive { path: PathBuf::from(path), mode, serial: format!("undervisor-{number}") })
-}
-
-fn config(o: &Run) -> Result<VirtConfig, UserError> {
-    let irqchip = machine_options(o.machine.as_deref().unwrap_or("riscv64-virt"))?;
-    let drives = o.drive.iter().enumerate().map(|(i, d)| drive(d, i));
-    let mut virtio = drives.collect::<Result<Vec<_>, _>>()?;
-    virtio.push(VirtioDevice::Rng { seed: o.seed });
-    let (mut port, mut mac) = (CONSOLE, [0x52, 0x54, 0, 0x12, 0x34, 0x55]);
-    virtio.extend(o.device.iter().map(|device| match device {
-        DeviceKind::VirtioConsole => {
-            port += 1;
-            VirtioDevice::Console { port }
-        }
-        DeviceKind::VirtioNet => {
-            mac[5] += 1;
-            VirtioDevice::Net { mac }
-        }
-    }));
-    Ok(VirtConfig {
-        cpu: CpuConfig::parse(&o.cpu)?,
-        harts: o.smp,
-        memory: o.memory,
-        irqchip,
-        virtio,
-        bootargs: o.append.clone(),
-        seed: o.seed,
-        quantum: o.quantum,
-        hertz: o.frequency,
-        ..VirtConfig::default()
-    })
-}
-
-/// A file, where the word is none of the others.
-fn firmware_file(o: &Run) -> Option<&Path> {
-    let is_word = [OsStr::new("none"), OsStr::new("builtin")].contains(&o.firmware.as_os_str());
-    (!is_word).then_some(&o.firmware)
-}
-
-fn images(o: &Run) -> Result<Images, UserError> {
-    let firmware = match firmware_file(o) {
-        Some(path) => Firmware::File(read_file(path)?),
-        None if o.firmware.as_os_str() == "none" => Firmware::None,
-        None => Firmware::BuiltIn,
-    };
-    let kernel = o.kernel.as_deref().map(read_file).transpose()?;
-    if kernel.is_none() && !matches!(firmware, Firmware::File(_)) {
-        return Err(UserError("nothing to run: expected --kernel FILE, --firmware FILE or --restore FILE".into()));
-    }
-    Ok(Images { firmware, kernel, initrd: o.initrd.as_deref().map(read_file).transpose()? })
-}
-
 /// The other ends of the machine's consoles, by port.
-fn console_ends(o: &Run, config: &VirtConfig) -> Result<Vec<End>, UserError> {
-    let devices = config.virtio.iter().filter(|d| matches!(d, VirtioDevice::Console { .. })).count();
+fn console_ends(o: &Run, config: &Config) -> Result<Vec<End>, UserError> {
+    let devices = config.virtio().iter().filter(|d| matches!(d, VirtioDevice::Console { .. })).count();
     let mut ends = if o.console.is_empty() { vec![End::Stdio] } else { o.console.clone() };
     if ends.len() > 1 + devices {
         let given = ends.len();
@@ -160,14 +51,9 @@ fn written(o: &Run) -> Vec<Named<'_>> {
 }
 
 /// Files that the run reads.
-fn read<'a>(o: &'a Run, config: &'a VirtConfig) -> Vec<Named<'a>> {
-    let files = [("--kernel", &o.kernel), ("--initrd", &o.initrd), ("--restore", &o.restore), ("--replay", &o.replay)];
-    let mut read = Vec::new();
-    for (option, path) in files {
-        read.extend(path.as_deref().map(|path| Named { option, path }));
-    }
-    read.extend(firmware_file(o).map(|path| Named { option: "--firmware", path }));
-    for device in &config.virtio {
+fn read<'a>(o: &'a Run, config: &'a Config) -> Vec<Named<'a>> {
+    let mut read = machine::files(o);
+    for device in config.virtio() {
         if let VirtioDevice::Drive { path, .. } = device {
             read.push(Named { option: "--drive", path });
         }
@@ -196,9 +82,9 @@ fn load_snapshot(path: &Path) -> Result<(Source, Image), UserError> {
     Ok((source, image))
 }
 
-fn build(o: &Run, config: &VirtConfig, snapshot: Option<(&Path, Image)>) -> Result<Machine<Riscv>, UserError> {
-    let Some((path, image)) = snapshot else { return Ok(virt::build(config, &images(o)?)?) };
-    let (mut machine, _) = virt::build_empty(config)?;
+fn build<A: Platform>(o: &Run, config: &A::Config, snapshot: Option<(&Path, Image)>) -> Result<Machine<A>, UserError> {
+    let Some((path, image)) = snapshot else { return A::build(o, config) };
+    let mut machine = A::build_empty(config)?;
     machine.restore(&image).map_err(|e| about(path.display(), e))?;
     let (at, now) = (o.snapshot_at.unwrap_or(u64::MAX), machine.retired());
     if at < now {
@@ -214,15 +100,31 @@ pub fn run(o: &Run) -> Result<u8, UserError> {
     patterns(o)?;
     let (Source { config, had_no_input }, snapshot) = match &o.restore {
         Some(path) => load_snapshot(path).map(|(source, image)| (source, Some((path.as_path(), image))))?,
-        None => (Source { config: config(o)?, had_no_input: false }, None),
+        None => (Source { config: Config::of(o)?, had_no_input: false }, None),
     };
-    let ends = console_ends(o, &config)?;
-    outputs::check(&written(o), &read(o, &config))?;
+    let snapshot = snapshot.map(|(path, image)| (path, image, had_no_input));
+    match &config {
+        Config::Riscv(c) => run_machine::<Riscv>(o, c, &config, snapshot),
+        Config::Pc(c) => run_machine::<X86>(o, c, &config, snapshot),
+    }
+}
+
+/// Runs a machine of one kind; the exit code.
+fn run_machine<A: Platform>(
+    o: &Run,
+    config: &A::Config,
+    any: &Config,
+    snapshot: Option<(&Path, Image, bool)>,
+) -> Result<u8, UserError> {
+    let had_no_input = snapshot.as_ref().is_some_and(|(.., had_no_input)| *had_no_input);
+    let snapshot = snapshot.map(|(path, image, _)| (path, image));
+    let ends = console_ends(o, any)?;
+    outputs::check(&written(o), &read(o, any))?;
     let debugger = o.gdb.as_deref().map(gdb::listen).transpose()?;
-    let mut machine = build(o, &config, snapshot)?;
+    let mut machine: Machine<A> = build(o, config, snapshot)?;
     let power_on = (o.on_reset == OnReset::Reboot).then(|| machine.save());
     let begins = (o.record.is_some() || o.replay.is_some()).then(|| Beginning {
-        platform: emu_core::to_bytes(&config),
+        platform: emu_core::to_bytes(any),
         count: machine.count(),
         state_hash: machine.state_hash(),
     });
@@ -245,6 +147,7 @@ pub fn run(o: &Run) -> Result<u8, UserError> {
         };
         consoles.push(Shared::new(to, patterns(o)?));
     }
+    let config = config.clone();
     let mut runner = Runner::new(Parts { o, machine, power_on, config, had_no_input, consoles, begins, replay, trace });
     let stdio = ends.iter().position(|end| *end == End::Stdio).map(|port| port as u32);
     runner.connect(stdio);

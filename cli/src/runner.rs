@@ -6,14 +6,12 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use emu_core::door::Stamped;
 use emu_core::machine::{End, Image, Machine};
 use emu_core::snapshot;
-use riscv::hart::Riscv;
-use riscv::platform::virt::VirtConfig;
-use riscv::privileged::cause_name;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::console::{Piped, Recorded, Shared, Verdict};
 use crate::error::{UserError, about, tell};
+use crate::machine::{Config, Platform};
 use crate::options::Run;
 use crate::outputs;
 use crate::recording::{self, Beginning, Replay};
@@ -47,7 +45,7 @@ impl Ended {
 #[derive(Serialize, Deserialize)]
 pub struct Source {
     /// What the machine was made from.
-    pub config: VirtConfig,
+    pub config: Config,
     /// Its consoles had no piped input, or none any more.
     pub had_no_input: bool,
 }
@@ -64,15 +62,15 @@ struct Earlier {
 }
 
 /// A run.
-pub struct Runner<'a> {
+pub struct Runner<'a, A: Platform> {
     o: &'a Run,
     /// The machine.
-    pub machine: Machine<Riscv>,
+    pub machine: Machine<A>,
     /// Its state at power-on, where a reset starts it again.
     power_on: Option<Image>,
     earlier: Earlier,
     /// What the machine was made from.
-    config: VirtConfig,
+    config: A::Config,
     /// The machine comes from a snapshot, before which its input had ended.
     had_no_input: bool,
     /// By port of the door.
@@ -92,11 +90,11 @@ pub struct Runner<'a> {
 }
 
 /// What a runner is made from.
-pub struct Parts<'a> {
+pub struct Parts<'a, A: Platform> {
     pub o: &'a Run,
-    pub machine: Machine<Riscv>,
+    pub machine: Machine<A>,
     pub power_on: Option<Image>,
-    pub config: VirtConfig,
+    pub config: A::Config,
     pub had_no_input: bool,
     pub consoles: Vec<Shared>,
     pub begins: Option<Beginning>,
@@ -104,9 +102,9 @@ pub struct Parts<'a> {
     pub trace: Option<Tracer>,
 }
 
-impl<'a> Runner<'a> {
+impl<'a, A: Platform> Runner<'a, A> {
     /// A run that has not begun.
-    pub fn new(parts: Parts<'a>) -> Self {
+    pub fn new(parts: Parts<'a, A>) -> Self {
         let Parts { o, machine, power_on, config, had_no_input, consoles, begins, replay, trace } = parts;
         let mut runner = Runner {
             o,
@@ -187,7 +185,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Lets `run` run the machine up to a count of instructions, and sees to all that is due before and after.
-    pub fn slice(&mut self, run: impl FnOnce(&mut Machine<Riscv>, u64) -> End) -> ControlFlow<Ended, End> {
+    pub fn slice(&mut self, run: impl FnOnce(&mut Machine<A>, u64) -> End) -> ControlFlow<Ended, End> {
         if self.snapshot_due.is_some_and(|at| at <= self.retired()) {
             self.take_snapshot();
         }
@@ -245,14 +243,7 @@ impl<'a> Runner<'a> {
                 Break(ended) => ended,
             },
             End::Deadlock => deadlock(),
-            End::Shutdown(hart, stop) => {
-                let cause = cause_name(stop.code);
-                let text = format!(
-                    "hart {hart} cannot go on: {cause} while a trap to M-mode is unexpected, at {:#x}",
-                    stop.value
-                );
-                Ended::new(3, "crash", text)
-            }
+            End::Shutdown(vcpu, stop) => Ended::new(3, "crash", A::shutdown(vcpu, stop)),
         };
         Break(self.end(ended))
     }
@@ -333,7 +324,7 @@ impl<'a> Runner<'a> {
         let path = self.o.snapshot.as_deref().expect("clap requires it");
         let image = self.machine.save();
         let has_input = (0..self.consoles.len() as u32).any(|port| self.machine.world.door.has_piped(port));
-        let source = Source { config: self.config.clone(), had_no_input: !has_input };
+        let source = Source { config: A::any(&self.config), had_no_input: !has_input };
         let saved = snapshot::save(path, &emu_core::to_bytes(&source), &image);
         self.note(saved.map_err(UserError::from));
     }
@@ -361,7 +352,7 @@ impl<'a> Runner<'a> {
             self.note(saved);
         }
         if self.o.stats {
-            report::print_stats(&self.machine.world.events.stats);
+            report::print_stats(&self.machine.world.events.stats, A::reason_name);
         }
         if let Some(path) = &self.o.json {
             let code = if self.has_failed { 2 } else { ended.code };
@@ -399,12 +390,8 @@ impl<'a> Runner<'a> {
             "state_hash": hex,
             "console_hash": hashes.next(),
             "device_console_hashes": hashes.collect::<Vec<_>>(),
-            "levels": report::stats_json(&self.machine.world.events.stats),
-            "harts": self.machine.vcpus.iter().map(|v| json!({
-                "pc": format!("{:#x}", v.core.pc),
-                "mode": format!("{:?}", v.arch.mode),
-                "virtual": v.arch.v,
-            })).collect::<Vec<_>>(),
+            "levels": report::stats_json(&self.machine.world.events.stats, A::reason_name),
+            "harts": self.machine.vcpus.iter().map(A::summary).collect::<Vec<_>>(),
         })
     }
 }

@@ -26,7 +26,9 @@ fn wrong_files_are_refused_by_name() {
     is_refused(&["run", "--kernel", &dir.path("")], &["directory"]);
     is_refused(&["run", "--kernel", &dir.file("empty", b"")], &["empty", "expected"]);
     is_refused(&["run", "--kernel", &dir.file("text", b"hello")], &["text", "expected", "Image"]);
-    is_refused(&["run", "--kernel", &dir.file("x86.elf", &elf(62, RAM, &POWER_OFF, 16))], &["x86.elf", "X86_64"]);
+    let x86 = dir.file("x86.elf", &elf(62, RAM, &POWER_OFF, 16));
+    is_refused(&["run", "--machine", "virt", "--kernel", &x86], &["x86.elf", "X86_64"]);
+    is_refused(&["run", "--kernel", &x86], &["x86.elf", "0x80000000", "do not fit", "512 MiB"]);
     is_refused(&["run", "--kernel", &dir.file("broken.elf", b"\x7fELF\x02\x01\x01 and no more")], &["broken.elf"]);
     let mut cut = elf(RISCV, RAM, &POWER_OFF, 16);
     cut.truncate(125);
@@ -37,7 +39,14 @@ fn wrong_files_are_refused_by_name() {
     is_refused(&["run", "--kernel", &dir.file("Image.arm", &arm)], &["Image.arm", "arm64"]);
     let mut x86 = vec![0; 4096];
     x86[0x202..0x206].copy_from_slice(b"HdrS");
-    is_refused(&["run", "--kernel", &dir.file("bzImage", &x86)], &["bzImage", "x86"]);
+    let x86 = dir.file("bzImage", &x86);
+    is_refused(&["run", "--machine", "virt", "--kernel", &x86], &["bzImage", "x86"]);
+    is_refused(&["run", "--kernel", &x86], &["bzImage", "boot protocol"]);
+    is_refused(&["run", "--machine", "pc", "--kernel", &good], &["good.elf", "Riscv64", "bzImage"]);
+    let text = dir.path("text");
+    is_refused(&["run", "--machine", "pc", "--kernel", &text], &["text", "bzImage"]);
+    is_refused(&["run", "--machine", "pc,entry=pvh", "--kernel", &x86], &["bzImage"]);
+    is_refused(&["run", "--machine", "pc", "--firmware", &text], &["text", "5 bytes", "64 KiB"]);
     is_refused(
         &["run", "--kernel", &dir.file("arm.elf", &elf(183, RAM, &POWER_OFF, 16))],
         &["arm.elf", "Aarch64", "RISC-V"],
@@ -69,7 +78,15 @@ fn wrong_options_are_refused_by_name() {
     is_refused(&with(&["--cpu", "rv65"]), &["rv65"]);
     is_refused(&with(&["--cpu", "rv64,+warp"]), &["warp"]);
     is_refused(&with(&["--cpu", "rv64,+d,-f"]), &["`d` needs `f`"]);
-    is_refused(&with(&["--machine", "pc"]), &["pc", "riscv64-virt"]);
+    is_refused(&with(&["--machine", "microvm"]), &["microvm", "riscv64-virt", "pc"]);
+    is_refused(&with(&["--machine", "pc,chipset=via"]), &["chipset=via", "q35"]);
+    is_refused(&with(&["--machine", "pc,entry=raw8"]), &["entry=raw8", "raw16"]);
+    is_refused(&with(&["--machine", "pc,at=0x1000"]), &["at=0x1000", "raw16"]);
+    is_refused(&with(&["--machine", "pc", "--smp", "0"]), &["0 vCPUs", "512"]);
+    is_refused(&with(&["--machine", "pc", "--memory", "1M"]), &["1048576 bytes", "2 MiB"]);
+    is_refused(&with(&["--machine", "pc", "--firmware", "builtin"]), &["--firmware builtin", "pc"]);
+    is_refused(&with(&["--machine", "pc", "--firmware-vars", "x"]), &["x", "No such file"]);
+    is_refused(&with(&["--machine", "virt", "--module", "x"]), &["--module", "riscv64-virt"]);
     is_refused(&with(&["--machine", "virt,aia=maybe"]), &["maybe", "aplic-imsic"]);
     is_refused(&with(&["--machine", "virt,aia=aplic-imsic,guests=64"]), &["64", "63"]);
     is_refused(&with(&["--machine", "virt,guests=5"]), &["guests=5", "aplic-imsic"]);

@@ -8,6 +8,7 @@ pub mod devices;
 pub mod door;
 pub mod engine;
 pub mod event;
+pub mod file;
 pub mod float;
 pub mod machine;
 pub mod ram;

@@ -461,6 +461,9 @@ impl<A: Arch + Clone> Machine<A> {
             hash.update(&pa.to_le_bytes());
             hash.update(page);
         }
+        for pa in image.ram.read_only() {
+            hash.update(&pa.to_le_bytes());
+        }
         hash.finalize().into()
     }
 

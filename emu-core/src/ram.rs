@@ -5,7 +5,7 @@
 //! what makes self-modifying code exact: a page with translated bytes is never writable on the fast path.
 #![allow(unsafe_code)] // guest RAM is one of the two places of `unsafe`, see docs/design.md
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use memmap2::MmapMut;
@@ -27,6 +27,8 @@ const TOUCHED: u8 = 2;
 const CODE: u8 = 4;
 /// A TLB may let stores to this page through on the fast path.
 const OPEN: u8 = 8;
+/// The page is read-only: stores go on to the bus, as if nothing were there.
+const READ_ONLY: u8 = 16;
 
 /// Nothing is mapped at a physical address (or not all bytes of the access are in one region of RAM).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +89,8 @@ impl Region {
 #[derive(Clone, Default)]
 pub struct RamImage {
     pages: BTreeMap<u64, Arc<Page>>,
+    /// Addresses of pages that are read-only.
+    read_only: BTreeSet<u64>,
 }
 
 impl RamImage {
@@ -99,6 +103,16 @@ impl RamImage {
     pub fn insert(&mut self, pa: u64, page: Page) {
         self.pages.insert(pa, Arc::new(page));
     }
+
+    /// Addresses of the pages that are read-only, ascending.
+    pub fn read_only(&self) -> impl Iterator<Item = u64> {
+        self.read_only.iter().copied()
+    }
+
+    /// Makes a page read-only (when reading an image from a file).
+    pub fn protect(&mut self, pa: u64) {
+        self.read_only.insert(pa);
+    }
 }
 
 /// All of the machine's RAM.
@@ -109,6 +123,8 @@ pub struct Ram {
     code_lines: FxHashMap<u64, u64>,
     /// Pages whose translated blocks must die before the next instruction.
     killed: Vec<u64>,
+    /// Pages that TLBs must stop letting stores through to before the next instruction.
+    closing: Vec<u64>,
     /// The image that `DIRTY` is relative to.
     last: RamImage,
 }
@@ -160,14 +176,45 @@ impl Ram {
         Ok(())
     }
 
-    /// Writes bytes. Translated blocks of lines that are hit will die before the next instruction.
+    /// Writes bytes. Translated blocks of lines that are hit will die before the next instruction. An error names the first
+    /// page that is read-only; nothing is written then.
     pub fn write(&mut self, pa: u64, bytes: &[u8]) -> Result<(), NoRam> {
+        let len = bytes.len() as u64;
+        let i = self.index(pa, len).ok_or(NoRam { pa })?;
+        for page in (pa & !PAGE_MASK..pa + len).step_by(PAGE_SIZE as usize) {
+            if *self.regions[i].flags_at(page) & READ_ONLY != 0 {
+                return Err(NoRam { pa: page.max(pa) });
+            }
+        }
+        self.program(pa, bytes)
+    }
+
+    /// As [`Ram::write`], to read-only pages too: what a flash chip or a board does with its own memory.
+    pub fn program(&mut self, pa: u64, bytes: &[u8]) -> Result<(), NoRam> {
         let i = self.index(pa, bytes.len() as u64).ok_or(NoRam { pa })?;
         self.touch(i, pa, bytes.len() as u64);
         let r = &mut self.regions[i];
         let at = (pa - r.base) as usize;
         // SAFETY: as in `read`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), r.host.add(at), bytes.len()) };
+        Ok(())
+    }
+
+    /// Makes pages read-only, or writable again. Loads and fetches go on as before; stores to read-only pages go on to the
+    /// bus. `pa` and `len` are in bytes, multiples of 4096.
+    pub fn set_read_only(&mut self, pa: u64, len: u64, read_only: bool) -> Result<(), NoRam> {
+        let i = self.index(pa, len).ok_or(NoRam { pa })?;
+        for page in (pa..pa + len).step_by(PAGE_SIZE as usize) {
+            let flags = self.regions[i].flags_at(page);
+            if !read_only {
+                *flags &= !READ_ONLY;
+                continue;
+            }
+            if *flags & OPEN != 0 {
+                self.closing.push(page);
+            }
+            *flags = *flags & !OPEN | READ_ONLY;
+        }
         Ok(())
     }
 
@@ -242,6 +289,17 @@ impl Ram {
         !self.killed.is_empty()
     }
 
+    /// Whether there is something that must be done before the next instruction.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.has_killed() || !self.closing.is_empty()
+    }
+
+    /// Pages that TLBs must stop letting stores through to now.
+    pub(crate) fn take_closing(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.closing)
+    }
+
     /// Pages whose blocks must die now.
     pub(crate) fn take_killed(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.killed)
@@ -258,7 +316,7 @@ impl Ram {
     pub(crate) fn open_for_stores(&mut self, pa: u64) -> bool {
         let Some(i) = self.index(pa, 1) else { return false };
         let flags = self.regions[i].flags_at(pa);
-        if *flags & CODE != 0 {
+        if *flags & (CODE | READ_ONLY) != 0 {
             return false;
         }
         *flags |= DIRTY | TOUCHED | OPEN;
@@ -268,7 +326,10 @@ impl Ram {
     /// An image of RAM now. Only pages written since the last image are copied. The caller must make all TLBs stop
     /// letting stores through ([`Tlb::forget_writes`](crate::tlb::Tlb::forget_writes)).
     pub fn snapshot(&mut self) -> RamImage {
+        self.last.read_only.clear();
         for r in &mut self.regions {
+            let protected = r.flags.iter().enumerate().filter(|(_, f)| **f & READ_ONLY != 0);
+            self.last.read_only.extend(protected.map(|(i, _)| r.base + i as u64 * PAGE_SIZE));
             for (i, flags) in r.flags.iter_mut().enumerate().filter(|(_, f)| **f & DIRTY != 0) {
                 *flags &= !(DIRTY | OPEN);
                 let pa = r.base + i as u64 * PAGE_SIZE;
@@ -286,7 +347,8 @@ impl Ram {
     /// Puts RAM back to an image: only pages that differ from it are written. All TLBs and translated blocks must be
     /// dropped by the caller. An error names the first page of the image that is not RAM here; nothing is changed then.
     pub fn restore(&mut self, image: &RamImage) -> Result<(), NoRam> {
-        if let Some((pa, _)) = image.pages.iter().find(|(pa, _)| !self.contains(**pa, PAGE_SIZE)) {
+        let mut named = image.pages.keys().chain(&image.read_only);
+        if let Some(pa) = named.find(|pa| !self.contains(**pa, PAGE_SIZE)) {
             return Err(NoRam { pa: *pa });
         }
         for r in &mut self.regions {
@@ -307,10 +369,12 @@ impl Ram {
                     }
                 }
                 *flags = if want.is_some() { TOUCHED } else { 0 };
+                *flags |= if image.read_only.contains(&pa) { READ_ONLY } else { 0 };
             }
         }
         self.code_lines.clear();
         self.killed.clear();
+        self.closing.clear();
         self.last = image.clone();
         Ok(())
     }
@@ -362,6 +426,25 @@ mod tests {
         assert_eq!(ram.take_killed(), [0x8000_1000]);
         assert!(!ram.open_for_stores(0x8000_1000) && ram.open_for_stores(0x8000_0000));
         assert!(ram.mark_code(0x8000_0000, 4), "stores were let through");
+    }
+
+    #[test]
+    fn read_only_pages() {
+        let mut ram = ram();
+        ram.store(0x8000_1000, 8, 1).unwrap();
+        assert!(ram.open_for_stores(0x8000_1000));
+        ram.set_read_only(0x8000_1000, 0x1000, true).unwrap();
+        assert_eq!(ram.take_closing(), [0x8000_1000], "stores were let through");
+        assert!(!ram.open_for_stores(0x8000_1000));
+        assert_eq!(ram.store(0x8000_0fff, 2, 0xffff), Err(NoRam { pa: 0x8000_1000 }));
+        assert_eq!((ram.load(0x8000_1000, 8), ram.load(0x8000_0fff, 1)), (Ok(1), Ok(0)));
+        ram.program(0x8000_1008, &[2]).unwrap();
+        let image = ram.snapshot();
+        ram.set_read_only(0x8000_1000, 0x1000, false).unwrap();
+        ram.store(0x8000_1008, 1, 3).unwrap();
+        ram.restore(&image).unwrap();
+        assert_eq!(ram.load(0x8000_1008, 1), Ok(2));
+        assert!(ram.store(0x8000_1008, 1, 3).is_err() && ram.set_read_only(0x9000_0000, 0x1000, true).is_err());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::ram::{PAGE_SIZE, RamImage};
 
 const MAGIC: &[u8; 8] = b"UNDERVIS";
 /// Changes whenever the meaning of any saved state does.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 const HEADER: usize = 52;
 
 /// Why a snapshot could not be written or read.
@@ -72,13 +72,20 @@ struct Contents {
     state: Vec<u8>,
     /// Pages that are not all zero: physical address and 4096 bytes.
     pages: Vec<(u64, serde_bytes::ByteBuf)>,
+    /// Addresses of pages that are read-only.
+    read_only: Vec<u64>,
 }
 
 /// Writes `image` to `path`. The file is written aside and renamed when it is whole, so a good file of that name survives
 /// a failure.
 pub fn save(path: &Path, platform: &[u8], image: &Image) -> Result<(), SnapshotError> {
     let pages = image.ram.pages().map(|(pa, page)| (pa, serde_bytes::ByteBuf::from(page.as_slice())));
-    let contents = Contents { platform: platform.to_vec(), state: image.state.clone(), pages: pages.collect() };
+    let contents = Contents {
+        platform: platform.to_vec(),
+        state: image.state.clone(),
+        pages: pages.collect(),
+        read_only: image.ram.read_only().collect(),
+    };
     let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
     let file_error = |source| SnapshotError::File { path: path.into(), source };
     encoder.write_all(&crate::to_bytes(&contents)).map_err(file_error)?;
@@ -143,6 +150,7 @@ pub fn load(path: &Path) -> Result<(Vec<u8>, Image), SnapshotError> {
         }
         ram.insert(*pa, page);
     }
+    contents.read_only.iter().for_each(|pa| ram.protect(*pa));
     Ok((contents.platform, Image { state: contents.state, ram }))
 }
 

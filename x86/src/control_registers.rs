@@ -3,40 +3,40 @@
 
 use emu_core::engine::Step;
 
+use crate::apic;
 use crate::control::{cr0, cr4, efer};
 use crate::exception::Exception;
+use crate::extension::{Intercept, ask_after, ask_before};
 use crate::processor::{P, ProcessorExt, segments};
 
 /// Reads CR0, CR2, CR3, CR4 or CR8.
-pub(crate) fn read(h: &mut P, n: u32) -> Step<u64> {
+pub(crate) fn read(h: &mut P, n: u32, register: u8) -> Step<u64> {
     h.fault_if(!matches!(n, 0 | 2 | 3 | 4 | 8), Exception::UD)?;
     h.require_cpl_0()?;
+    ask_after(h, || Intercept::MovFromCr { cr: n as u8, register })?;
     Ok(match n {
         0 => h.arch.cr0,
         2 => h.arch.cr2,
         3 => h.arch.cr3,
         4 => h.arch.cr4,
-        _ => h.arch.cr8,
+        _ => apic::cr8(h),
     })
 }
 
-/// Writes one.
-pub(crate) fn write(h: &mut P, n: u32, value: u64) -> Step {
+/// Writes one, from this general register.
+pub(crate) fn write(h: &mut P, n: u32, register: u8, value: u64) -> Step {
     h.fault_if(!matches!(n, 0 | 2 | 3 | 4 | 8), Exception::UD)?;
     h.require_cpl_0()?;
+    let what = Intercept::MovToCr { cr: n as u8, register, value };
+    ask_before(h, || what)?;
+    check(h, n, value)?;
+    ask_after(h, || what)?;
     match n {
         0 => write_cr0(h, value)?,
         2 => h.arch.cr2 = value,
-        3 => {
-            let address = if h.arch.cr4 & cr4::PCIDE != 0 { value & !KEEP } else { value };
-            h.fault_if(h.arch.is_long() && address >> h.arch.physical_bits != 0, Exception::gp(0))?;
-            load_cr3(h, value)?;
-        }
+        3 => load_cr3(h, value)?,
         4 => write_cr4(h, value)?,
-        _ => {
-            h.fault_if(value > 15, Exception::gp(0))?;
-            h.arch.cr8 = value;
-        }
+        _ => apic::set_cr8(h, value),
     }
     h.all_changed();
     Ok(())
@@ -45,17 +45,35 @@ pub(crate) fn write(h: &mut P, n: u32, value: u64) -> Step {
 /// With PCIDs, bit 63 of a value for CR3 keeps the translations of the new one.
 const KEEP: u64 = 1 << 63;
 
-fn write_cr0(h: &mut P, value: u64) -> Step {
-    const DEFINED: u64 =
-        cr0::PE | cr0::MP | cr0::EM | cr0::TS | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::NW | cr0::CD | cr0::PG;
+/// Whether a value may be written: what can be said without the page tables.
+fn check(h: &P, n: u32, value: u64) -> Step {
+    let gp = Exception::gp(0);
+    match n {
+        0 => check_cr0(h, value)?,
+        3 => {
+            let address = if h.arch.cr4 & cr4::PCIDE != 0 { value & !KEEP } else { value };
+            h.fault_if(h.arch.is_long() && address >> h.arch.physical_bits != 0, gp)?;
+        }
+        4 => check_cr4(h, value)?,
+        8 => h.fault_if(value > 15, gp)?,
+        _ => {}
+    }
+    let allowed = h.arch.extension.get().is_none_or(|e| e.allows_cr(n as u8, value));
+    h.fault_if(!allowed, gp)
+}
+
+/// CR0 bits that there are.
+const CR0: u64 =
+    cr0::PE | cr0::MP | cr0::EM | cr0::TS | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::NW | cr0::CD | cr0::PG;
+
+fn check_cr0(h: &P, value: u64) -> Step {
     let gp = Exception::gp(0);
     h.fault_if(value >> 32 != 0, gp)?;
     h.fault_if(value & cr0::PG != 0 && value & cr0::PE == 0, gp)?;
     h.fault_if(value & cr0::NW != 0 && value & cr0::CD == 0, gp)?;
     h.fault_if(value & cr0::WP == 0 && h.arch.cr4 & cr4::CET != 0, gp)?;
     let old = h.arch.cr0;
-    let new = value & DEFINED | cr0::ET;
-    let (sets, clears) = (new & !old, old & !new);
+    let (sets, clears) = (value & !old, old & !value);
     if clears & cr0::PG != 0 {
         // Not in 64-bit code, and not while CR4.PCIDE is set.
         h.fault_if(h.arch.is_64() || h.arch.cr4 & cr4::PCIDE != 0, gp)?;
@@ -65,6 +83,12 @@ fn write_cr0(h: &mut P, value: u64) -> Step {
         let cs = h.arch.segments[segments::CS].attributes;
         h.fault_if(h.arch.cr4 & cr4::PAE == 0 || cs.is_long() || is_16_bit_task, gp)?;
     }
+    Ok(())
+}
+
+/// Writes CR0 when all has been checked but the page tables.
+pub(crate) fn write_cr0(h: &mut P, value: u64) -> Step {
+    let (old, new) = (h.arch.cr0, value & CR0 | cr0::ET);
     let is_pae = new & cr0::PG != 0 && h.arch.cr4 & cr4::PAE != 0 && h.arch.efer & efer::LME == 0;
     if is_pae && (new ^ old) & (cr0::PG | cr0::CD | cr0::NW) != 0 {
         load_pdptes(h, h.arch.cr3)?;
@@ -133,15 +157,20 @@ const CR4: u64 = cr4::VME
     | cr4::PKE
     | cr4::PKS;
 
-fn write_cr4(h: &mut P, value: u64) -> Step {
+fn check_cr4(h: &P, value: u64) -> Step {
     let (old, gp) = (h.arch.cr4, Exception::gp(0));
-    h.fault_if(value & !CR4 != 0, gp)?;
+    let more = h.arch.extension.get().map_or(0, |e| e.cr4_bits());
+    h.fault_if(value & !(CR4 | more) != 0, gp)?;
     if h.arch.is_long() {
         // IA-32e mode needs PAE, and keeps its levels.
         h.fault_if(value & cr4::PAE == 0 || (value ^ old) & cr4::LA57 != 0, gp)?;
     }
     let sets_pcide = value & !old & cr4::PCIDE != 0;
-    h.fault_if(sets_pcide && (!h.arch.is_long() || h.arch.cr3 & 0xfff != 0), gp)?;
+    h.fault_if(sets_pcide && (!h.arch.is_long() || h.arch.cr3 & 0xfff != 0), gp)
+}
+
+fn write_cr4(h: &mut P, value: u64) -> Step {
+    let old = h.arch.cr4;
     // Changes of these bits drop all translations; the others of rights are part of a space's key, or do no harm.
     const DROPS: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::PKE | cr4::PKS | cr4::LA57;
     h.arch.cr4 = value;

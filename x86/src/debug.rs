@@ -6,6 +6,7 @@ use emu_core::engine::{Access, Intent, Step};
 
 use crate::control::{DR7_ENABLES, cr4, dr6, dr7, rflags};
 use crate::exception::{Exception, vector};
+use crate::extension::{Intercept, ask_after, ask_before};
 use crate::processor::{P, ProcessorExt, X86};
 
 /// DR6 after RESET: the bits that are always 1.
@@ -122,10 +123,13 @@ fn require_no_detect(h: &P) -> Step {
 }
 
 /// MOV from a debug register.
-pub(crate) fn read(h: &mut P, n: u32) -> Step<u64> {
-    let n = number(h, n)?;
+pub(crate) fn read(h: &mut P, n: u32, register: u8) -> Step<u64> {
+    let what = Intercept::MovFromDr { dr: n as u8, register };
     h.require_cpl_0()?;
+    ask_before(h, || what)?;
+    let n = number(h, n)?;
     require_no_detect(h)?;
+    ask_after(h, || what)?;
     Ok(match n {
         6 => h.arch.dr6,
         7 => h.arch.dr7,
@@ -134,11 +138,14 @@ pub(crate) fn read(h: &mut P, n: u32) -> Step<u64> {
 }
 
 /// MOV to a debug register.
-pub(crate) fn write(h: &mut P, n: u32, value: u64) -> Step {
-    let n = number(h, n)?;
+pub(crate) fn write(h: &mut P, n: u32, register: u8, value: u64) -> Step {
+    let what = Intercept::MovToDr { dr: n as u8, register };
     h.require_cpl_0()?;
+    ask_before(h, || what)?;
+    let n = number(h, n)?;
     require_no_detect(h)?;
     h.fault_if(n >= 6 && value >> 32 != 0, Exception::gp(0))?;
+    ask_after(h, || what)?;
     match n {
         6 => h.arch.dr6 = value & DR6_WRITABLE | DR6_RESET,
         7 => h.arch.dr7 = value & 0xffff_2bff | DR7_RESET,

@@ -5,9 +5,11 @@ use emu_core::engine::flags::Size;
 use emu_core::engine::{Step, Stop, StopKind};
 use emu_core::event::{Event, Kind};
 
+use crate::apic::{self, Pending};
 use crate::control::{cr4, dr6, rflags};
 use crate::debug;
 use crate::exception::{Conclusion, Exception, name, vector};
+use crate::extension::{Intercept, ask_after};
 use crate::frame::Stack;
 use crate::linear::is_within;
 use crate::processor::{P, ProcessorExt, segments, shutdown};
@@ -42,8 +44,9 @@ impl Source {
 
 /// Takes an exception, and whatever its delivery comes to.
 pub(crate) fn take_exception(h: &mut P, exception: Exception) -> Step {
-    let mut e = exception;
+    let (mut e, mut first) = (exception, None);
     loop {
+        ask_after(h, || Intercept::Exception { exception: e, software: false, first })?;
         match e.vector {
             vector::PF => h.arch.cr2 = e.address,
             vector::DB => debug::record(h.arch, e.address),
@@ -55,10 +58,14 @@ pub(crate) fn take_exception(h: &mut P, exception: Exception) -> Step {
         let rf = if is_fault { rflags::RF } else { 0 };
         let Err(stop) = deliver(h, e.vector, e.error, Source::Exception, h.core.pc, rf) else { return Ok(()) };
         let second = require_exception(stop)?;
+        first = Some(e);
         e = match e.and_then(second) {
             Conclusion::Second => second,
             Conclusion::DoubleFault => Exception::with(vector::DF, 0),
-            Conclusion::Shutdown => return shutdown(),
+            Conclusion::Shutdown => {
+                ask_after(h, || Intercept::TripleFault)?;
+                return shutdown();
+            }
         };
     }
 }
@@ -95,6 +102,17 @@ fn note(h: &mut P, e: Exception) {
 /// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt). What comes between two instructions, by priority ("Priority Among Concurrent
 /// Events").
 pub(crate) fn take_pending(h: &mut P) -> Step {
+    if h.arch.pending.init {
+        ask_after(h, || Intercept::Init)?;
+        initialize(h);
+    }
+    if h.arch.waiting.is_for_sipi() {
+        let Some(vector) = h.arch.pending.sipi.take() else { return Err(Stop::of(StopKind::Wait)) };
+        ask_after(h, || Intercept::Sipi(vector))?;
+        start_up(h, vector);
+    }
+    h.arch.pending.sipi = None;
+    h.arch.waiting.ends();
     let now = h.core.retired();
     let is_shadowed = h.arch.shadow == Some(now);
     if !is_shadowed {
@@ -120,17 +138,59 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
             return take_exception(h, Exception { vector: vector::DB, error: None, address: bits });
         }
     }
-    if h.arch.rflags & rflags::IF != 0
-        && !is_shadowed
-        && let Some(vector) = h.arch.intr.take()
-    {
-        h.world.events.count_exit(1, vector.into());
-        h.core.check_interrupts = true;
-        return take(h, vector, Source::External, h.core.pc);
+    if h.arch.pending.nmi && !h.arch.nmi_blocked && !is_shadowed {
+        ask_after(h, || Intercept::Nmi)?;
+        h.arch.pending.nmi = false;
+        h.arch.nmi_blocked = true;
+        return take_from_outside(h, vector::NMI);
+    }
+    let has_vector = h.arch.pending.ext_int || h.arch.apic.pending_vector().is_some();
+    if has_vector && h.arch.rflags & rflags::IF != 0 && !is_shadowed {
+        ask_after(h, || Intercept::ExternalInterrupt)?;
+        let vector = acknowledge(h);
+        return take_from_outside(h, vector);
     }
     h.arch.step_from = h.arch.is_stepped().then_some(now);
     h.core.check_interrupts |= h.arch.is_stepped() || h.arch.shadow.is_some() || h.arch.rflags & rflags::RF != 0;
     Ok(())
+}
+
+/// The interrupt controllers give their vector.
+pub(crate) fn acknowledge(h: &mut P) -> u8 {
+    if h.arch.pending.ext_int { apic::acknowledge_ext_int(h) } else { apic::acknowledge(h) }
+}
+
+fn take_from_outside(h: &mut P, vector: u8) -> Step {
+    h.world.events.count_exit(1, vector.into());
+    h.core.check_interrupts = true;
+    take(h, vector, Source::External, h.core.pc)
+}
+
+/// INIT: the bootstrap processor begins anew, the others wait for a start-up message.
+fn initialize(h: &mut P) {
+    *h.arch = h.arch.after_init();
+    h.arch.pending = Pending { ext_int: h.arch.pending.ext_int, ..Pending::default() };
+    let vectors = usize::from(crate::registers::VECTORS)..crate::registers::COUNT;
+    let mxcsr = h.reg(crate::registers::MXCSR);
+    h.core.regs[..vectors.start].fill(0);
+    h.set_reg(crate::registers::MXCSR, mxcsr);
+    h.set_reg(crate::registers::RDX, h.arch.model.signature().into());
+    crate::processor::set_flags(&mut h.core.regs, emu_core::engine::flags::Flags::eager(0));
+    h.core.mmu.clear();
+    apic::init(h);
+    h.core.pc = 0xffff_fff0;
+    if !h.arch.apic.is_bsp() {
+        h.arch.waiting.waits_for_sipi();
+    }
+    h.all_changed();
+}
+
+/// A start-up message: the processor begins at the page of its vector ("MP Initialization Protocol").
+fn start_up(h: &mut P, vector: u8) {
+    let base = u64::from(vector) << 12;
+    let code = Segment { selector: u16::from(vector) << 8, base, ..h.arch.segments[segments::CS] };
+    h.set_segment(segments::CS, code);
+    h.core.pc = base;
 }
 
 /// One delivery. Nothing is changed before the last step that can fail, but in a task switch.

@@ -8,15 +8,21 @@ use emu_core::tlb::{Mapping, Space, SpaceKey};
 use iced_x86::{Decoder, DecoderError, DecoderOptions};
 use serde::{Deserialize, Serialize};
 
+use crate::apic::{self, LocalApic, Pending};
 use crate::control::{DR7_ENABLES, cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
+use crate::extension::{self, SecondAccess, Slot};
 use crate::fpu::X87;
 use crate::isa::{self, compute};
 use crate::mode::Mode;
+use crate::model::{CpuModel, Feature, Vendor};
+use crate::monitor::{self, Waiting};
+use crate::msr::{self, Msrs};
 use crate::paging::{self, Controls, Fail, Kind, Tables};
+use crate::platform::msi::{self, InterruptMessage};
 use crate::registers::{DIRECTION, FS_BASE, GS_BASE, temp};
 use crate::segment::{Attributes, Segment, Table};
-use crate::{debug, interrupt, linear, repeat, system};
+use crate::{debug, interrupt, linear, processor_instructions, repeat, system};
 
 /// A processor at work.
 pub type P<'a> = Hart<'a, X86>;
@@ -48,8 +54,6 @@ pub struct X86 {
     pub cr3: u64,
     /// CR4.
     pub cr4: u64,
-    /// CR8: the task priority, as long as there is no local APIC.
-    pub cr8: u64,
     /// IA32_EFER.
     pub efer: u64,
     /// ES, CS, SS, DS, FS, GS. The bases of FS and GS are in the register file.
@@ -106,16 +110,30 @@ pub struct X86 {
     pub resumed_at: Option<u64>,
     /// The instruction at this count began with RFLAGS.TF.
     pub step_from: Option<u64>,
-    /// A line from the interrupt controller: it has a vector to give.
-    pub intr: Option<u8>,
     /// MAXPHYADDR.
     pub physical_bits: u32,
+    /// The virtualization extension.
+    pub extension: Slot,
     /// The x87, and with it MMX.
     pub x87: X87,
     /// XCR0.
     pub xcr0: u64,
     /// IA32_XSS.
     pub xss: u64,
+    /// The model.
+    pub model: CpuModel,
+    /// How many processors there are; each is a core of the one package.
+    pub cores: u32,
+    /// Model-specific registers.
+    pub msrs: Msrs,
+    /// The local APIC.
+    pub apic: LocalApic,
+    /// What else waits to be taken.
+    pub pending: Pending,
+    /// What MONITOR and waiting instructions have left.
+    pub waiting: Waiting,
+    /// State of the generator behind RDRAND and RDSEED.
+    pub random: u64,
 }
 
 impl X86 {
@@ -130,7 +148,6 @@ impl X86 {
             cr2: 0,
             cr3: 0,
             cr4: cr4::PAE,
-            cr8: 0,
             efer: efer::LME | efer::LMA | efer::SCE | efer::NXE,
             segments: [data, code, data, data, data, data],
             ldtr: Segment { attributes: Attributes::UNUSABLE, ..Segment::default() },
@@ -159,11 +176,31 @@ impl X86 {
             shadow_holds_traps: false,
             resumed_at: None,
             step_from: None,
-            intr: None,
             physical_bits: 46,
+            extension: Slot::default(),
             x87: X87::default(),
             xcr0: crate::xsave::RESET_XCR0,
             xss: 0,
+            model: CpuModel::of(Vendor::Intel),
+            cores: 1,
+            msrs: Msrs::default(),
+            apic: LocalApic::new(0, true),
+            pending: Pending::default(),
+            waiting: Waiting::default(),
+            random: 0,
+        }
+    }
+
+    /// Likewise, of a model: the one with this number among so many. The seed is of RDRAND's.
+    pub fn of_model(self, model: CpuModel, id: u32, cores: u32, seed: u64) -> Self {
+        X86 {
+            id,
+            physical_bits: model.physical_bits.into(),
+            model,
+            cores,
+            apic: LocalApic::new(id, id == 0),
+            random: seed ^ u64::from(id) << 32,
+            ..self
         }
     }
 
@@ -183,6 +220,36 @@ impl X86 {
             gdtr: Table { base: 0, limit: 0xffff },
             idtr: Table { base: 0, limit: 0xffff },
             ..X86::flat_64()
+        }
+    }
+
+    /// The processor after INIT ("Processor State After Reset", the table's last column): in real mode, as after RESET, but for what INIT
+    /// leaves alone.
+    pub fn after_init(&self) -> Self {
+        X86 {
+            cr0: self.cr0 & (cr0::CD | cr0::NW) | cr0::ET,
+            star: self.star,
+            lstar: self.lstar,
+            fmask: self.fmask,
+            kernel_gs_base: self.kernel_gs_base,
+            tsc_aux: self.tsc_aux,
+            sysenter_cs: self.sysenter_cs,
+            sysenter_esp: self.sysenter_esp,
+            sysenter_eip: self.sysenter_eip,
+            a20: self.a20,
+            physical_bits: self.physical_bits,
+            extension: self.extension.clone(),
+            x87: self.x87.clone(),
+            xcr0: self.xcr0,
+            xss: self.xss,
+            model: self.model.clone(),
+            cores: self.cores,
+            msrs: self.msrs.clone(),
+            apic: self.apic.clone(),
+            pending: self.pending.clone(),
+            waiting: self.waiting.clone(),
+            random: self.random,
+            ..X86::reset(self.id)
         }
     }
 
@@ -247,7 +314,7 @@ impl X86 {
             pkrs: self.pkrs,
             pdptes: self.pdptes,
             physical_bits: self.physical_bits,
-            has_1g: true,
+            has_1g: self.model.has(Feature::Pdpe1gb),
             has_pse36: true,
         }
     }
@@ -378,21 +445,42 @@ const NOTE_STACK: u32 = 1;
 const NON_CANONICAL: u32 = u32::MAX;
 
 /// Physical memory as the walk of page tables reaches it.
-struct Physical<'a, 'b>(&'a mut P<'b>);
+struct Physical<'a, 'b> {
+    h: &'a mut P<'b>,
+    linear: u64,
+    has_second: bool,
+}
+
+impl Physical<'_, '_> {
+    /// Where an entry is.
+    fn place(&mut self, address: u64, kind: Kind) -> Step<u64> {
+        let physical = if self.has_second {
+            let access = SecondAccess { address, kind, linear: self.linear, is_entry: true, user: false };
+            second_stage(self.h, access)?.physical
+        } else {
+            address
+        };
+        Ok(self.h.arch.through_a20(physical))
+    }
+}
 
 impl Tables for Physical<'_, '_> {
     type Stop = Stop;
 
     fn read(&mut self, address: u64, size: u8) -> Step<u64> {
-        let address = self.0.arch.through_a20(address);
-        Ok(self.0.read_physical(address, size).unwrap_or(u64::MAX >> (64 - 8 * u32::from(size))))
+        let at = self.place(address, Kind::Read)?;
+        Ok(self.h.read_physical(at, size).unwrap_or(u64::MAX >> (64 - 8 * u32::from(size))))
     }
 
     fn write(&mut self, address: u64, size: u8, value: u64) -> Step {
-        let address = self.0.arch.through_a20(address);
-        let _ = self.0.write_physical(address, size, value);
+        let at = self.place(address, Kind::Write)?;
+        let _ = self.h.write_physical(at, size, value);
         Ok(())
     }
+}
+
+fn second_stage(h: &mut P, access: SecondAccess) -> Step<extension::SecondStage> {
+    extension::act(h, |e, h| e.second_stage(h, access)).expect("it has a second stage")
 }
 
 /// An access, as the rights of pages ask for it.
@@ -431,7 +519,11 @@ impl Arch for X86 {
         }
         let uses_stack = insn.memory_segment() == iced_x86::Register::SS || insn.is_stack_instruction();
         lift.note(if uses_stack { NOTE_STACK } else { 0 });
-        if !system::lift(lift, &insn, &mode) && isa::lift(lift, &insn, &mode).is_err() {
+        let own = self.extension.get().and_then(|e| e.opcode(&insn));
+        if let Some(opcode) = own {
+            isa::lift_own(lift, &insn, &mode, opcode);
+        } else if !processor_instructions::lift(lift, &insn, &mode, |f| self.model.has(f))
+            && !system::lift(lift, &insn, &mode) && isa::lift(lift, &insn, &mode).is_err() {
             system::raise(lift, Exception::UD);
         }
         Some(length)
@@ -457,9 +549,11 @@ impl Arch for X86 {
     fn call(h: &mut P, function: u16, operand: u32) -> Step {
         match function {
             compute::FUNCTION => {}
+            extension::FUNCTION => return extension::call(h, operand),
             linear::FUNCTION => return linear::call(h, operand),
             repeat::FUNCTION => return repeat::call(h, operand),
             isa::FIRST.. => return isa::call(h, function, operand),
+            processor_instructions::FIRST_FUNCTION.. => return processor_instructions::call(h, function, operand),
             _ => return system::call(h, function, operand),
         }
         let r = &mut h.core.regs;
@@ -487,7 +581,8 @@ impl Arch for X86 {
         let bits = [access.user, smap, wp, a.checks_alignment() && !access.implicit];
         let who = bits.iter().rev().fold(a.controls().mode() as u64, |who, bit| who << 1 | u64::from(*bit));
         let keys = if a.cr4 & (cr4::PKE | cr4::PKS) != 0 { u64::from(a.pkru) | u64::from(a.pkrs) << 32 } else { 0 };
-        h.core.mmu.intern(SpaceKey(who | pcid << 8, keys))
+        let guest = a.extension.get().map_or(0, |e| e.address_space());
+        h.core.mmu.intern(SpaceKey(who | pcid << 8 | guest << 20, keys))
     }
 
     fn walk(h: &mut P, access: Access) -> Step<Mapping> {
@@ -498,24 +593,35 @@ impl Arch for X86 {
         }
         let is_watched = debug::sees(h, access)?;
         let how = self::access(h.arch, access.as_whom, access.intent);
-        match controls.translate(&mut Physical(h), va, how) {
-            Ok(t) => {
-                let pa = h.arch.through_a20(t.physical & !0xfff);
-                Ok(Mapping {
-                    pa,
-                    gpa: pa,
-                    size_log2: if t.size_log2 == 32 { 12 } else { t.size_log2 },
-                    guest_size_log2: 0,
-                    read: t.read,
-                    write: t.write,
-                    keep: !is_watched && !h.arch.checks_alignment(),
-                })
-            }
+        let has_second = h.arch.extension.get().is_some_and(|e| e.has_second_stage());
+        let t = match controls.translate(&mut Physical { h, linear: va, has_second }, va, how) {
+            Ok(t) => t,
             Err(Fail::PageFault(error)) => {
-                Err(Exception { vector: vector::PF, error: Some(error as u16), address: va }.into())
+                return Err(Exception { vector: vector::PF, error: Some(error as u16), address: va }.into());
             }
-            Err(Fail::Stop(stop)) => Err(stop),
+            Err(Fail::Stop(stop)) => return Err(stop),
+        };
+        let gpa = t.physical & !0xfff;
+        let size_log2 = if t.size_log2 == 32 { 12 } else { t.size_log2 };
+        let (mut pa, mut guest_size_log2, mut write) = (h.arch.through_a20(gpa), 0, t.write);
+        if has_second {
+            let access =
+                SecondAccess { address: t.physical, kind: how.kind, linear: va, is_entry: false, user: how.user };
+            let second = second_stage(h, access)?;
+            pa = h.arch.through_a20(second.physical & !0xfff);
+            guest_size_log2 = second.size_log2;
+            write &= second.write;
         }
+        let keep = !is_watched && !h.arch.checks_alignment();
+        Ok(Mapping { pa, gpa, size_log2, guest_size_log2, read: t.read, write, keep })
+    }
+
+    fn read_own(h: &mut P, pa: u64, size: u8) -> Option<u64> {
+        apic::local_read(h, pa, size)
+    }
+
+    fn write_own(h: &mut P, pa: u64, size: u8, value: u64) -> Option<()> {
+        apic::local_write(h, pa, size, value)
     }
 
     /// Only fetches come this far, from what is not RAM: a processor would read ones, which are no instruction.
@@ -543,20 +649,26 @@ impl Arch for X86 {
     }
 
     fn signal(h: &mut P, signal: VcpuSignal) {
-        if let VcpuSignal::Message { value, .. } = signal {
-            h.arch.intr = Some(value as u8);
-            h.core.check_interrupts = true;
+        match signal {
+            VcpuSignal::Pin { pin, level } => apic::set_pin(h, pin, level),
+            VcpuSignal::Message { message: msi::INTERRUPT, value } => apic::accept(h, InterruptMessage::unpack(value)),
+            VcpuSignal::Message { message: apic::IPI, value } => apic::receive_ipi(h, value),
+            VcpuSignal::Message { .. } => {}
         }
     }
 
-    fn tick(_: &mut P) {}
+    fn tick(h: &mut P) {
+        apic::tick(h);
+        monitor::tick(h);
+        msr::perf::sync(h);
+    }
 
-    fn wakes_at(_: &P) -> Option<VirtualTime> {
-        None
+    fn wakes_at(h: &P) -> Option<VirtualTime> {
+        [apic::wakes_at(h), monitor::wakes_at(h)].into_iter().flatten().min()
     }
 
     fn is_awake(h: &P) -> bool {
-        h.arch.intr.is_some()
+        monitor::is_awake(h)
     }
 
     fn descheduled(&mut self) {}

@@ -6,6 +6,7 @@ use emu_core::engine::flags::{AluOp, Size};
 use emu_core::engine::{Intent, Lift, Step};
 use emu_core::ram::{PAGE_MASK, PAGE_SIZE};
 
+use crate::extension::{Intercept, ask_after};
 use crate::linear::Segmented;
 use crate::processor::{P, flags, segments, set_flags};
 use crate::registers::{DIRECTION, RAX, RCX, RDI, RDX, RSI, temp};
@@ -143,6 +144,8 @@ impl Repeat {
             Does::Input => {
                 let port = h.core.regs[usize::from(RDX)] & 0xffff;
                 system::require_port(h, port, size)?;
+                let repeats = self.repeats;
+                ask_after(h, || Intercept::In { port: port as u16, size, string: true, repeats })?;
                 let to = self.destination(h, 1)?;
                 let place = h.resolve(to, size, Intent::Write, 0)?;
                 let value = h.read_port(port, size);
@@ -151,6 +154,8 @@ impl Repeat {
             Does::Output => {
                 let port = h.core.regs[usize::from(RDX)] & 0xffff;
                 system::require_port(h, port, size)?;
+                let repeats = self.repeats;
+                ask_after(h, || Intercept::Out { port: port as u16, size, string: true, repeats })?;
                 let from = self.source(h, 1)?;
                 let value = h.load(from, size, 0)?;
                 h.write_port(port, size, value);

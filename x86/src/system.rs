@@ -7,14 +7,15 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::control::{cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
+use crate::extension::{Intercept, ask_after, ask_before};
 use crate::far::{self, Transfer};
 use crate::frame::Stack;
 use crate::interrupt::{self, Source};
 use crate::isa::{Lifting, Unknown};
 use crate::mode::Mode;
-use crate::processor::{P, ProcessorExt, base_of, segments};
+use crate::processor::{P, ProcessorExt, segments};
 use crate::protection::{self, Refusal};
-use crate::registers::{DIRECTION, FS_BASE, GS_BASE, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ZERO, temp};
+use crate::registers::{DIRECTION, GS_BASE, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ZERO, temp};
 use crate::segment::{Attributes, Segment, Table};
 use crate::{control_registers, debug, decimal, task};
 
@@ -38,7 +39,7 @@ functions! {
     MovToDr mov_to_dr;
     MovFromDr mov_from_dr;
     Clts clts;
-    /// The machine status word is in FIRST.
+    /// The machine status word is in FIRST; whether it comes from the memory at ADDRESS.
     Lmsw lmsw;
     Smsw smsw;
     /// The address is in ADDRESS; size of an offset in bytes.
@@ -63,9 +64,6 @@ functions! {
     MovToSegment mov_to_segment;
     LoadSegment load_segment;
     MovFromSegment mov_from_segment;
-    Rdmsr rdmsr;
-    Wrmsr wrmsr;
-    Rdtsc rdtsc;
     Hlt hlt;
     Cli cli;
     Sti sti;
@@ -173,7 +171,7 @@ fn lift_system(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
         Mnemonic::Clts => end(l.lift, F::Clts, 0),
         Mnemonic::Lmsw => {
             l.bring_word(0)?;
-            end(l.lift, F::Lmsw, 0);
+            end(l.lift, F::Lmsw, u32::from(i.op0_kind() == OpKind::Memory));
         }
         Mnemonic::Smsw => {
             go_on(l.lift, F::Smsw, 0);
@@ -228,10 +226,6 @@ fn lift_system(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
             let to = gpr(i.op0_register()) << 16 | u32::from(size.bytes());
             end(l.lift, F::MovToSegment, (segment as u32) << 8 | to | 1 << 31);
         }
-        Mnemonic::Rdmsr => go_on(l.lift, F::Rdmsr, 0),
-        Mnemonic::Wrmsr => end(l.lift, F::Wrmsr, 0),
-        Mnemonic::Rdtsc => go_on(l.lift, F::Rdtsc, 0),
-        Mnemonic::Rdtscp => go_on(l.lift, F::Rdtsc, 1),
         Mnemonic::Hlt => end(l.lift, F::Hlt, 0),
         Mnemonic::Cli => go_on(l.lift, F::Cli, 0),
         Mnemonic::Sti => end(l.lift, F::Sti, 0),
@@ -405,11 +399,11 @@ fn size_of(operand: u32) -> Size {
 fn mov_to_cr(h: &mut P, operand: u32) -> Step {
     let value = reg(h, operand);
     let value = if h.arch.is_64() { value } else { value & 0xffff_ffff };
-    control_registers::write(h, operand >> 8, value)
+    control_registers::write(h, operand >> 8, operand as u8, value)
 }
 
 fn mov_from_cr(h: &mut P, operand: u32) -> Step {
-    let value = control_registers::read(h, operand >> 8)?;
+    let value = control_registers::read(h, operand >> 8, operand as u8)?;
     set(h, operand as u8, value);
     Ok(())
 }
@@ -417,28 +411,33 @@ fn mov_from_cr(h: &mut P, operand: u32) -> Step {
 fn mov_to_dr(h: &mut P, operand: u32) -> Step {
     let value = reg(h, operand);
     let value = if h.arch.is_64() { value } else { value & 0xffff_ffff };
-    debug::write(h, operand >> 8, value)
+    debug::write(h, operand >> 8, operand as u8, value)
 }
 
 fn mov_from_dr(h: &mut P, operand: u32) -> Step {
-    let value = debug::read(h, operand >> 8)?;
+    let value = debug::read(h, operand >> 8, operand as u8)?;
     set(h, operand as u8, value);
     Ok(())
 }
 
 fn clts(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
+    ask_after(h, || Intercept::Clts)?;
     h.arch.cr0 &= !cr0::TS;
     h.all_changed();
     Ok(())
 }
 
 /// LMSW: PE can be set, and not cleared.
-fn lmsw(h: &mut P, _: u32) -> Step {
+fn lmsw(h: &mut P, operand: u32) -> Step {
     h.require_cpl_0()?;
     let low = first(h) & (cr0::PE | cr0::MP | cr0::EM | cr0::TS);
+    let (source, memory) = (first(h) as u16, (operand != 0).then(|| h.reg(temp::ADDRESS)));
+    ask_after(h, || Intercept::Lmsw { source, memory })?;
     let cr0 = h.arch.cr0;
-    control_registers::write(h, 0, cr0 & !(cr0::MP | cr0::EM | cr0::TS) | low)
+    control_registers::write_cr0(h, cr0 & !(cr0::MP | cr0::EM | cr0::TS) | low)?;
+    h.all_changed();
+    Ok(())
 }
 
 /// What UMIP keeps from programs.
@@ -448,14 +447,16 @@ fn require_no_umip(h: &P) -> Step {
 
 fn smsw(h: &mut P, _: u32) -> Step {
     require_no_umip(h)?;
+    ask_after(h, || Intercept::Smsw)?;
     set(h, temp::FIRST, h.arch.cr0);
     Ok(())
 }
 
 /// A pseudo-descriptor; an offset of 2 bytes means a base of 24 bits.
-fn load_table(h: &mut P, size: u32) -> Step<Table> {
+fn load_table(h: &mut P, size: u32, instruction: u8) -> Step<Table> {
     h.require_cpl_0()?;
     let at = h.core.regs[usize::from(temp::ADDRESS)];
+    ask_before(h, || Intercept::Gdtr { instruction, address: at })?;
     let limit = h.load(at, 2, 0)? as u16;
     let base = h.load(at.wrapping_add(2), if size == 8 { 8 } else { 4 }, 0)?;
     let base = if size == 2 { base & 0xff_ffff } else { base };
@@ -464,18 +465,19 @@ fn load_table(h: &mut P, size: u32) -> Step<Table> {
 }
 
 fn lgdt(h: &mut P, size: u32) -> Step {
-    h.arch.gdtr = load_table(h, size)?;
+    h.arch.gdtr = load_table(h, size, 2)?;
     Ok(())
 }
 
 fn lidt(h: &mut P, size: u32) -> Step {
-    h.arch.idtr = load_table(h, size)?;
+    h.arch.idtr = load_table(h, size, 3)?;
     Ok(())
 }
 
-fn store_table(h: &mut P, table: Table, size: u32) -> Step {
+fn store_table(h: &mut P, table: Table, size: u32, instruction: u8) -> Step {
     require_no_umip(h)?;
     let at = h.core.regs[usize::from(temp::ADDRESS)];
+    ask_before(h, || Intercept::Gdtr { instruction, address: at })?;
     // All of its bytes are written, or none.
     let bytes = if size == 8 { 8 } else { 4 };
     h.resolve(at.wrapping_add(2), bytes, Intent::Write, 0)?;
@@ -484,31 +486,35 @@ fn store_table(h: &mut P, table: Table, size: u32) -> Step {
 }
 
 fn sgdt(h: &mut P, size: u32) -> Step {
-    store_table(h, h.arch.gdtr, size)
+    store_table(h, h.arch.gdtr, size, 0)
 }
 
 fn sidt(h: &mut P, size: u32) -> Step {
-    store_table(h, h.arch.idtr, size)
+    store_table(h, h.arch.idtr, size, 1)
 }
 
 fn lldt(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
+    ask_before(h, || Intercept::Ldtr { instruction: 2 })?;
     protection::load_ldt(h, first(h) as u16, Refusal::GP)
 }
 
 fn ltr(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
+    ask_before(h, || Intercept::Ldtr { instruction: 3 })?;
     protection::load_task_register(h, first(h) as u16)
 }
 
 fn sldt(h: &mut P, _: u32) -> Step {
     require_no_umip(h)?;
+    ask_before(h, || Intercept::Ldtr { instruction: 0 })?;
     set(h, temp::FIRST, h.arch.ldtr.selector.into());
     Ok(())
 }
 
 fn str(h: &mut P, _: u32) -> Step {
     require_no_umip(h)?;
+    ask_before(h, || Intercept::Ldtr { instruction: 1 })?;
     set(h, temp::FIRST, h.arch.tr.selector.into());
     Ok(())
 }
@@ -605,88 +611,10 @@ fn mov_from_segment(h: &mut P, operand: u32) -> Step {
     Ok(())
 }
 
-/// Numbers of model-specific registers (SDM vol. 4).
-mod msr {
-    pub(super) const EFER: u32 = 0xc000_0080;
-    pub(super) const STAR: u32 = 0xc000_0081;
-    pub(super) const LSTAR: u32 = 0xc000_0082;
-    pub(super) const FMASK: u32 = 0xc000_0084;
-    pub(super) const FS_BASE: u32 = 0xc000_0100;
-    pub(super) const GS_BASE: u32 = 0xc000_0101;
-    pub(super) const KERNEL_GS_BASE: u32 = 0xc000_0102;
-    pub(super) const TSC_AUX: u32 = 0xc000_0103;
-    pub(super) const TSC: u32 = 0x10;
-}
-
-fn rdmsr(h: &mut P, _: u32) -> Step {
-    h.require_cpl_0()?;
-    let value = match h.core.regs[usize::from(RCX)] as u32 {
-        msr::EFER => h.arch.efer,
-        msr::STAR => h.arch.star,
-        msr::LSTAR => h.arch.lstar,
-        msr::FMASK => h.arch.fmask,
-        msr::FS_BASE => base_of(h, segments::FS),
-        msr::GS_BASE => base_of(h, segments::GS),
-        msr::KERNEL_GS_BASE => h.arch.kernel_gs_base,
-        msr::TSC_AUX => h.arch.tsc_aux,
-        msr::TSC => h.core.count(),
-        _ => return Err(Exception::gp(0).into()),
-    };
-    set(h, RAX, value & 0xffff_ffff);
-    set(h, RDX, value >> 32);
-    Ok(())
-}
-
-fn wrmsr(h: &mut P, _: u32) -> Step {
-    h.require_cpl_0()?;
-    let low = h.core.regs[usize::from(RAX)] & 0xffff_ffff;
-    let value = h.core.regs[usize::from(RDX)] << 32 | low;
-    let canonical = h.arch.controls().is_canonical(value);
-    let number = h.core.regs[usize::from(RCX)] as u32;
-    if matches!(number, msr::LSTAR | msr::FS_BASE | msr::GS_BASE | msr::KERNEL_GS_BASE) {
-        h.fault_if(!canonical, Exception::gp(0))?;
-    }
-    match number {
-        msr::EFER => {
-            const DEFINED: u64 = efer::SCE | efer::LME | efer::LMA | efer::NXE;
-            h.fault_if(value & !DEFINED != 0, Exception::gp(0))?;
-            let paging = h.arch.cr0 & cr0::PG != 0;
-            h.fault_if(paging && (value ^ h.arch.efer) & efer::LME != 0, Exception::gp(0))?;
-            if (value ^ h.arch.efer) & efer::NXE != 0 {
-                h.core.mmu.drop_spaces(|_| true);
-            }
-            h.arch.efer = value & !efer::LMA | h.arch.efer & efer::LMA;
-        }
-        msr::STAR => h.arch.star = value,
-        msr::LSTAR => h.arch.lstar = value,
-        msr::FMASK => h.arch.fmask = value & 0xffff_ffff,
-        msr::FS_BASE => set(h, FS_BASE, value),
-        msr::GS_BASE => set(h, GS_BASE, value),
-        msr::KERNEL_GS_BASE => h.arch.kernel_gs_base = value,
-        msr::TSC_AUX => {
-            h.fault_if(value >> 32 != 0, Exception::gp(0))?;
-            h.arch.tsc_aux = value;
-        }
-        _ => return Err(Exception::gp(0).into()),
-    }
-    h.all_changed();
-    Ok(())
-}
-
-/// RDTSC, RDTSCP: the count of instructions.
-fn rdtsc(h: &mut P, operand: u32) -> Step {
-    h.fault_if(h.arch.cr4 & cr4::TSD != 0 && h.arch.cpl() != 0, Exception::gp(0))?;
-    let count = h.core.count();
-    set(h, RAX, count & 0xffff_ffff);
-    set(h, RDX, count >> 32);
-    if operand == 1 {
-        set(h, RCX, h.arch.tsc_aux);
-    }
-    Ok(())
-}
-
 fn hlt(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
+    ask_after(h, || Intercept::Hlt)?;
+    h.arch.waiting.halts();
     Err(Stop::of(StopKind::Wait))
 }
 
@@ -736,6 +664,7 @@ fn sti(h: &mut P, _: u32) -> Step {
 
 /// PUSHF: RF and VM are pushed as 0. In virtual-8086 mode IOPL counts, and CR4.VME shows VIF as IF.
 fn pushf(h: &mut P, size: u32) -> Step {
+    ask_before(h, || Intercept::Pushf)?;
     let mut value = h.rflags() & !(rflags::RF | rflags::VM);
     if h.arch.is_v8086() && h.arch.iopl() < 3 {
         h.fault_if(h.arch.cr4 & cr4::VME == 0 || size != 2, Exception::gp(0))?;
@@ -748,6 +677,7 @@ fn pushf(h: &mut P, size: u32) -> Step {
 
 /// POPF (SDM vol. 2B, "POPF/POPFD/POPFQ", table of EFLAGS changes).
 fn popf(h: &mut P, operand: u32) -> Step {
+    ask_before(h, || Intercept::Popf)?;
     let (size, value) = (size_of(operand), first(h));
     let sp = Stack::present(h).moved(operand.into());
     let mut mask = far::changeable(h, size) & !rflags::RF;
@@ -770,11 +700,13 @@ fn popf(h: &mut P, operand: u32) -> Step {
 }
 
 fn int(h: &mut P, vector: u32) -> Step {
+    ask_before(h, || Intercept::SoftwareInterrupt(vector as u8))?;
     interrupt_by_software(h, vector as u8, Source::Software)
 }
 
 /// INT1 (ICEBP): #DB as of hardware, which says nothing in DR6.
 fn int1(h: &mut P, _: u32) -> Step {
+    ask_before(h, || Intercept::Icebp)?;
     interrupt_by_software(h, vector::DB, Source::Exception)
 }
 
@@ -796,6 +728,7 @@ fn interrupt_by_software(h: &mut P, vector: u8, source: Source) -> Step {
 }
 
 fn iret(h: &mut P, size: u32) -> Step {
+    ask_before(h, || Intercept::Iret)?;
     far::iret(h, size_of(size))
 }
 
@@ -949,6 +882,7 @@ fn wrpkru(h: &mut P, _: u32) -> Step {
 fn invlpg(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
     let linear = h.core.regs[usize::from(temp::ADDRESS)];
+    ask_after(h, || Intercept::Invlpg(linear))?;
     // Global translations are dropped for every PCID, and there is no telling which they are.
     h.core.mmu.drop_page(linear, |_| true);
     h.all_changed();
@@ -966,7 +900,9 @@ pub(crate) fn require_port(h: &mut P, port: u64, size: u8) -> Step {
 }
 
 fn input(h: &mut P, size: u32) -> Step {
-    require_port(h, first(h), size as u8)?;
+    let port = first(h) as u16;
+    require_port(h, port.into(), size as u8)?;
+    ask_after(h, || Intercept::In { port, size: size as u8, string: false, repeats: false })?;
     let value = h.read_port(first(h), size as u8);
     let old = h.core.regs[usize::from(RAX)];
     let new = match size {
@@ -979,7 +915,9 @@ fn input(h: &mut P, size: u32) -> Step {
 }
 
 fn output(h: &mut P, size: u32) -> Step {
-    require_port(h, first(h), size as u8)?;
+    let port = first(h) as u16;
+    require_port(h, port.into(), size as u8)?;
+    ask_after(h, || Intercept::Out { port, size: size as u8, string: false, repeats: false })?;
     let value = h.core.regs[usize::from(RAX)] & (u64::MAX >> (64 - 8 * size));
     h.write_port(first(h), size as u8, value);
     Ok(())

@@ -13,6 +13,7 @@ use riscv::platform::virt::{self, CONSOLE, VirtConfig};
 use riscv::privileged::sbi;
 
 use crate::error::{UserError, print};
+use crate::machine::Platform;
 use crate::report;
 
 /// Console bytes, with the instruction count at which they came.
@@ -77,7 +78,7 @@ pub fn run() -> Result<u8, UserError> {
         let _ = writeln!(out, "  | {line}");
     }
     let _ = writeln!(out, "\n{}", timeline(&switches, machine.count()));
-    out.push_str(&report::stats_table(&stats));
+    out.push_str(&report::stats_table(&stats, Riscv::reason_name));
     let _ = writeln!(out, "\n{} instructions; the same on every host, and on every run.", machine.retired());
     print(&out)?;
     match end {

@@ -157,8 +157,8 @@ impl BlockCache {
         self.slots_of.clear();
     }
 
-    /// A copy of what is left of the instruction of `op` behind it, which ends in leaving; `None` if nothing is left.
-    pub fn rest_of_instruction(&mut self, op: *const Op) -> Option<*const Op> {
+    /// A copy of what is left of the instruction of `op` behind its `taken` slots, which ends in leaving; `None` if nothing is left.
+    pub fn rest_of_instruction(&mut self, op: *const Op, taken: usize) -> Option<*const Op> {
         // SAFETY: `op` is in a live stream.
         let insn = usize::from(unsafe { (*op).insn });
         let (slots, first, slots_of): (&[Slot], usize, &[u16]) = if self.scratch.as_ptr_range().contains(&op.cast()) {
@@ -169,7 +169,7 @@ impl BlockCache {
             (&self.slots, block.slot as usize, &self.slots_of[start..][..insns + 1])
         };
         // SAFETY: as in `block_of`; the scratch slots are the other stream.
-        let at = unsafe { op.cast::<Slot>().offset_from(slots.as_ptr()) } as usize + 1;
+        let at = unsafe { op.cast::<Slot>().offset_from(slots.as_ptr()) } as usize + taken;
         let end = first + usize::from(slots_of[insn + 1]);
         if at >= end {
             return None;

@@ -27,6 +27,8 @@ pub enum StopKind {
     Wait,
     /// The instruction has completed, and the vCPU gives the rest of its quantum to others.
     Yield,
+    /// The instruction is given up, and the architecture has set where the vCPU goes on: a VM exit.
+    Moved,
     /// A breakpoint or watchpoint of the debugger: nothing has happened.
     Debug,
     /// The architecture cannot go on (a double fault in machine mode, a triple fault, a VMX abort).
@@ -142,7 +144,7 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
         Ok(())
     }
 
-    /// Takes the trap for an exception: sets `h.core.pc`.
+    /// Takes the trap for an exception: sets `h.core.pc`. An error of kind [`StopKind::Moved`] has set it too.
     fn trap(h: &mut Hart<Self>, stop: Stop) -> Step;
 
     /// Takes a pending interrupt, if one is enabled: sets `h.core.pc`. Called where [`Core::check_interrupts`] was set. An error
@@ -679,7 +681,7 @@ impl<A: Arch> Hart<'_, A> {
 
     /// A device was called: whatever that has set off is for the run loop to see to.
     fn after_bus(&mut self) {
-        if self.world.bus.has_news(self.world.planned_wake) || self.world.ram.has_killed() {
+        if self.world.bus.has_news(self.world.planned_wake) || self.world.ram.has_news() {
             self.core.leave = true;
         }
     }

@@ -34,6 +34,8 @@ pub(crate) enum Exit {
     Stop,
     /// The same, where `core.pc`, `core.note` and the budget are those of the instruction already.
     StopInCall,
+    /// The call at `core.op` has been done, and the vCPU is to leave behind its instruction.
+    LeaveInCall,
     /// Only where handlers return to a loop: go on at `core.op`.
     Continue,
 }
@@ -406,8 +408,12 @@ unsafe fn call<const ENDS: bool>(core: *mut Core, op: *const Op, budget: i64, _l
             (*core).budget = budget - i64::from((*op).insn);
             return Exit::StopInCall;
         }
-        if ENDS || (*core).leave {
+        if ENDS {
             return next(core, (*core).next_pc, budget - i64::from((*op).insn) - 1);
+        }
+        if (*core).leave {
+            (*core).last = 0;
+            return Exit::LeaveInCall;
         }
         goto!(core, op.add(2), budget, 0)
     }

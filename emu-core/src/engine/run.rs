@@ -41,6 +41,15 @@ struct Present {
     note: u32,
 }
 
+/// What the taking of a trap or an interrupt came to.
+fn settled(result: Step) -> Result<(), RunEnd> {
+    result.or_else(|stop| match stop.kind {
+        StopKind::Moved => Ok(()),
+        StopKind::Wait => Err(RunEnd::Wait),
+        _ => Err(RunEnd::Shutdown(stop)),
+    })
+}
+
 impl<A: Arch> Vcpu<A> {
     /// Runs from the machine's instruction count `start` for at most `limit` instructions. Returns how many were retired
     /// (a trap counts as one, so that a guest that only traps gets on in time) and why it came back.
@@ -51,7 +60,7 @@ impl<A: Arch> Vcpu<A> {
         core.budget = limit as i64 - MAX_BLOCK as i64;
         core.start = start;
         // Code may have been written since the last run.
-        core.leave = world.ram.has_killed();
+        core.leave = world.ram.has_news();
         core.unlinked = std::ptr::null_mut();
         core.spaces_changed = true;
         let end = loop {
@@ -60,9 +69,13 @@ impl<A: Arch> Vcpu<A> {
             }
             if self.core.leave {
                 self.core.leave = false;
-                if world.ram.has_killed() {
+                if world.ram.has_news() {
                     let killed = world.ram.take_killed();
                     world.blocks.kill(killed, &mut world.ram);
+                    for pa in world.ram.take_closing() {
+                        world.to_close.push(pa);
+                        self.core.mmu.close_stores_to(pa);
+                    }
                 }
                 self.core.unlinked = std::ptr::null_mut();
                 if self.core.attention || world.bus.has_news(world.planned_wake) {
@@ -85,10 +98,7 @@ impl<A: Arch> Vcpu<A> {
         if self.core.check_interrupts {
             self.core.check_interrupts = false;
             self.core.unlinked = std::ptr::null_mut();
-            A::interrupt(&mut self.at(world)).map_err(|stop| match stop.kind {
-                StopKind::Wait => RunEnd::Wait,
-                _ => RunEnd::Shutdown(stop),
-            })?;
+            settled(A::interrupt(&mut self.at(world)))?;
         }
         self.refresh_spaces(world);
         // Interrupts are looked at again as soon as an instruction that stands alone has asked for it.
@@ -132,7 +142,7 @@ impl<A: Arch> Vcpu<A> {
         match exit {
             Exit::Next => Ok(()),
             Exit::Continue => unreachable!("the loop goes on by itself"),
-            Exit::Leave => self.finish_instruction(world),
+            Exit::Leave | Exit::LeaveInCall => self.finish_instruction(world, exit),
             Exit::Stop | Exit::StopInCall => self.stop(world, exit),
         }
     }
@@ -142,7 +152,9 @@ impl<A: Arch> Vcpu<A> {
         if exit == Exit::Stop {
             let Present { pc, index, note, .. } = self.instruction(world);
             self.core.note = note;
-            self.core.pc = pc;
+            if self.core.stop.kind != StopKind::Moved {
+                self.core.pc = pc;
+            }
             self.core.budget -= index;
         }
         let stop = self.core.stop;
@@ -169,21 +181,23 @@ impl<A: Arch> Vcpu<A> {
         exit
     }
 
-    /// Does what is left of the instruction of `core.op`, from a copy of its micro-ops that leads nowhere else, and leaves
+    /// Does what is left of the instruction of `core.op`, which `exit` was left by, from a copy of its micro-ops that leads nowhere else, and leaves
     /// behind it.
-    fn finish_instruction(&mut self, world: &mut World) -> Result<(), RunEnd> {
+    fn finish_instruction(&mut self, world: &mut World, mut exit: Exit) -> Result<(), RunEnd> {
         let mut origin = self.core.op;
         self.core.leave = true;
-        while let Some(rest) = world.blocks.rest_of_instruction(origin) {
-            let exit = self.run_alone(rest, self.core.last);
+        loop {
+            let taken = if exit == Exit::LeaveInCall { 2 } else { 1 };
+            let Some(rest) = world.blocks.rest_of_instruction(origin, taken) else { break };
+            exit = self.run_alone(rest, self.core.last);
             self.core.leave = true;
             if exit == Exit::Next {
                 return Ok(());
             }
             let Some(place) = world.blocks.place_in_rest(self.core.op) else { break };
             // SAFETY: the copy is of what stands behind `origin`, in the same order.
-            origin = unsafe { origin.add(1 + place) };
-            if exit != Exit::Leave {
+            origin = unsafe { origin.add(taken + place) };
+            if !matches!(exit, Exit::Leave | Exit::LeaveInCall) {
                 self.core.op = origin;
                 return self.stop(world, exit);
             }
@@ -204,17 +218,22 @@ impl<A: Arch> Vcpu<A> {
     }
 
     fn stopped(&mut self, world: &mut World, stop: Stop) -> Result<(), RunEnd> {
-        self.core.leave |= world.ram.has_killed();
+        self.core.leave |= world.ram.has_news();
         match stop.kind {
             StopKind::Exception => {
                 self.core.budget -= 1;
                 self.core.unlinked = std::ptr::null_mut();
-                A::trap(&mut self.at(world), stop).map_err(RunEnd::Shutdown)
+                settled(A::trap(&mut self.at(world), stop))
             }
             StopKind::Wait | StopKind::Yield => {
                 self.core.budget -= 1;
                 self.core.pc = self.core.next_pc;
                 Err(if stop.kind == StopKind::Wait { RunEnd::Wait } else { RunEnd::Yield })
+            }
+            StopKind::Moved => {
+                self.core.budget -= 1;
+                self.core.unlinked = std::ptr::null_mut();
+                Ok(())
             }
             StopKind::Debug => Err(RunEnd::Debug),
             StopKind::Shutdown => Err(RunEnd::Shutdown(stop)),

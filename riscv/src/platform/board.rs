@@ -1,20 +1,14 @@
 //! The board: memory map, devices and their wires. Addresses and interrupt numbers are those of QEMU's `virt` machine for
 //! RISC-V, for which OpenSBI's generic platform, Linux and most kernels of one's own are made.
 
-use std::path::PathBuf;
-
 use emu_core::bus::{Bus, Space, Wire};
 use emu_core::device::DeviceId;
 use emu_core::devices::goldfish_rtc::GoldfishRtc;
 use emu_core::devices::syscon::TestFinisher;
 use emu_core::devices::uart16550::{Uart16550, UartConfig};
-use emu_core::devices::virtio::Backend;
-use emu_core::devices::virtio::blk::Blk;
-use emu_core::devices::virtio::console::Console;
-use emu_core::devices::virtio::disk::{Disk, DiskError, DiskMode};
+pub use emu_core::devices::virtio::VirtioDevice;
+use emu_core::devices::virtio::disk::DiskError;
 use emu_core::devices::virtio::mmio::{EmptySlot, MMIO_SIZE, VirtioMmio};
-use emu_core::devices::virtio::net::Net;
-use emu_core::devices::virtio::rng::Rng;
 
 use super::aclint::{CLINT_SIZE, Clint, SSWI_SIZE, Sswi, msip_line, mtip_line};
 use super::aplic::{Aplic, AplicConfig, DOMAIN_SIZE};
@@ -96,35 +90,6 @@ pub enum IrqChip {
     AplicImsic {
         /// Guest interrupt files of each hart (GEILEN), up to [`MAX_GUEST_FILES`].
         guest_files: u32,
-    },
-}
-
-/// What is in a virtio slot.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum VirtioDevice {
-    /// A drive.
-    Drive {
-        /// A raw file.
-        path: PathBuf,
-        /// What happens to writes.
-        mode: DiskMode,
-        /// Serial number that the guest sees, up to 20 bytes.
-        serial: String,
-    },
-    /// A console.
-    Console {
-        /// The door's port.
-        port: u32,
-    },
-    /// A source of entropy.
-    Rng {
-        /// From which it all follows.
-        seed: u64,
-    },
-    /// A network card.
-    Net {
-        /// Its address.
-        mac: [u8; 6],
     },
 }
 
@@ -280,7 +245,7 @@ pub fn build(config: &BoardConfig, bus: &mut Bus) -> Result<Board, BoardError> {
     let mut virtio = Vec::new();
     for slot in 0..VIRTIO_SLOTS {
         let id = match config.virtio.get(slot) {
-            Some(device) => bus.add(Box::new(VirtioMmio::new(virtio_device(device)?))),
+            Some(device) => bus.add(Box::new(VirtioMmio::new(device.open()?))),
             None => bus.add(Box::new(EmptySlot)),
         };
         bus.map_memory(virtio_base(slot), MMIO_SIZE, id);
@@ -314,15 +279,6 @@ pub fn delegate_interrupts(config: &BoardConfig, write: &mut dyn FnMut(u64, u32)
 /// Base of a virtio slot.
 pub fn virtio_base(slot: usize) -> u64 {
     VIRTIO + slot as u64 * MMIO_SIZE
-}
-
-fn virtio_device(device: &VirtioDevice) -> Result<Box<dyn Backend>, BoardError> {
-    Ok(match device {
-        VirtioDevice::Drive { path, mode, serial } => Box::new(Blk::new(Disk::open(path, *mode)?, serial)),
-        VirtioDevice::Console { port } => Box::new(Console::new(*port)),
-        VirtioDevice::Rng { seed } => Box::new(Rng::new(*seed)),
-        VirtioDevice::Net { mac } => Box::new(Net::new(*mac)),
-    })
 }
 
 /// PLIC or APLIC, and the IMSICs' regions.

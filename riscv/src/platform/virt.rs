@@ -12,6 +12,7 @@ use std::io::Read;
 
 use emu_core::bus::{BusCx, Space};
 use emu_core::engine::World;
+pub use emu_core::file::File;
 use emu_core::machine::{DEFAULT_QUANTUM, Machine, Schedule};
 use emu_core::ram::RamError;
 use emu_core::time::{DEFAULT_HERTZ, Frequency};
@@ -78,15 +79,6 @@ pub enum Firmware {
     BuiltIn,
     /// OpenSBI or another: ELF or raw. All harts begin there in M-mode.
     File(File),
-}
-
-/// A file's name, for errors, and its bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
-    /// As the user knows it.
-    pub name: String,
-    /// Its contents.
-    pub bytes: Vec<u8>,
 }
 
 /// What is loaded.

@@ -18,8 +18,9 @@ mod x87;
 
 use emu_core::engine::flags::{FlagCond, Size};
 use emu_core::engine::{Lift, Step};
-use iced_x86::{Code, ConditionCode, Instruction, Mnemonic};
+use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, Register};
 
+use crate::extension;
 use crate::mode::Mode;
 use crate::processor::P;
 use crate::xsave;
@@ -66,6 +67,18 @@ pub(crate) fn call(h: &mut P, function: u16, operand: u32) -> Step {
         x87::FIRST.. => x87::call(h, function, operand),
         _ => vector::call(h, function, operand),
     }
+}
+
+/// Lifts an instruction of a virtualization extension's own.
+pub(crate) fn lift_own(lift: &mut Lift, insn: &Instruction, mode: &Mode, opcode: u8) {
+    let mut l = Lifting::new(lift, insn, mode);
+    // An operand that cannot be addressed is none that the extension looks for.
+    let _ = l.address_in_register();
+    let register = |i: u32| {
+        let r = if i < insn.op_count() { insn.op_register(i) } else { Register::None };
+        if r.is_gpr() { r.full_register().number() as u32 } else { 0 }
+    };
+    lift.call_and_end(extension::FUNCTION, u32::from(opcode) | register(0) << 8 | register(1) << 16);
 }
 
 /// What a condition code asks of the flags, and whether its opposite is meant (SDM vol. 1, "EFLAGS Condition Codes").

@@ -249,16 +249,17 @@ impl Device for FwCfg {
     }
 
     fn save(&self) -> Vec<u8> {
-        emu_core::to_bytes(&self.state)
+        emu_core::to_bytes(&(&self.items, &self.state))
     }
 
+    /// Takes over the items too: a kernel among them is no part of a board.
     fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let state: State = emu_core::from_bytes(bytes)?;
+        let (items, state): (BTreeMap<u16, Vec<u8>>, State) = emu_core::from_bytes(bytes)?;
         let sizes = state.written.iter().map(|(key, bytes)| (*key, bytes.len()));
         if !sizes.eq(self.writable.iter().map(|(key, bytes)| (*key, bytes.len()))) {
             return Err("its writable files are not those of this machine".into());
         }
-        self.state = state;
+        (self.items, self.state) = (items, state);
         Ok(())
     }
 }

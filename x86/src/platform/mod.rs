@@ -25,18 +25,25 @@
 //!
 //! A local APIC that ends a level-triggered interrupt writes its vector to the EOI register of every [`ioapic`].
 
+pub mod acpi;
+pub mod board;
 pub mod debug;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;
 pub mod ioapic;
+pub mod loader;
+pub mod memory;
 pub mod msi;
+pub mod pc;
 pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod pm;
 pub mod reset;
 pub mod rtc;
+pub mod setup;
+pub mod smbios;
 
 use emu_core::bus::{Bus, Space};
 use emu_core::device::{Access, Device, DeviceId};

@@ -5,12 +5,15 @@
 //! the work for one notification is bounded by the size of its queue.
 
 pub mod blk;
+mod choice;
 pub mod console;
 pub mod disk;
 pub mod mmio;
 pub mod net;
 pub mod queue;
 pub mod rng;
+
+pub use choice::VirtioDevice;
 
 use crate::device::DeviceCx;
 use crate::time::VirtualTime;

@@ -4,7 +4,7 @@
 //! - the Q35 ("Intel 3 Series Express Chipset Family", 316966-002) and the ICH9's LPC bridge ("Intel I/O Controller Hub 9",
 //!   316972-004).
 //!
-//! The memory attributes (PAM), SMRAM control and the tops of memory are registers without effect: RAM below 1 MiB is RAM.
+//! Of the Q35, the tops of memory are registers without effect, and so is its extended system management RAM (TSEG).
 
 use emu_core::bus::Space;
 use emu_core::device::{Access, DeviceCx};
@@ -12,6 +12,7 @@ use emu_core::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Config, ConfigState, Window, header};
+use super::shadow::{self, Shadow};
 use super::{Device, Function, SCI, SMI, Slot};
 use crate::platform::pm::{APM, Pm, PmConfig, SIZE as PM_SIZE};
 use crate::platform::{read_bytes, write_bytes};
@@ -28,6 +29,8 @@ const NOT_ROUTED: u8 = 0x80;
 const REGION_PM: u8 = 6;
 const REGION_APM: u8 = 7;
 const REGION_RCRB: u8 = 8;
+const REGION_ROM: u8 = 9;
+const REGION_SMRAM: u8 = 10;
 
 /// Size in bytes of the ICH9's chipset configuration registers.
 const RCRB_SIZE: u64 = 0x4000;
@@ -84,7 +87,7 @@ impl Chipset {
 
     /// The PIRQ (0 is PIRQA#) that a device's pin (0 is INTA#) is wired to: turned by one from device to device. Devices 25
     /// to 31 of the ICH9 have routes at reset only, see "DxxIR".
-    pub(super) fn pirq(self, slot: Slot, pin: u8) -> u8 {
+    pub(in crate::platform) fn pirq(self, slot: Slot, pin: u8) -> u8 {
         match self {
             Chipset::I440Fx => (slot.device.wrapping_sub(1).wrapping_add(pin)) & 3,
             Chipset::Q35 if slot.device >= 25 => pin & 3,
@@ -105,12 +108,26 @@ impl Chipset {
     }
 }
 
-/// A function that is registers in configuration space and nothing else.
+/// A function that is registers in configuration space; of a host bridge, what they put below 1 MiB too.
 struct Registers {
     name: &'static str,
     config: Config,
+    bridge: Option<HostBridge>,
+}
+
+/// Places of registers of a host bridge, and what is behind them.
+struct HostBridge {
+    /// PAM0.
+    pam: usize,
     /// "SMRAM": the control register. When D_LCK in it is set, it and D_OPEN can no longer be changed.
-    smram: Option<usize>,
+    smram: usize,
+    shadow: Shadow,
+}
+
+impl HostBridge {
+    fn new(pam: usize, smram: usize) -> Option<Self> {
+        Some(HostBridge { pam, smram, shadow: Shadow::default() })
+    }
 }
 
 const D_LCK: u8 = 0x10;
@@ -128,7 +145,7 @@ impl Registers {
         c.allow(0x59, 1, 0xf0);
         c.set(0x72, 1, 2);
         c.allow(0x72, 1, 0x78);
-        Registers { name: "i440fx", config: c.seal(), smram: Some(0x72) }
+        Registers { name: "i440fx", config: c.seal(), bridge: HostBridge::new(0x59, 0x72) }
     }
 
     /// "PIRQRC", A to D, at 60h to 63h.
@@ -146,7 +163,7 @@ impl Registers {
         c.set(0x69, 1, 2);
         c.allow(0x69, 1, 0xfe);
         c.allow(0x82, 1, 0x0f);
-        Registers { name: "piix3", config: c.seal(), smram: None }
+        Registers { name: "piix3", config: c.seal(), bridge: None }
     }
 
     /// PCIEXBAR at 60h, PAM0 to PAM6 at 90h, SMRAM at 9Dh, TOLUD at B0h.
@@ -171,7 +188,7 @@ impl Registers {
         c.allow(0xa0, 2, 0x3ff);
         c.allow(0xa2, 2, 0xffff);
         c.allow(0xb0, 2, 0xfff0);
-        Registers { name: "q35", config: c.seal(), smram: Some(0x9d) }
+        Registers { name: "q35", config: c.seal(), bridge: HostBridge::new(0x90, 0x9d) }
     }
 }
 
@@ -189,7 +206,7 @@ impl Function for Registers {
     }
 
     fn write_config(&mut self, at: usize, value: u8, _: &mut DeviceCx) {
-        if Some(at) != self.smram {
+        if self.bridge.as_ref().is_none_or(|b| b.smram != at) {
             return self.config.write(at, value);
         }
         if self.config.read(at) & D_LCK == 0 {
@@ -197,16 +214,52 @@ impl Function for Registers {
         }
     }
 
+    fn config_written(&mut self, cx: &mut DeviceCx) {
+        if let Some(bridge) = &mut self.bridge {
+            let pam = std::array::from_fn(|i| self.config.read(bridge.pam + i));
+            bridge.shadow.set(pam, cx.ram);
+        }
+    }
+
+    fn windows(&self) -> Vec<Window> {
+        let Some(bridge) = &self.bridge else { return Vec::new() };
+        let window = |(base, size), region| Window { space: Space::Memory, base, size, region };
+        let mut windows = vec![window(shadow::ROM_WINDOW, REGION_ROM)];
+        if self.config.read(bridge.smram) & D_OPEN != 0 {
+            windows.push(window(shadow::SMRAM_WINDOW, REGION_SMRAM));
+        }
+        windows
+    }
+
+    fn read(&mut self, region: u8, access: Access, cx: &mut DeviceCx) -> u64 {
+        if region == REGION_SMRAM { shadow::read_smram(access, cx) } else { u64::MAX }
+    }
+
+    fn write(&mut self, region: u8, access: Access, value: u64, cx: &mut DeviceCx) {
+        match (region, &mut self.bridge) {
+            (REGION_SMRAM, _) => shadow::write_smram(access, value, cx),
+            (_, Some(bridge)) => bridge.shadow.write(shadow::ROM_WINDOW.0 + access.offset, access, value),
+            _ => {}
+        }
+    }
+
     fn reset(&mut self) {
         self.config.reset();
+        if let Some(bridge) = &mut self.bridge {
+            bridge.shadow = Shadow::default();
+        }
     }
 
     fn save(&self) -> Vec<u8> {
-        emu_core::to_bytes(&self.config.state())
+        emu_core::to_bytes(&(self.config.state(), self.bridge.as_ref().map(|b| b.shadow.clone())))
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.config.set_state(emu_core::from_bytes(bytes)?)
+        let (config, shadow): (ConfigState, Option<Shadow>) = emu_core::from_bytes(bytes)?;
+        if let (Some(bridge), Some(shadow)) = (&mut self.bridge, shadow) {
+            bridge.shadow = shadow;
+        }
+        self.config.set_state(config)
     }
 }
 

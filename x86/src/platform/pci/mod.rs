@@ -17,6 +17,7 @@ pub mod chipset;
 pub mod config;
 pub mod edu;
 pub mod message;
+mod shadow;
 pub mod virtio;
 
 use emu_core::bus::{Bus, Space};

@@ -1,12 +1,15 @@
-//! `--gdb`: the remote protocol of GDB. Every hart is a thread. No byte of the guest is patched.
+//! `--gdb`: the remote protocol of GDB. Every vCPU is a thread. No byte of the guest is patched.
+
+mod riscv;
+mod x86;
 
 use std::marker::PhantomData;
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow::{self, Break, Continue};
-use std::sync::LazyLock;
 
 use emu_core::debug::Watch;
+use emu_core::engine::Hart;
 use emu_core::machine::{End, Machine};
 use gdbstub::arch::{Arch, RegId, Registers};
 use gdbstub::common::{Signal, Tid};
@@ -26,58 +29,50 @@ use gdbstub::target::ext::breakpoints::{
 };
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps};
 use gdbstub::target::{Target, TargetError, TargetResult};
-use riscv::hart::{Priv, Riscv};
-use riscv::privileged::csr_access::{peek, poke};
-use riscv::privileged::{CSR_NAMES, View, debug_translate};
 
 use crate::error::{UserError, about, tell};
+use crate::machine::Platform;
 use crate::runner::{Ended, Runner};
 
-/// GDB's numbers of registers (its documentation, "RISC-V Features").
-const PC: usize = 32;
-const FIRST_F: usize = 33;
-const FIRST_CSR: usize = 65;
-const PRIV: usize = FIRST_CSR + 4096;
-const V: usize = PRIV + 1;
+/// What the debugger has to know of an architecture.
+pub trait Debuggable: emu_core::engine::Arch + Clone + std::fmt::Debug + 'static {
+    /// The description of its registers, as GDB's XML.
+    fn description() -> &'static str;
 
-static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
-    let mut xml = String::from(
-        "<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target version=\"1.0\">\
-         <architecture>riscv:rv64</architecture><feature name=\"org.gnu.gdb.riscv.cpu\">",
-    );
-    const NAMES: [&str; 32] = [
-        "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "fp", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7",
-        "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6",
-    ];
-    let reg = |name: &str, kind: &str, number: usize| {
-        format!("<reg name=\"{name}\" bitsize=\"64\" type=\"{kind}\" regnum=\"{number}\"/>")
-    };
-    NAMES.iter().enumerate().for_each(|(i, n)| xml += &reg(n, "int", i));
-    xml += &reg("pc", "code_ptr", PC);
-    xml += "</feature><feature name=\"org.gnu.gdb.riscv.fpu\">";
-    const FLOATS: [&str; 32] = [
-        "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "fs0", "fs1", "fa0", "fa1", "fa2", "fa3", "fa4", "fa5",
-        "fa6", "fa7", "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "ft8", "ft9", "ft10",
-        "ft11",
-    ];
-    FLOATS.iter().enumerate().for_each(|(i, n)| xml += &reg(n, "ieee_double", FIRST_F + i));
-    let csr = |(number, name): &(u16, &str)| reg(name, "int", FIRST_CSR + usize::from(*number));
-    CSR_NAMES.iter().filter(|(n, _)| *n <= 3).for_each(|c| xml += &csr(c));
-    xml += "</feature><feature name=\"org.gnu.gdb.riscv.csr\">";
-    CSR_NAMES.iter().filter(|(n, _)| *n > 3).for_each(|c| xml += &csr(c));
-    xml += "</feature><feature name=\"org.gnu.gdb.riscv.virtual\">";
-    xml += &reg("priv", "int", PRIV);
-    xml += &reg("v", "int", V);
-    xml + "</feature></target>"
-});
+    /// The size in bytes of the register of this number, if there is one.
+    fn register_size(number: usize) -> Option<usize>;
 
-/// RV64 as GDB sees it.
-pub enum Rv64 {}
+    /// The registers that GDB asks for all at once.
+    fn core_registers() -> std::ops::Range<usize>;
 
-/// x0 to x31 and pc; everything else is asked for one by one.
+    /// Reads a register, little-endian. One that this vCPU has not reads as 0: GDB asks for all that the description names.
+    fn read_register(h: &mut Hart<'_, Self>, number: usize) -> u64;
+
+    /// Writes a register; `false` if that cannot be.
+    fn write_register(h: &mut Hart<'_, Self>, number: usize, value: u64) -> bool;
+
+    /// The physical address of a virtual one, without a trace in the guest.
+    fn translate(h: &mut Hart<'_, Self>, va: u64, view: View) -> Option<u64>;
+}
+
+/// Whose addresses are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// Those that the vCPU uses.
+    Current,
+    /// Those of the guest that the vCPU last ran.
+    Guest,
+    /// Physical.
+    Physical,
+}
+
+/// An architecture as gdbstub knows it.
+pub struct Described<A>(PhantomData<A>);
+
+/// Core registers, as bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Core {
-    x: [u64; 32],
+    bytes: Vec<u8>,
     pc: u64,
 }
 
@@ -89,44 +84,40 @@ impl Registers for Core {
     }
 
     fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
-        let words = self.x.iter().chain([&self.pc]);
-        words.flat_map(|w| w.to_le_bytes()).for_each(|b| write_byte(Some(b)));
+        self.bytes.iter().for_each(|b| write_byte(Some(*b)));
     }
 
     fn gdb_deserialize(&mut self, bytes: &[u8]) -> Result<(), ()> {
-        let words: Vec<u64> =
-            bytes.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().expect("8 bytes"))).collect();
-        let [x @ .., pc] = words.get(..33).ok_or(())? else { return Err(()) };
-        self.x = x.try_into().map_err(|_| ())?;
-        self.pc = *pc;
+        self.bytes = bytes.to_vec();
         Ok(())
     }
 }
 
 /// A register's number.
-#[derive(Clone, Copy, Debug)]
-pub struct Number(usize);
+#[derive(Debug)]
+pub struct Number<A>(usize, PhantomData<A>);
 
-impl RegId for Number {
+impl<A: Debuggable> RegId for Number<A> {
     fn from_raw_id(id: usize) -> Option<(Self, Option<NonZeroUsize>)> {
-        (id <= V).then_some((Number(id), NonZeroUsize::new(8)))
+        let size = A::register_size(id)?;
+        Some((Number(id, PhantomData), NonZeroUsize::new(size)))
     }
 }
 
-impl Arch for Rv64 {
+impl<A: Debuggable> Arch for Described<A> {
     type Usize = u64;
     type Registers = Core;
     type BreakpointKind = usize;
-    type RegId = Number;
+    type RegId = Number<A>;
 
     fn target_description_xml() -> Option<&'static str> {
-        Some(&DESCRIPTION)
+        Some(A::description())
     }
 }
 
 /// What GDB debugs.
-struct Debugged<'r, 'a> {
-    runner: &'r mut Runner<'a>,
+struct Debugged<'r, 'a, A: Platform> {
+    runner: &'r mut Runner<'a, A>,
     breakpoints: Vec<u64>,
     watches: Vec<Watch>,
     /// The hart that is to take one step.
@@ -134,6 +125,11 @@ struct Debugged<'r, 'a> {
     view: View,
     /// Why the run has ended.
     ended: Option<Ended>,
+}
+
+/// A number of up to eight bytes, little-endian.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().take(8).rev().fold(0, |n, b| n << 8 | u64::from(*b))
 }
 
 fn hart_of(tid: Tid) -> usize {
@@ -144,7 +140,7 @@ fn tid_of(hart: u32) -> Tid {
     Tid::new(hart as usize + 1).expect("it is not 0")
 }
 
-impl Debugged<'_, '_> {
+impl<A: Platform> Debugged<'_, '_, A> {
     fn set_stops(&mut self) {
         self.runner.machine.set_stops(self.breakpoints.iter().copied(), self.watches.clone());
     }
@@ -153,16 +149,16 @@ impl Debugged<'_, '_> {
     fn place(&mut self, hart: usize, va: u64) -> Option<(u64, usize)> {
         let view = self.view;
         let h = &mut self.runner.machine.vcpus[hart].at(&mut self.runner.machine.world);
-        let pa = debug_translate(h, va, view)?;
+        let pa = A::translate(h, va, view)?;
         Some((pa, 4096 - (va & 0xfff) as usize))
     }
 }
 
-impl Target for Debugged<'_, '_> {
-    type Arch = Rv64;
+impl<A: Platform> Target for Debugged<'_, '_, A> {
+    type Arch = Described<A>;
     type Error = &'static str;
 
-    fn base_ops(&mut self) -> BaseOps<'_, Rv64, &'static str> {
+    fn base_ops(&mut self) -> BaseOps<'_, Described<A>, &'static str> {
         BaseOps::MultiThread(self)
     }
 
@@ -175,18 +171,29 @@ impl Target for Debugged<'_, '_> {
     }
 }
 
-impl MultiThreadBase for Debugged<'_, '_> {
+impl<A: Platform> MultiThreadBase for Debugged<'_, '_, A> {
     fn read_registers(&mut self, regs: &mut Core, tid: Tid) -> TargetResult<(), Self> {
-        let core = &self.runner.machine.vcpus[hart_of(tid)].core;
-        regs.x.copy_from_slice(&core.regs[..32]);
-        regs.pc = core.pc;
+        let vcpu = &mut self.runner.machine.vcpus[hart_of(tid)];
+        regs.pc = vcpu.core.pc;
+        regs.bytes.clear();
+        let mut h = vcpu.at(&mut self.runner.machine.world);
+        for n in A::core_registers() {
+            let value = A::read_register(&mut h, n).to_le_bytes();
+            let size = A::register_size(n).unwrap_or(0);
+            regs.bytes.extend((0..size).map(|i| value.get(i).copied().unwrap_or(0)));
+        }
         Ok(())
     }
 
     fn write_registers(&mut self, regs: &Core, tid: Tid) -> TargetResult<(), Self> {
-        let core = &mut self.runner.machine.vcpus[hart_of(tid)].core;
-        core.regs[1..32].copy_from_slice(&regs.x[1..]);
-        core.pc = regs.pc;
+        let mut h = self.runner.machine.vcpus[hart_of(tid)].at(&mut self.runner.machine.world);
+        let mut rest = regs.bytes.as_slice();
+        for n in A::core_registers() {
+            let size = A::register_size(n).unwrap_or(0);
+            let (bytes, after) = rest.split_at_checked(size).ok_or(TargetError::NonFatal)?;
+            A::write_register(&mut h, n, number(bytes));
+            rest = after;
+        }
         Ok(())
     }
 
@@ -231,43 +238,22 @@ impl MultiThreadBase for Debugged<'_, '_> {
     }
 }
 
-impl SingleRegisterAccess<Tid> for Debugged<'_, '_> {
-    fn read_register(&mut self, tid: Tid, Number(n): Number, buf: &mut [u8]) -> TargetResult<usize, Self> {
-        let vcpu = &mut self.runner.machine.vcpus[hart_of(tid)];
-        let value = match n {
-            0..PC => Some(vcpu.core.regs[n]),
-            PC => Some(vcpu.core.pc),
-            FIRST_F..FIRST_CSR => Some(vcpu.core.regs[n - 1]),
-            PRIV => Some(vcpu.arch.mode as u64),
-            V => Some(vcpu.arch.v.into()),
-            _ => peek(&mut vcpu.at(&mut self.runner.machine.world), (n - FIRST_CSR) as u16),
-        };
-        // A CSR that this hart has not reads as 0: GDB asks for all that the description names.
-        buf[..8].copy_from_slice(&value.unwrap_or(0).to_le_bytes());
-        Ok(8)
+impl<A: Platform> SingleRegisterAccess<Tid> for Debugged<'_, '_, A> {
+    fn read_register(&mut self, tid: Tid, Number(n, _): Number<A>, buf: &mut [u8]) -> TargetResult<usize, Self> {
+        let mut h = self.runner.machine.vcpus[hart_of(tid)].at(&mut self.runner.machine.world);
+        let value = A::read_register(&mut h, n).to_le_bytes();
+        let size = A::register_size(n).unwrap_or(0).min(buf.len());
+        buf[..size].iter_mut().enumerate().for_each(|(i, b)| *b = value.get(i).copied().unwrap_or(0));
+        Ok(size)
     }
 
-    fn write_register(&mut self, tid: Tid, Number(n): Number, value: &[u8]) -> TargetResult<(), Self> {
-        let value = u64::from_le_bytes(value.try_into().map_err(|_| TargetError::NonFatal)?);
-        let vcpu = &mut self.runner.machine.vcpus[hart_of(tid)];
-        match n {
-            0 => {}
-            1..PC => vcpu.core.regs[n] = value,
-            PC => vcpu.core.pc = value,
-            FIRST_F..FIRST_CSR => vcpu.core.regs[n - 1] = value,
-            PRIV => vcpu.arch.mode = Priv::from_bits(value),
-            V => vcpu.arch.v = value & 1 != 0,
-            _ => {
-                if !poke(&mut vcpu.at(&mut self.runner.machine.world), (n - FIRST_CSR) as u16, value) {
-                    return Err(TargetError::NonFatal);
-                }
-            }
-        }
-        Ok(())
+    fn write_register(&mut self, tid: Tid, Number(n, _): Number<A>, value: &[u8]) -> TargetResult<(), Self> {
+        let mut h = self.runner.machine.vcpus[hart_of(tid)].at(&mut self.runner.machine.world);
+        if A::write_register(&mut h, n, number(value)) { Ok(()) } else { Err(TargetError::NonFatal) }
     }
 }
 
-impl MultiThreadResume for Debugged<'_, '_> {
+impl<A: Platform> MultiThreadResume for Debugged<'_, '_, A> {
     fn resume(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
@@ -291,20 +277,20 @@ impl MultiThreadResume for Debugged<'_, '_> {
 }
 
 /// A step is always of one hart alone. Harts that go on, go on together: time is one for all of them.
-impl MultiThreadSchedulerLocking for Debugged<'_, '_> {
+impl<A: Platform> MultiThreadSchedulerLocking for Debugged<'_, '_, A> {
     fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
 }
 
-impl MultiThreadSingleStep for Debugged<'_, '_> {
+impl<A: Platform> MultiThreadSingleStep for Debugged<'_, '_, A> {
     fn set_resume_action_step(&mut self, tid: Tid, _signal: Option<Signal>) -> Result<(), Self::Error> {
         self.step = Some(hart_of(tid));
         Ok(())
     }
 }
 
-impl Breakpoints for Debugged<'_, '_> {
+impl<A: Platform> Breakpoints for Debugged<'_, '_, A> {
     fn support_sw_breakpoint(&mut self) -> Option<SwBreakpointOps<'_, Self>> {
         Some(self)
     }
@@ -318,7 +304,7 @@ impl Breakpoints for Debugged<'_, '_> {
     }
 }
 
-impl SwBreakpoint for Debugged<'_, '_> {
+impl<A: Platform> SwBreakpoint for Debugged<'_, '_, A> {
     fn add_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         self.breakpoints.push(addr);
         self.set_stops();
@@ -333,7 +319,7 @@ impl SwBreakpoint for Debugged<'_, '_> {
     }
 }
 
-impl HwBreakpoint for Debugged<'_, '_> {
+impl<A: Platform> HwBreakpoint for Debugged<'_, '_, A> {
     fn add_hw_breakpoint(&mut self, addr: u64, kind: usize) -> TargetResult<bool, Self> {
         self.add_sw_breakpoint(addr, kind)
     }
@@ -347,7 +333,7 @@ fn watch(va: u64, len: u64, kind: WatchKind) -> Watch {
     Watch { va, len: len.max(1), on_read: kind != WatchKind::Write, on_write: kind != WatchKind::Read }
 }
 
-impl HwWatchpoint for Debugged<'_, '_> {
+impl<A: Platform> HwWatchpoint for Debugged<'_, '_, A> {
     fn add_hw_watchpoint(&mut self, addr: u64, len: u64, kind: WatchKind) -> TargetResult<bool, Self> {
         self.watches.push(watch(addr, len, kind));
         self.set_stops();
@@ -362,7 +348,7 @@ impl HwWatchpoint for Debugged<'_, '_> {
     }
 }
 
-impl MonitorCmd for Debugged<'_, '_> {
+impl<A: Platform> MonitorCmd for Debugged<'_, '_, A> {
     fn handle_monitor_cmd(&mut self, cmd: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Self::Error> {
         match cmd {
             b"memory current" => self.view = View::Current,
@@ -380,7 +366,7 @@ impl MonitorCmd for Debugged<'_, '_> {
 }
 
 /// How GDB's packets and the machine's slices alternate.
-struct Loop<'r, 'a>(PhantomData<&'r &'a ()>);
+struct Loop<'r, 'a, A>(PhantomData<(&'r &'a (), A)>);
 
 type Stop = MultiThreadStopReason<u64>;
 
@@ -398,8 +384,8 @@ fn stop_reason(end: &ControlFlow<Ended, End>) -> Option<Stop> {
     }
 }
 
-impl<'r, 'a: 'r> BlockingEventLoop for Loop<'r, 'a> {
-    type Target = Debugged<'r, 'a>;
+impl<'r, 'a: 'r, A: Platform> BlockingEventLoop for Loop<'r, 'a, A> {
+    type Target = Debugged<'r, 'a, A>;
     type Connection = TcpStream;
     type StopReason = Stop;
 
@@ -413,7 +399,7 @@ impl<'r, 'a: 'r> BlockingEventLoop for Loop<'r, 'a> {
             target.ended = end.break_value();
             return Ok(Event::TargetStopped(stop));
         }
-        let mut run: fn(&mut Machine<Riscv>, u64) -> End = Machine::run_past_breakpoint;
+        let mut run: fn(&mut Machine<A>, u64) -> End = Machine::run_past_breakpoint;
         loop {
             if conn.peek().map_err(WaitForStopReasonError::Connection)?.is_some() {
                 let byte = ConnectionExt::read(conn).map_err(WaitForStopReasonError::Connection)?;
@@ -440,14 +426,14 @@ pub fn listen(address: &str) -> Result<TcpListener, UserError> {
 }
 
 /// Waits for a debugger, and lets it have the run. Returns how the run ended, if it has.
-pub fn serve(listener: TcpListener, runner: &mut Runner) -> Result<Option<Ended>, UserError> {
+pub fn serve<A: Platform>(listener: TcpListener, runner: &mut Runner<A>) -> Result<Option<Ended>, UserError> {
     let at = listener.local_addr()?;
     tell(format!("waiting for a debugger at {at}"));
     let (stream, _) = listener.accept().map_err(|e| about(at, e))?;
     drop(listener);
     let (breakpoints, watches) = (Vec::new(), Vec::new());
     let mut target = Debugged { runner, breakpoints, watches, step: None, view: View::Current, ended: None };
-    let result = GdbStub::new(stream).run_blocking::<Loop>(&mut target);
+    let result = GdbStub::new(stream).run_blocking::<Loop<A>>(&mut target);
     target.runner.machine.set_stops([], Vec::new());
     Ok(match result {
         Ok(DisconnectReason::Disconnect) => None,

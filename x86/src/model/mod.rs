@@ -1,0 +1,261 @@
+//! Models of processors: what a part of this kind has, and what CPUID says of it.
+
+mod amd;
+mod cpuid;
+mod features;
+mod intel;
+
+use emu_core::time::Frequency;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub(crate) use amd::MICROCODE as AMD_MICROCODE;
+pub(crate) use cpuid::misc_enable;
+pub use cpuid::{Query, cpuid, xsave_component, xsave_size};
+pub use features::{Feature, Features};
+use features::{In, MISSING, ROWS};
+pub(crate) use intel::MICROCODE as INTEL_MICROCODE;
+
+/// Whose processor it is, where the two differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Vendor {
+    /// Intel: the SDM counts.
+    Intel,
+    /// AMD: the APM counts.
+    Amd,
+}
+
+/// A processor's model: whose, with which features.
+///
+/// ```
+/// use x86::model::{CpuModel, Feature};
+/// let model = CpuModel::parse("intel,-avx2,+la57").unwrap();
+/// assert!(model.has(Feature::La57) && !model.has(Feature::Avx2));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuModel {
+    /// Whose it is.
+    pub vendor: Vendor,
+    /// What it has.
+    pub features: Features,
+    /// MAXPHYADDR: bits of a physical address.
+    pub physical_bits: u8,
+}
+
+/// Why a model was not understood.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ModelError {
+    /// The first word names no model.
+    #[error(
+        "there is no CPU model '{0}': expected 'intel' or 'amd', and features behind it, as in 'intel,-avx2,+la57'"
+    )]
+    Model(String),
+    /// A word behind it has no sign.
+    #[error("CPU feature '{0}' has neither + nor - before it: expected a list such as 'intel,-avx2,+la57'")]
+    Sign(String),
+    /// It names no feature of this model.
+    #[error("the CPU model '{model}' knows no feature '{feature}': expected one of {expected}")]
+    Feature {
+        /// The model.
+        model: &'static str,
+        /// What was asked for.
+        feature: String,
+        /// What there is.
+        expected: String,
+    },
+    /// The name is known, but what it stands for is not there.
+    #[error("the CPU feature '{feature}' cannot be switched on: {why}")]
+    Missing {
+        /// What was asked for.
+        feature: String,
+        /// Why it is not there.
+        why: &'static str,
+    },
+    /// A feature that builds upon another.
+    #[error("the CPU feature '{feature}' needs '{needs}', which is off")]
+    Needs {
+        /// What was asked for.
+        feature: &'static str,
+        /// What it builds upon.
+        needs: &'static str,
+    },
+}
+
+/// Features that build upon others.
+const NEEDS: &[(Feature, Feature)] = &[
+    (Feature::Avx, Feature::Xsave),
+    (Feature::Pku, Feature::Xsave),
+    (Feature::Xsaveopt, Feature::Xsave),
+    (Feature::Xsavec, Feature::Xsave),
+    (Feature::Xgetbv1, Feature::Xsave),
+    (Feature::Xsaves, Feature::Xsave),
+    (Feature::Avx2, Feature::Avx),
+    (Feature::Fma, Feature::Avx),
+    (Feature::F16c, Feature::Avx),
+    (Feature::Vaes, Feature::Avx),
+    (Feature::Vpclmulqdq, Feature::Avx),
+    (Feature::TscDeadline, Feature::Apic),
+    (Feature::X2apic, Feature::Apic),
+    (Feature::PerfmonV2, Feature::PerfctrCore),
+];
+
+impl CpuModel {
+    /// A part of this vendor, as it comes.
+    pub fn of(vendor: Vendor) -> Self {
+        let mut features = Features::default();
+        for row in ROWS {
+            let there = if vendor == Vendor::Intel { row.intel } else { row.amd };
+            features.set(row.feature, there == In::On);
+        }
+        let physical_bits = match vendor {
+            Vendor::Intel => intel::PHYSICAL_BITS,
+            Vendor::Amd => amd::PHYSICAL_BITS,
+        };
+        CpuModel { vendor, features, physical_bits }
+    }
+
+    /// Understands a model's name, with features to switch on (`+`) and off (`-`) behind it: `intel,-avx2,+la57`.
+    /// What builds upon a feature that is switched off goes with it.
+    pub fn parse(text: &str) -> Result<Self, ModelError> {
+        let mut words = text.split(',').map(str::trim);
+        let (mut model, name) = match words.next().unwrap_or("") {
+            "intel" => (CpuModel::of(Vendor::Intel), "intel"),
+            "amd" => (CpuModel::of(Vendor::Amd), "amd"),
+            other => return Err(ModelError::Model(other.into())),
+        };
+        let mut asked = Features::default();
+        for word in words {
+            let (on, feature) = match word.split_at_checked(1) {
+                Some(("+", feature)) => (true, feature),
+                Some(("-", feature)) => (false, feature),
+                _ => return Err(ModelError::Sign(word.into())),
+            };
+            match model.switch(feature) {
+                Ok(f) => {
+                    model.features.set(f, on);
+                    asked.set(f, on);
+                }
+                Err(Some(_)) if !on => {}
+                Err(Some(why)) => return Err(ModelError::Missing { feature: feature.into(), why }),
+                Err(None) => {
+                    let expected = model.switches().collect::<Vec<_>>().join(", ");
+                    return Err(ModelError::Feature { model: name, feature: feature.into(), expected });
+                }
+            }
+        }
+        for (feature, needs) in NEEDS {
+            if model.has(*feature) && !model.has(*needs) {
+                if asked.has(*feature) {
+                    return Err(ModelError::Needs { feature: feature.name(), needs: needs.name() });
+                }
+                model.features.set(*feature, false);
+            }
+        }
+        Ok(model)
+    }
+
+    /// The features that can be switched.
+    fn switches(&self) -> impl Iterator<Item = &'static str> {
+        let vendor = self.vendor;
+        ROWS.iter().filter(move |r| (if vendor == Vendor::Intel { r.intel } else { r.amd }) != In::No).map(|r| r.name)
+    }
+
+    /// The feature of this name; an error may say why there is none.
+    fn switch(&self, name: &str) -> Result<Feature, Option<&'static str>> {
+        if let Some((_, why)) = MISSING.iter().find(|(n, _)| *n == name) {
+            return Err(Some(why));
+        }
+        let known = self.switches().any(|n| n == name);
+        ROWS.iter().find(|r| known && r.name == name).map(|r| r.feature).ok_or(None)
+    }
+
+    /// Whether it has a feature.
+    pub const fn has(&self, f: Feature) -> bool {
+        self.features.has(f)
+    }
+
+    /// Family, model and stepping: CPUID.01H:EAX, and EDX after RESET.
+    pub const fn signature(&self) -> u32 {
+        match self.vendor {
+            Vendor::Intel => intel::SIGNATURE,
+            Vendor::Amd => amd::SIGNATURE,
+        }
+    }
+
+    /// It is AMD's.
+    pub fn is_amd(&self) -> bool {
+        self.vendor == Vendor::Amd
+    }
+
+    /// It is Intel's.
+    pub fn is_intel(&self) -> bool {
+        self.vendor == Vendor::Intel
+    }
+
+    /// Bits of a linear address, at most.
+    pub fn linear_bits(&self) -> u8 {
+        if self.has(Feature::La57) { 57 } else { 48 }
+    }
+
+    /// State components that XCR0 may enable (SDM vol. 1, "XSAVE-Supported Features and State-Component Bitmaps").
+    pub fn xcr0_bits(&self) -> u64 {
+        if !self.has(Feature::Xsave) {
+            return 0;
+        }
+        3 | u64::from(self.has(Feature::Avx)) << 2 | u64::from(self.has(Feature::Pku)) << 9
+    }
+
+    /// State components that IA32_XSS may enable.
+    pub fn xss_bits(&self) -> u64 {
+        0
+    }
+
+    /// The bus clock: how many ticks of the TSC one of it takes, and its frequency in hertz. With Intel it is the core crystal
+    /// clock of CPUID leaf 15H, about 25 MHz; with AMD about 100 MHz. A tick is a whole number of instructions, so that all clocks
+    /// agree to the bit.
+    pub fn bus_clock(&self, frequency: Frequency) -> (u64, u64) {
+        let nominal = if self.is_intel() { 25_000_000 } else { 100_000_000 };
+        let ratio = (frequency.hertz() / nominal).max(1);
+        (ratio, frequency.hertz() / ratio)
+    }
+}
+
+impl Feature {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        ROWS[self as usize].name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_understood_with_its_switches() {
+        let m = CpuModel::parse("intel,-avx2,+la57,-vmx").unwrap();
+        assert!(m.is_intel() && m.has(Feature::La57) && !m.has(Feature::Avx2) && m.has(Feature::Avx));
+        let m = CpuModel::parse("amd,-avx").unwrap();
+        assert!(!m.has(Feature::Avx2) && !m.has(Feature::Fma), "what builds upon it goes with it");
+        assert_eq!(CpuModel::parse("amd").unwrap(), CpuModel::of(Vendor::Amd));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (text, words) in [
+            ("pentium", "no CPU model 'pentium': expected 'intel' or 'amd'"),
+            ("", "no CPU model ''"),
+            ("intel,avx2", "'avx2' has neither + nor -"),
+            ("intel,", "'' has neither"),
+            ("intel,+avx9", "'intel' knows no feature 'avx9': expected one of fpu, vme"),
+            ("intel,+sse4a", "knows no feature 'sse4a'"),
+            ("amd,+waitpkg", "knows no feature 'waitpkg'"),
+            ("intel,+vmx", "needs the extension vmx-sim"),
+            ("amd,+shstk", "not implemented yet"),
+            ("amd,-avx,+avx2", "'avx2' needs 'avx'"),
+        ] {
+            let error = CpuModel::parse(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Instructions that tell of the processor: CPUID, MSRs, counters, random numbers, the bases of FS and GS.
+
+use emu_core::engine::Step;
+use emu_core::engine::flags::Flags;
+
+use crate::control::cr4;
+use crate::exception::Exception;
+use crate::msr::{self, perf};
+use crate::processor::{P, ProcessorExt, set_flags};
+use crate::processor_instructions::Operand;
+use crate::registers::{FS_BASE, GS_BASE, RAX, RBX, RCX, RDX};
+
+const LOW: u64 = 0xffff_ffff;
+
+fn get(h: &P, r: u8) -> u64 {
+    h.core.regs[usize::from(r)]
+}
+
+fn set(h: &mut P, r: u8, value: u64) {
+    h.core.regs[usize::from(r)] = value;
+}
+
+/// EDX:EAX.
+pub(crate) fn set_pair(h: &mut P, value: u64) {
+    set(h, RAX, value & LOW);
+    set(h, RDX, value >> 32);
+}
+
+/// EDX:EAX.
+pub(crate) fn pair(h: &P) -> u64 {
+    get(h, RDX) << 32 | get(h, RAX) & LOW
+}
+
+/// Writes a register of a size in bytes, as all instructions do.
+fn write_sized(h: &mut P, o: Operand, value: u64) {
+    let old = h.core.regs[o.register()];
+    h.core.regs[o.register()] = match o.size() {
+        2 => old & !0xffff | value & 0xffff,
+        4 => value & LOW,
+        _ => value,
+    };
+}
+
+/// CPUID (SDM vol. 2A).
+pub(crate) fn cpuid(h: &mut P, _: Operand) -> Step {
+    h.fault_if(h.arch.faults_cpuid() && h.arch.cpl() != 0, Exception::gp(0))?;
+    let answer = msr::cpuid(h, get(h, RAX) as u32, get(h, RCX) as u32);
+    for (r, value) in [RAX, RBX, RCX, RDX].into_iter().zip(answer) {
+        set(h, r, value.into());
+    }
+    Ok(())
+}
+
+/// RDMSR (SDM vol. 2B).
+pub(crate) fn rdmsr(h: &mut P, _: Operand) -> Step {
+    h.require_cpl_0()?;
+    let value = msr::read(h, get(h, RCX) as u32)?;
+    set_pair(h, value);
+    Ok(())
+}
+
+/// WRMSR (SDM vol. 2D).
+pub(crate) fn wrmsr(h: &mut P, _: Operand) -> Step {
+    h.require_cpl_0()?;
+    msr::write(h, get(h, RCX) as u32, pair(h))?;
+    h.core.spaces_changed = true;
+    h.core.check_interrupts = true;
+    h.core.leave = true;
+    Ok(())
+}
+
+/// CR4.TSD keeps programs from the time.
+fn require_time(h: &P) -> Step {
+    h.fault_if(h.arch.cr4 & cr4::TSD != 0 && h.arch.cpl() != 0, Exception::gp(0))
+}
+
+/// RDTSC, RDTSCP (SDM vol. 2B).
+pub(crate) fn rdtsc<const WITH_AUX: bool>(h: &mut P, _: Operand) -> Step {
+    require_time(h)?;
+    let tsc = h.arch.tsc(h.core.count());
+    set_pair(h, tsc);
+    if WITH_AUX {
+        set(h, RCX, h.arch.tsc_aux);
+    }
+    Ok(())
+}
+
+/// RDPID (SDM vol. 2B).
+pub(crate) fn rdpid(h: &mut P, o: Operand) -> Step {
+    h.core.regs[o.register()] = h.arch.tsc_aux;
+    Ok(())
+}
+
+/// RDPMC (SDM vol. 2B): CR4.PCE lets programs read.
+pub(crate) fn rdpmc(h: &mut P, _: Operand) -> Step {
+    h.fault_if(h.arch.cr4 & cr4::PCE == 0 && h.arch.cpl() != 0, Exception::gp(0))?;
+    let value = perf::rdpmc(h, get(h, RCX) as u32)?;
+    set_pair(h, value);
+    Ok(())
+}
+
+/// RDPRU (APM vol. 3): MPERF and APERF.
+pub(crate) fn rdpru(h: &mut P, _: Operand) -> Step {
+    h.fault_if(h.arch.cr4 & cr4::TSD != 0 && h.arch.cpl() != 0, Exception::UD)?;
+    let value = match get(h, RCX) as u32 {
+        n @ (0 | 1) => msr::effective_frequency(h, n == 1),
+        _ => 0,
+    };
+    set_pair(h, value);
+    Ok(())
+}
+
+const BASES: [u8; 2] = [FS_BASE, GS_BASE];
+
+/// RDFSBASE, RDGSBASE (SDM vol. 2B).
+pub(crate) fn read_base<const I: usize>(h: &mut P, o: Operand) -> Step {
+    h.fault_if(h.arch.cr4 & cr4::FSGSBASE == 0, Exception::UD)?;
+    let base = get(h, BASES[I]);
+    write_sized(h, o, base);
+    Ok(())
+}
+
+/// WRFSBASE, WRGSBASE (SDM vol. 2D).
+pub(crate) fn write_base<const I: usize>(h: &mut P, o: Operand) -> Step {
+    h.fault_if(h.arch.cr4 & cr4::FSGSBASE == 0, Exception::UD)?;
+    let value = h.core.regs[o.register()];
+    let value = if o.size() == 4 { value & LOW } else { value };
+    h.fault_if(!h.arch.controls().is_canonical(value), Exception::gp(0))?;
+    set(h, BASES[I], value);
+    Ok(())
+}
+
+/// RDRAND, RDSEED (SDM vol. 2B): there is always a number. They follow from the machine's seed (SplitMix64; Steele, Lea, Flood 2014).
+pub(crate) fn rdrand(h: &mut P, o: Operand) -> Step {
+    h.arch.random = h.arch.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = h.arch.random;
+    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    write_sized(h, o, z ^ z >> 31);
+    const CF: u64 = 1;
+    set_flags(&mut h.core.regs, Flags::eager(CF));
+    Ok(())
+}

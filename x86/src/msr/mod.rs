@@ -1,0 +1,380 @@
+//! Model-specific registers (SDM vol. 4, "Architectural MSRs", "MSRs in the 4th and 5th Generation Intel Xeon Scalable Processor Families";
+//! APM vol. 2, appendix A; "Processor Programming Reference for AMD Family 19h Model 11h").
+//!
+//! [`table::ROWS`] says of each register what it is. Those that are more than storage have functions, here and in [`perf`].
+//!
+//! APERF and MPERF count what the processor retires. There are no last branch records: those registers read 0 on AMD, and are not
+//! there on Intel.
+
+pub mod perf;
+mod table;
+
+use std::collections::BTreeMap;
+
+use emu_core::engine::Step;
+use serde::{Deserialize, Serialize};
+
+use crate::apic;
+use crate::control::{cr0, efer};
+use crate::exception::Exception;
+use crate::model::{self, Feature, Query, misc_enable};
+use crate::processor::{P, ProcessorExt, X86, base_of, segments};
+use crate::registers::{FS_BASE, GS_BASE};
+use table::{Kind, ROWS, Row};
+
+/// Numbers of registers that more than the table speaks of.
+pub(crate) mod number {
+    #![allow(missing_docs, reason = "the manual's names")]
+    pub(crate) const TSC: u32 = 0x10;
+    pub(crate) const FEATURE_CONTROL: u32 = 0x3a;
+    pub(crate) const BIOS_SIGN_ID: u32 = 0x8b;
+    pub(crate) const MPERF: u32 = 0xe7;
+    pub(crate) const APERF: u32 = 0xe8;
+    pub(crate) const MISC_FEATURES_ENABLES: u32 = 0x140;
+    pub(crate) const SYSENTER_CS: u32 = 0x174;
+    pub(crate) const SYSENTER_ESP: u32 = 0x175;
+    pub(crate) const SYSENTER_EIP: u32 = 0x176;
+    pub(crate) const MISC_ENABLE: u32 = 0x1a0;
+    pub(crate) const DEBUGCTL: u32 = 0x1d9;
+    pub(crate) const PAT: u32 = 0x277;
+    pub(crate) const EFER: u32 = 0xc000_0080;
+    pub(crate) const STAR: u32 = 0xc000_0081;
+    pub(crate) const LSTAR: u32 = 0xc000_0082;
+    pub(crate) const CSTAR: u32 = 0xc000_0083;
+    pub(crate) const FMASK: u32 = 0xc000_0084;
+    pub(crate) const FS_BASE: u32 = 0xc000_0100;
+    pub(crate) const GS_BASE: u32 = 0xc000_0101;
+    pub(crate) const KERNEL_GS_BASE: u32 = 0xc000_0102;
+    pub(crate) const TSC_AUX: u32 = 0xc000_0103;
+    pub(crate) const MPERF_RO: u32 = 0xc000_00e7;
+    pub(crate) const APERF_RO: u32 = 0xc000_00e8;
+    pub(crate) const HWCR: u32 = 0xc001_0015;
+}
+use number as n;
+
+/// EFER.AIBRSE.
+const AIBRSE: u64 = 1 << 21;
+/// HWCR: IRPerfEn, CpuidUserDis.
+mod hwcr {
+    pub(super) const MC_STATUS_WRITE: u64 = 1 << 18;
+    pub(super) const CPUID_USER_DISABLE: u64 = 1 << 35;
+}
+
+/// State of model-specific registers that have no field of their own in [`X86`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Msrs {
+    /// Registers of plain storage that do not hold their reset value.
+    stored: BTreeMap<u32, u64>,
+    /// IA32_TSC_ADJUST: by how much the TSC is ahead of the machine's clock.
+    tsc_adjust: u64,
+    /// IA32_BIOS_SIGN_ID.
+    signature: u64,
+    /// IA32_XSS.
+    xss: u64,
+    /// IA32_CSTAR.
+    cstar: u64,
+    /// By how much IA32_MPERF and IA32_APERF are ahead of the instructions retired.
+    perf_adjust: [u64; 2],
+    /// Performance counters.
+    pub(crate) perf: perf::Perf,
+}
+
+impl X86 {
+    /// The TSC at a count of the machine's clock.
+    pub fn tsc(&self, count: u64) -> u64 {
+        count.wrapping_add(self.msrs.tsc_adjust)
+    }
+
+    /// What a register of plain storage holds.
+    pub(crate) fn stored_msr(&self, number: u32) -> u64 {
+        match self.msrs.stored.get(&number) {
+            Some(value) => *value,
+            None => row(self, number).map_or(0, |r| r.kind.reset(self)),
+        }
+    }
+
+    /// IA32_XSS.
+    pub fn xss(&self) -> u64 {
+        self.msrs.xss
+    }
+
+    /// IA32_CSTAR.
+    pub fn cstar(&self) -> u64 {
+        self.msrs.cstar
+    }
+
+    /// IA32_PAT.
+    pub fn pat(&self) -> u64 {
+        self.stored_msr(n::PAT)
+    }
+
+    /// IA32_DEBUGCTL.
+    pub fn debugctl(&self) -> u64 {
+        self.stored_msr(n::DEBUGCTL)
+    }
+
+    /// CPUID is #GP but for the kernel: "CPUID Faulting", HWCR.CpuidUserDis.
+    pub(crate) fn faults_cpuid(&self) -> bool {
+        if self.model.is_intel() {
+            self.stored_msr(n::MISC_FEATURES_ENABLES) & 1 != 0
+        } else {
+            self.stored_msr(n::HWCR) & hwcr::CPUID_USER_DISABLE != 0
+        }
+    }
+
+    /// A linear address that an MSR takes: canonical in as many bits as the processor has, whatever the mode is.
+    fn is_canonical_msr(&self, value: u64) -> bool {
+        let shift = 64 - u32::from(self.model.linear_bits());
+        (value as i64) << shift >> shift == value as i64
+    }
+}
+
+/// What CPUID answers now; leaf 1 also loads the microcode's revision into IA32_BIOS_SIGN_ID ("Determining the Signature").
+pub(crate) fn cpuid(h: &mut P, leaf: u32, subleaf: u32) -> [u32; 4] {
+    let a = &h.arch;
+    let query = Query {
+        model: a.model,
+        id: a.id,
+        cores: a.cores,
+        frequency: h.world.frequency,
+        apic: a.apic.is_enabled(),
+        cr4: a.cr4,
+        xcr0: a.xcr0,
+        xss: a.msrs.xss,
+        misc_enable: if a.model.is_intel() { a.stored_msr(n::MISC_ENABLE) } else { misc_enable::MONITOR },
+    };
+    if leaf == 1 {
+        h.arch.msrs.signature = u64::from(model::INTEL_MICROCODE) << 32;
+    }
+    model::cpuid(&query, leaf, subleaf)
+}
+
+fn row(arch: &X86, number: u32) -> Option<&'static Row> {
+    ROWS.iter().find(|r| (r.first..=r.last).contains(&number) && r.on.is_there(arch))
+}
+
+/// RDMSR: #GP where there is no such register.
+pub(crate) fn read(h: &mut P, number: u32) -> Step<u64> {
+    if let 0x800..=0x8ff = number {
+        return apic::read_msr(h, number - 0x800);
+    }
+    let refused = Exception::gp(0).into();
+    let Some(row) = row(h.arch, number) else { return Err(refused) };
+    match row.kind {
+        Kind::Constant(value) | Kind::Ignored(value) => Ok(value),
+        Kind::Computed(f) => Ok(f(h.arch, number, h.world.frequency)),
+        Kind::Command { .. } => Err(refused),
+        Kind::Stored { .. } | Kind::Kept { .. } | Kind::Checked { .. } => Ok(h.arch.stored_msr(number)),
+        Kind::Own { read, .. } => read(h, number),
+    }
+}
+
+/// WRMSR: #GP where there is no such register, or it does not take the value.
+pub(crate) fn write(h: &mut P, number: u32, value: u64) -> Step {
+    if let 0x800..=0x8ff = number {
+        return apic::write_msr(h, number - 0x800, value);
+    }
+    let refused = Err(Exception::gp(0).into());
+    let Some(row) = row(h.arch, number) else { return refused };
+    let value = match row.kind {
+        Kind::Constant(_) | Kind::Computed(_) => return refused,
+        Kind::Ignored(_) => return Ok(()),
+        Kind::Command { writable } => return h.fault_if(value & !writable != 0, Exception::gp(0)),
+        Kind::Stored { writable, .. } if value & !writable != 0 => return refused,
+        Kind::Checked { is_legal, .. } if !is_legal(h.arch, number, value) => return refused,
+        Kind::Kept { writable, .. } => h.arch.stored_msr(number) & !writable | value & writable,
+        Kind::Stored { .. } | Kind::Checked { .. } => value,
+        Kind::Own { write, .. } => return write(h, number, value),
+    };
+    h.arch.msrs.stored.insert(number, value);
+    Ok(())
+}
+
+fn read_time(h: &mut P, number: u32) -> Step<u64> {
+    Ok(match number {
+        n::TSC => h.arch.tsc(h.core.count()),
+        _ => h.arch.msrs.tsc_adjust,
+    })
+}
+
+/// IA32_TIME_STAMP_COUNTER, IA32_TSC_ADJUST: a write to either changes both ("Time-Stamp Counter Adjustment").
+fn write_time(h: &mut P, number: u32, value: u64) -> Step {
+    h.arch.msrs.tsc_adjust = if number == n::TSC { value.wrapping_sub(h.core.count()) } else { value };
+    apic::time_changed(h);
+    Ok(())
+}
+
+fn read_deadline(h: &mut P, _: u32) -> Step<u64> {
+    Ok(apic::deadline(h))
+}
+
+fn write_deadline(h: &mut P, _: u32, value: u64) -> Step {
+    apic::set_deadline(h, value);
+    Ok(())
+}
+
+fn read_apic_base(h: &mut P, _: u32) -> Step<u64> {
+    Ok(h.arch.apic.base())
+}
+
+fn write_apic_base(h: &mut P, _: u32, value: u64) -> Step {
+    apic::write_base(h, value)
+}
+
+/// IA32_FEATURE_CONTROL: until the next reset it is as it was locked.
+fn feature_control_is_legal(arch: &X86, number: u32, value: u64) -> bool {
+    arch.stored_msr(number) & 1 == 0 && value & !1 == 0
+}
+
+fn read_signature(h: &mut P, _: u32) -> Step<u64> {
+    Ok(h.arch.msrs.signature)
+}
+
+fn write_signature(h: &mut P, _: u32, value: u64) -> Step {
+    h.arch.msrs.signature = value;
+    Ok(())
+}
+
+/// IA32_MPERF, IA32_APERF; AMD has read-only twins.
+fn read_aperf(h: &mut P, number: u32) -> Step<u64> {
+    Ok(h.core.retired().wrapping_add(h.arch.msrs.perf_adjust[usize::from(matches!(number, n::APERF | n::APERF_RO))]))
+}
+
+fn write_aperf(h: &mut P, number: u32, value: u64) -> Step {
+    h.fault_if(matches!(number, n::APERF_RO | n::MPERF_RO), Exception::gp(0))?;
+    h.arch.msrs.perf_adjust[usize::from(number == n::APERF)] = value.wrapping_sub(h.core.retired());
+    Ok(())
+}
+
+/// MPERF and APERF, as RDPRU reads them.
+pub(crate) fn effective_frequency(h: &mut P, aperf: bool) -> u64 {
+    h.core.retired().wrapping_add(h.arch.msrs.perf_adjust[usize::from(aperf)])
+}
+
+/// IRPERF.
+fn read_irperf(h: &mut P, _: u32) -> Step<u64> {
+    Ok(h.core.retired())
+}
+
+fn write_nothing(_: &mut P, _: u32, _: u64) -> Step {
+    Ok(())
+}
+
+fn read_system_call(h: &mut P, number: u32) -> Step<u64> {
+    let a = &h.arch;
+    Ok(match number {
+        n::SYSENTER_CS => a.sysenter_cs,
+        n::SYSENTER_ESP => a.sysenter_esp,
+        n::SYSENTER_EIP => a.sysenter_eip,
+        n::STAR => a.star,
+        n::LSTAR => a.lstar,
+        n::CSTAR => a.msrs.cstar,
+        _ => a.fmask,
+    })
+}
+
+/// SYSENTER's and SYSCALL's registers. AMD's parts keep 32 bits of SYSENTER's.
+fn write_system_call(h: &mut P, number: u32, value: u64) -> Step {
+    let is_intel = h.arch.model.is_intel();
+    let takes_address =
+        matches!(number, n::LSTAR | n::CSTAR) || is_intel && matches!(number, n::SYSENTER_ESP | n::SYSENTER_EIP);
+    h.fault_if(takes_address && !h.arch.is_canonical_msr(value), Exception::gp(0))?;
+    let sysenter = if is_intel { value } else { value & 0xffff_ffff };
+    let a = &mut h.arch;
+    match number {
+        n::SYSENTER_CS => a.sysenter_cs = value & 0xffff_ffff,
+        n::SYSENTER_ESP => a.sysenter_esp = sysenter,
+        n::SYSENTER_EIP => a.sysenter_eip = sysenter,
+        n::STAR => a.star = value,
+        n::LSTAR => a.lstar = value,
+        n::CSTAR => a.msrs.cstar = value,
+        _ => a.fmask = value & 0xffff_ffff,
+    }
+    Ok(())
+}
+
+fn read_bases(h: &mut P, number: u32) -> Step<u64> {
+    Ok(match number {
+        n::FS_BASE => base_of(h, segments::FS),
+        n::GS_BASE => base_of(h, segments::GS),
+        _ => h.arch.kernel_gs_base,
+    })
+}
+
+fn write_bases(h: &mut P, number: u32, value: u64) -> Step {
+    h.fault_if(!h.arch.is_canonical_msr(value), Exception::gp(0))?;
+    match number {
+        n::FS_BASE => h.core.regs[usize::from(FS_BASE)] = value,
+        n::GS_BASE => h.core.regs[usize::from(GS_BASE)] = value,
+        _ => h.arch.kernel_gs_base = value,
+    }
+    Ok(())
+}
+
+fn read_tsc_aux(h: &mut P, _: u32) -> Step<u64> {
+    Ok(h.arch.tsc_aux)
+}
+
+/// IA32_TSC_AUX: bits 63 to 32 are reserved with Intel, and ignored with AMD.
+fn write_tsc_aux(h: &mut P, _: u32, value: u64) -> Step {
+    h.fault_if(h.arch.model.is_intel() && value >> 32 != 0, Exception::gp(0))?;
+    h.arch.tsc_aux = value & 0xffff_ffff;
+    Ok(())
+}
+
+fn read_efer(h: &mut P, _: u32) -> Step<u64> {
+    Ok(h.arch.efer)
+}
+
+/// IA32_EFER ("Extended Feature Enable Register"): LMA is the processor's to write.
+fn write_efer(h: &mut P, _: u32, value: u64) -> Step {
+    let m = h.arch.model;
+    let xd_off = m.is_intel() && h.arch.stored_msr(n::MISC_ENABLE) & misc_enable::XD_DISABLE != 0;
+    let defined = [
+        (efer::SCE, m.has(Feature::Syscall)),
+        (efer::LME | efer::LMA, m.has(Feature::Lm)),
+        (efer::NXE, m.has(Feature::Nx) && !xd_off),
+        (efer::FFXSR, m.has(Feature::FxsrOpt)),
+        (efer::TCE, m.has(Feature::Tce)),
+        (AIBRSE, m.has(Feature::Autoibrs)),
+    ];
+    let defined = defined.iter().filter(|(_, there)| *there).fold(0, |bits, (bit, _)| bits | bit);
+    h.fault_if(value & !defined != 0, Exception::gp(0))?;
+    let old = h.arch.efer;
+    h.fault_if(h.arch.cr0 & cr0::PG != 0 && (value ^ old) & efer::LME != 0, Exception::gp(0))?;
+    if (value ^ old) & efer::NXE != 0 {
+        h.core.mmu.drop_spaces(|_| true);
+        h.core.spaces_changed = true;
+    }
+    h.arch.efer = value & !efer::LMA | old & efer::LMA;
+    Ok(())
+}
+
+fn read_xss(h: &mut P, _: u32) -> Step<u64> {
+    Ok(h.arch.msrs.xss)
+}
+
+fn write_xss(h: &mut P, _: u32, value: u64) -> Step {
+    h.fault_if(value & !h.arch.model.xss_bits() != 0, Exception::gp(0))?;
+    h.arch.msrs.xss = value;
+    Ok(())
+}
+
+fn read_pkrs(h: &mut P, _: u32) -> Step<u64> {
+    Ok(h.arch.pkrs.into())
+}
+
+fn write_pkrs(h: &mut P, _: u32, value: u64) -> Step {
+    h.fault_if(value >> 32 != 0, Exception::gp(0))?;
+    h.arch.pkrs = value as u32;
+    h.core.spaces_changed = true;
+    Ok(())
+}
+
+/// MCi_STATUS, ADDR, MISC: only zeros can be written, unless HWCR lets tests write them.
+fn machine_check_is_legal(arch: &X86, _: u32, value: u64) -> bool {
+    value == 0 || arch.model.is_amd() && arch.stored_msr(n::HWCR) & hwcr::MC_STATUS_WRITE != 0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! Performance counters (SDM vol. 3B, "Architectural Performance Monitoring", version 2 with full-width writes; APM vol. 2, "Performance
+//! Monitoring Counters", with PerfMonV2).
+//!
+//! Events that count: instructions retired, and unhalted cycles, core and reference, which are the same: an instruction takes a cycle, and
+//! a trap another. CPUID says that the other architectural events are not there; they, and all others, count nothing. CMASK, INV, E
+//! and AnyThread are not heeded. An overflow interrupts behind the instruction that it comes with.
+//!
+//! Whether a counter of USR or OS alone counts is looked at when [`privilege_changed`] is called.
+
+use emu_core::engine::Step;
+use serde::{Deserialize, Serialize};
+
+use super::table::Kind;
+use crate::apic::{self, lvt};
+use crate::exception::Exception;
+use crate::model::Feature;
+use crate::processor::{P, ProcessorExt, X86};
+
+pub(super) const COUNTER: Kind = Kind::Own { read: read_counter, write: write_counter };
+pub(super) const SELECT: Kind = Kind::Own { read: read_select, write: write_select };
+pub(super) const PAIR: Kind = Kind::Own { read: read_pair, write: write_pair };
+pub(super) const FIXED_CONTROL: Kind = Kind::Own { read: read_fixed_control, write: write_fixed_control };
+pub(super) const GLOBAL: Kind = Kind::Own { read: read_global, write: write_global };
+
+const GENERAL: usize = 8;
+const FIXED: usize = 3;
+const WIDTH: u32 = 48;
+const MASK: u64 = (1 << WIDTH) - 1;
+
+/// PERFEVTSELx.
+mod select {
+    pub(super) const USR: u64 = 1 << 16;
+    pub(super) const OS: u64 = 1 << 17;
+    pub(super) const INT: u64 = 1 << 20;
+    pub(super) const EN: u64 = 1 << 22;
+}
+
+/// All counters. The fixed ones stand behind the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Perf {
+    counters: [u64; GENERAL + FIXED],
+    selects: [u64; GENERAL],
+    fixed_control: u64,
+    /// IA32_PERF_GLOBAL_CTRL.
+    control: u64,
+    status: u64,
+    /// What had been retired when the counters were last brought up to date, and whether it is CPL 3 since.
+    since: u64,
+    user: bool,
+}
+
+impl Default for Perf {
+    /// After reset: of IA32_PERF_GLOBAL_CTRL the bits of the general counters are set.
+    fn default() -> Self {
+        Perf {
+            counters: [0; GENERAL + FIXED],
+            selects: [0; GENERAL],
+            fixed_control: 0,
+            control: (1 << GENERAL) - 1,
+            status: 0,
+            since: 0,
+            user: false,
+        }
+    }
+}
+
+/// The place of a counter's bit in the global registers.
+fn global_bit(i: usize) -> u32 {
+    if i < GENERAL { i as u32 } else { 32 + (i - GENERAL) as u32 }
+}
+
+impl Perf {
+    /// Whether a counter counts, and whether it interrupts.
+    fn runs(&self, arch: &X86, i: usize) -> Option<bool> {
+        let is_intel = arch.model.is_intel();
+        if (is_intel || arch.model.has(Feature::PerfmonV2)) && self.control >> global_bit(i) & 1 == 0 {
+            return None;
+        }
+        let (os, usr, interrupts) = if i < GENERAL {
+            let s = self.selects[i];
+            let event = s & 0xff | s >> 24 & 0xf00;
+            let counts =
+                if is_intel { matches!(s & 0xffff, 0x003c | 0x013c | 0x00c0) } else { matches!(event, 0x076 | 0x0c0) };
+            if s & select::EN == 0 || !counts {
+                return None;
+            }
+            (s & select::OS != 0, s & select::USR != 0, s & select::INT != 0)
+        } else {
+            let field = self.fixed_control >> (4 * (i - GENERAL));
+            (field & 1 != 0, field & 2 != 0, field & 8 != 0)
+        };
+        (if self.user { usr } else { os }).then_some(interrupts)
+    }
+}
+
+/// Brings the counters up to date, and interrupts for those that have overflowed.
+pub(crate) fn sync(h: &mut P) {
+    let now = h.core.retired();
+    let done = now.saturating_sub(h.arch.msrs.perf.since);
+    let mut interrupts = false;
+    for i in 0..GENERAL + FIXED {
+        let Some(wants) = h.arch.msrs.perf.runs(h.arch, i) else { continue };
+        let p = &mut h.arch.msrs.perf;
+        let sum = p.counters[i] + done;
+        p.counters[i] = sum & MASK;
+        if sum > MASK {
+            p.status |= 1 << global_bit(i);
+            interrupts |= wants;
+        }
+    }
+    h.arch.msrs.perf.since = now;
+    if interrupts {
+        const FREEZE_PERFMON_ON_PMI: u64 = 1 << 12;
+        if h.arch.model.is_intel() && h.arch.debugctl() & FREEZE_PERFMON_ON_PMI != 0 {
+            h.arch.msrs.perf.control = 0;
+        }
+        apic::fire(h, lvt::PC);
+    }
+}
+
+/// CPL has changed to or from 3.
+pub fn privilege_changed(h: &mut P) {
+    let user = h.arch.cpl() == 3;
+    if h.arch.msrs.perf.user != user {
+        sync(h);
+        h.arch.msrs.perf.user = user;
+        if h.arch.msrs.perf.remaining(h.arch).is_some() {
+            h.core.call_for_attention();
+        }
+    }
+}
+
+impl Perf {
+    /// How many instructions, from `since` on, the first interrupt is away.
+    fn remaining(&self, arch: &X86) -> Option<u64> {
+        (0..GENERAL + FIXED).filter(|i| self.runs(arch, *i) == Some(true)).map(|i| MASK + 1 - self.counters[i]).min()
+    }
+}
+
+/// The machine's count at which the first counter interrupts, if nobody else runs until then.
+pub(crate) fn due(h: &P) -> Option<u64> {
+    let p = &h.arch.msrs.perf;
+    let left = p.remaining(h.arch)?.saturating_sub(h.core.retired() - p.since);
+    Some(h.core.count().saturating_add(left.max(1)))
+}
+
+/// Something of what runs has changed.
+fn changed(h: &mut P) {
+    h.core.call_for_attention();
+}
+
+/// The counter of an MSR.
+fn counter_of(number: u32) -> usize {
+    match number {
+        0xc1..=0xc8 => (number - 0xc1) as usize,
+        0x309..=0x30b => (number - 0x309) as usize + GENERAL,
+        0x4c1..=0x4c8 => (number - 0x4c1) as usize,
+        _ => (number & 3) as usize, // PERF_LEGACY_CTR
+    }
+}
+
+fn read_counter(h: &mut P, number: u32) -> Step<u64> {
+    sync(h);
+    Ok(h.arch.msrs.perf.counters[counter_of(number)])
+}
+
+/// IA32_PMCx takes 32 bits, sign-extended; IA32_A_PMCx all ("Full-Width Writes to Performance Counter Registers").
+fn write_counter(h: &mut P, number: u32, value: u64) -> Step {
+    let value = match number {
+        0xc1..=0xc8 => value as i32 as u64 & MASK,
+        0xc001_0000.. => value & MASK,
+        _ => {
+            h.fault_if(value & !MASK != 0, Exception::gp(0))?;
+            value
+        }
+    };
+    set_counter(h, counter_of(number), value);
+    Ok(())
+}
+
+fn set_counter(h: &mut P, i: usize, value: u64) {
+    sync(h);
+    h.arch.msrs.perf.counters[i] = value;
+    changed(h);
+}
+
+fn select_of(number: u32) -> usize {
+    if number < 0x200 { (number - 0x186) as usize } else { (number & 3) as usize }
+}
+
+fn read_select(h: &mut P, number: u32) -> Step<u64> {
+    Ok(h.arch.msrs.perf.selects[select_of(number)])
+}
+
+fn write_select(h: &mut P, number: u32, value: u64) -> Step {
+    set_select(h, select_of(number), value)
+}
+
+fn set_select(h: &mut P, i: usize, value: u64) -> Step {
+    /// Bits 63 to 32 are reserved with Intel, 19 is pin control or reserved; AMD has EventSelect[11:8], HostOnly, GuestOnly.
+    const INTEL: u64 = 0xffff_ffff & !(1 << 21);
+    const AMD: u64 = 0x0000_030f_ffff_ffff & !(1 << 19 | 1 << 21);
+    let value = if h.arch.model.is_intel() {
+        h.fault_if(value & !INTEL != 0, Exception::gp(0))?;
+        value
+    } else {
+        value & AMD
+    };
+    sync(h);
+    h.arch.msrs.perf.selects[i] = value;
+    h.arch.msrs.perf.user = h.arch.cpl() == 3;
+    changed(h);
+    Ok(())
+}
+
+/// PERF_CTL and PERF_CTR, in turn.
+fn read_pair(h: &mut P, number: u32) -> Step<u64> {
+    let i = (number & 15) as usize / 2;
+    sync(h);
+    let p = &h.arch.msrs.perf;
+    Ok(if number.is_multiple_of(2) { p.selects[i] } else { p.counters[i] })
+}
+
+fn write_pair(h: &mut P, number: u32, value: u64) -> Step {
+    let i = (number & 15) as usize / 2;
+    if number.is_multiple_of(2) {
+        return set_select(h, i, value);
+    }
+    set_counter(h, i, value & MASK);
+    Ok(())
+}
+
+fn read_fixed_control(h: &mut P, _: u32) -> Step<u64> {
+    Ok(h.arch.msrs.perf.fixed_control)
+}
+
+fn write_fixed_control(h: &mut P, _: u32, value: u64) -> Step {
+    h.fault_if(value & !0xbbb != 0, Exception::gp(0))?;
+    sync(h);
+    h.arch.msrs.perf.fixed_control = value;
+    h.arch.msrs.perf.user = h.arch.cpl() == 3;
+    changed(h);
+    Ok(())
+}
+
+/// The bits of counters in the global registers: eight and three with Intel, six with AMD.
+fn global_bits(h: &P) -> u64 {
+    if h.arch.model.is_intel() { 0xff | 7 << 32 } else { 0x3f }
+}
+
+/// IA32_PERF_GLOBAL_STATUS, _CTRL, _OVF_CTRL, and AMD's.
+fn read_global(h: &mut P, number: u32) -> Step<u64> {
+    sync(h);
+    let p = &h.arch.msrs.perf;
+    Ok(match number {
+        0x38e | 0xc000_0300 => p.status,
+        0x38f | 0xc000_0301 => p.control & global_bits(h),
+        _ => 0,
+    })
+}
+
+fn write_global(h: &mut P, number: u32, value: u64) -> Step {
+    sync(h);
+    let bits = global_bits(h);
+    match number {
+        0x38e => return Err(Exception::gp(0).into()),
+        0xc000_0300 => {} // read-only, and writes are lost
+        0x38f | 0xc000_0301 => {
+            h.fault_if(value & !bits != 0, Exception::gp(0))?;
+            h.arch.msrs.perf.control = value;
+        }
+        _ => {
+            /// OvfUncore, OvfBuf, CondChgd.
+            const OTHERS: u64 = 7 << 61;
+            h.fault_if(value & !(bits | OTHERS) != 0, Exception::gp(0))?;
+            h.arch.msrs.perf.status &= !value;
+        }
+    }
+    changed(h);
+    Ok(())
+}
+
+/// RDPMC (SDM vol. 2B, "RDPMC—Read Performance-Monitoring Counters"; APM vol. 3): ECX chooses, with bit 30 a fixed counter of Intel's.
+pub(crate) fn rdpmc(h: &mut P, ecx: u32) -> Step<u64> {
+    let is_intel = h.arch.model.is_intel();
+    let i = match ecx {
+        0..=7 if is_intel && h.arch.model.has(Feature::ArchPerfmon) => ecx as usize,
+        0x4000_0000..=0x4000_0002 if is_intel && h.arch.model.has(Feature::ArchPerfmon) => (ecx & 3) as usize + GENERAL,
+        0..=5 if !is_intel => ecx as usize,
+        _ => return Err(Exception::gp(0).into()),
+    };
+    sync(h);
+    Ok(h.arch.msrs.perf.counters[i])
+}

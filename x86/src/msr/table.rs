@@ -1,0 +1,303 @@
+//! What each register is.
+
+use emu_core::engine::Step;
+use emu_core::time::Frequency;
+
+use super::*;
+use crate::model::AMD_MICROCODE;
+
+/// Where a register is.
+pub(super) enum On {
+    All,
+    Intel,
+    Amd,
+    Has(Feature),
+}
+
+impl On {
+    pub(super) fn is_there(&self, arch: &X86) -> bool {
+        match self {
+            On::All => true,
+            On::Intel => arch.model.is_intel(),
+            On::Amd => arch.model.is_amd(),
+            On::Has(f) => arch.model.has(*f),
+        }
+    }
+}
+
+/// What it is.
+pub(super) enum Kind {
+    /// Read-only: a write is #GP.
+    Constant(u64),
+    /// Read-only likewise, by the model and the frequency.
+    Computed(fn(&X86, u32, Frequency) -> u64),
+    /// Writes are lost.
+    Ignored(u64),
+    /// Write-only; there is nothing in this machine that it could do. Other bits are #GP.
+    Command { writable: u64 },
+    /// Storage; other bits are #GP.
+    Stored { reset: u64, writable: u64 },
+    /// Storage; other bits stay as they are.
+    Kept { reset: u64, writable: u64 },
+    /// Storage of legal values; others are #GP.
+    Checked { reset: u64, is_legal: fn(&X86, u32, u64) -> bool },
+    /// More than storage.
+    Own { read: fn(&mut P, u32) -> Step<u64>, write: fn(&mut P, u32, u64) -> Step },
+}
+
+impl Kind {
+    pub(super) fn reset(&self, _: &X86) -> u64 {
+        match self {
+            Kind::Stored { reset, .. } | Kind::Kept { reset, .. } | Kind::Checked { reset, .. } => *reset,
+            _ => 0,
+        }
+    }
+}
+
+/// A register, or several in a row.
+pub(super) struct Row {
+    pub first: u32,
+    pub last: u32,
+    pub on: On,
+    pub kind: Kind,
+}
+
+const fn one(first: u32, on: On, kind: Kind) -> Row {
+    Row { first, last: first, on, kind }
+}
+
+const fn some(first: u32, last: u32, on: On, kind: Kind) -> Row {
+    Row { first, last, on, kind }
+}
+
+const ALL: u64 = u64::MAX;
+/// Any value.
+const ANY: Kind = Kind::Stored { reset: 0, writable: ALL };
+
+/// Machine-check banks.
+const BANKS: u32 = 10;
+/// MCG_CAP: banks, CMCI, threshold-based status, software error recovery.
+const MCG_CAP_INTEL: u64 = BANKS as u64 | 1 << 10 | 1 << 11 | 1 << 24;
+const MCG_CAP_AMD: u64 = BANKS as u64 | 1 << 8;
+
+/// IA32_ARCH_CAPABILITIES: RDCL_NO, IBRS_ALL, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, IF_PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO,
+/// FB_CLEAR, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO, ITS_NO.
+const ARCH_CAPABILITIES: u64 = 1 << 0
+    | 1 << 1
+    | 1 << 3
+    | 1 << 4
+    | 1 << 5
+    | 1 << 6
+    | 1 << 8
+    | 1 << 13
+    | 1 << 14
+    | 1 << 15
+    | 1 << 17
+    | 1 << 20
+    | 1 << 24
+    | 1 << 26
+    | 1 << 27
+    | 1 << 62;
+
+/// IA32_SPEC_CTRL: IBRS, STIBP, SSBD, IPRED_DIS_U and _S, RRSBA_DIS_U and _S, PSFD, BHI_DIS_S.
+const SPEC_CTRL_INTEL: u64 = 0x4ff;
+/// SPEC_CTRL: IBRS, STIBP, SSBD, PSFD.
+const SPEC_CTRL_AMD: u64 = 0x87;
+
+/// IA32_MISC_ENABLE: fast strings, performance monitoring, no BTS, no PEBS, enhanced SpeedStep, MONITOR.
+const MISC_ENABLE: u64 = 1 | 1 << 7 | 1 << 11 | 1 << 12 | 1 << 16 | 1 << 18;
+const MISC_ENABLE_WRITABLE: u64 = 1 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 34 | 1 << 38;
+
+/// IA32_DEBUGCTL: LBR, BTF, FREEZE_LBRS_ON_PMI, FREEZE_PERFMON_ON_PMI, FREEZE_WHILE_SMM.
+const DEBUGCTL_INTEL: u64 = 3 | 3 << 11 | 1 << 14;
+/// DebugCtl: LBR, BTF, pin control.
+const DEBUGCTL_AMD: u64 = 0x3f;
+
+/// SYSCFG: MtrrFixDramEn, MtrrFixDramModEn, MtrrVarDramEn, MtrrTom2En, Tom2ForceMemTypeWB.
+const SYSCFG_WRITABLE: u64 = 0x7c_0000;
+/// HWCR: TscFreqSel says that the TSC counts at P0's frequency.
+const HWCR: u64 = 1 << 24;
+const HWCR_WRITABLE: u64 =
+    1 << 3 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 17 | 1 << 18 | 1 << 25 | 1 << 26 | 1 << 27 | 1 << 30 | 1 << 35;
+
+/// Every register. The first row that fits counts.
+pub(super) static ROWS: &[Row] = &[
+    // SDM vol. 4, "Architectural MSRs", in the order of their numbers.
+    some(0x0, 0x1, On::All, Kind::Ignored(0)), // P5_MC_ADDR, P5_MC_TYPE
+    one(n::TSC, On::All, Kind::Own { read: read_time, write: write_time }),
+    one(0x17, On::Intel, Kind::Constant(0)), // IA32_PLATFORM_ID
+    one(0x1b, On::All, Kind::Own { read: read_apic_base, write: write_apic_base }),
+    one(0x34, On::Intel, Kind::Constant(0)), // MSR_SMI_COUNT
+    one(0x35, On::Intel, Kind::Computed(|a, _, _| u64::from(a.cores) << 16 | u64::from(a.cores))), // MSR_CORE_THREAD_COUNT
+    one(n::FEATURE_CONTROL, On::Intel, Kind::Checked { reset: 0, is_legal: feature_control_is_legal }),
+    one(0x3b, On::Has(Feature::TscAdjust), Kind::Own { read: read_time, write: write_time }),
+    one(0x48, On::Has(Feature::SpecCtrl), Kind::Stored { reset: 0, writable: SPEC_CTRL_INTEL }),
+    one(0x48, On::Has(Feature::Ibrs), Kind::Stored { reset: 0, writable: SPEC_CTRL_AMD }),
+    one(0x49, On::Has(Feature::SpecCtrl), Kind::Command { writable: 1 }), // IA32_PRED_CMD
+    one(0x49, On::Has(Feature::Ibpb), Kind::Command { writable: 1 | 1 << 7 }),
+    one(0x79, On::Intel, Kind::Command { writable: ALL }), // IA32_BIOS_UPDT_TRIG: an update changes nothing
+    one(n::BIOS_SIGN_ID, On::Intel, Kind::Own { read: read_signature, write: write_signature }),
+    one(n::BIOS_SIGN_ID, On::Amd, Kind::Constant(AMD_MICROCODE as u64)), // PATCH_LEVEL
+    some(0xc1, 0xc8, On::Has(Feature::ArchPerfmon), perf::COUNTER),      // IA32_PMC0 to 7
+    one(0xce, On::Intel, Kind::Computed(platform_info)),
+    one(0xe1, On::Has(Feature::Waitpkg), Kind::Stored { reset: 0, writable: 0xffff_fffd }), // IA32_UMWAIT_CONTROL
+    one(0xe2, On::Intel, Kind::Kept { reset: 1 << 15, writable: 0 }), // MSR_PKG_CST_CONFIG_CONTROL, locked: no package C-states
+    some(n::MPERF, n::APERF, On::Has(Feature::Aperfmperf), Kind::Own { read: read_aperf, write: write_aperf }),
+    one(0xfe, On::Intel, Kind::Constant(0x50a)), // IA32_MTRRCAP: WC, fixed ranges, ten variable ones
+    one(0xfe, On::Amd, Kind::Constant(0x508)),
+    one(0x10a, On::Has(Feature::ArchCapabilities), Kind::Constant(ARCH_CAPABILITIES)),
+    one(0x10b, On::Has(Feature::FlushL1d), Kind::Command { writable: 1 }), // IA32_FLUSH_CMD
+    one(n::MISC_FEATURES_ENABLES, On::Intel, Kind::Stored { reset: 0, writable: 1 }),
+    some(n::SYSENTER_CS, n::SYSENTER_EIP, On::Has(Feature::Sep), SYSTEM_CALL),
+    one(0x179, On::Intel, Kind::Constant(MCG_CAP_INTEL)),
+    one(0x179, On::Amd, Kind::Constant(MCG_CAP_AMD)),
+    one(0x17a, On::All, Kind::Stored { reset: 0, writable: 7 }), // IA32_MCG_STATUS
+    one(0x17b, On::Amd, Kind::Stored { reset: 0, writable: ALL }), // MCG_CTL
+    some(0x186, 0x18d, On::Has(Feature::ArchPerfmon), perf::SELECT), // IA32_PERFEVTSEL0 to 7
+    one(0x198, On::Intel, Kind::Computed(|_, _, f| ratio(f) << 8)), // IA32_PERF_STATUS
+    one(0x199, On::Intel, ANY),                                  // IA32_PERF_CTL
+    one(0x19a, On::Intel, Kind::Stored { reset: 0, writable: 0x1f }), // IA32_CLOCK_MODULATION
+    one(0x19b, On::Intel, Kind::Stored { reset: 0, writable: 0x1ff_ff1f }), // IA32_THERM_INTERRUPT
+    one(0x19c, On::Intel, Kind::Kept { reset: 0, writable: 0 }), // IA32_THERM_STATUS
+    one(n::MISC_ENABLE, On::Intel, Kind::Kept { reset: MISC_ENABLE, writable: MISC_ENABLE_WRITABLE }),
+    one(0x1a2, On::Intel, Kind::Constant(100 << 16)), // MSR_TEMPERATURE_TARGET
+    some(0x1a6, 0x1a7, On::Has(Feature::ArchPerfmon), ANY), // MSR_OFFCORE_RSP_0, _1
+    one(0x1ad, On::Intel, Kind::Computed(|_, _, f| ratio(f) * 0x0101_0101_0101_0101)), // MSR_TURBO_RATIO_LIMIT
+    one(0x1ae, On::Intel, Kind::Constant(0x4038_3028_2018_1008)), // MSR_TURBO_RATIO_LIMIT_CORES
+    one(n::DEBUGCTL, On::Intel, Kind::Stored { reset: 0, writable: DEBUGCTL_INTEL }),
+    one(n::DEBUGCTL, On::Amd, Kind::Kept { reset: 0, writable: DEBUGCTL_AMD }),
+    some(0x1db, 0x1de, On::Amd, Kind::Constant(0)), // LastBranchFromIP, LastBranchToIP, LastIntFromIP, LastIntToIP
+    one(0x1fc, On::Intel, ANY),                     // MSR_POWER_CTL
+    some(0x200, 0x213, On::Intel, Kind::Checked { reset: 0, is_legal: variable_range_is_legal }),
+    some(0x200, 0x20f, On::Amd, Kind::Checked { reset: 0, is_legal: variable_range_is_legal }),
+    one(0x250, On::Has(Feature::Mtrr), FIXED_RANGE),
+    some(0x258, 0x259, On::Has(Feature::Mtrr), FIXED_RANGE),
+    some(0x268, 0x26f, On::Has(Feature::Mtrr), FIXED_RANGE),
+    one(n::PAT, On::Has(Feature::Pat), Kind::Checked { reset: 0x0007_0406_0007_0406, is_legal: pat_is_legal }),
+    some(0x280, 0x280 + BANKS - 1, On::Intel, Kind::Stored { reset: 0, writable: 0x4000_7fff }), // IA32_MCi_CTL2
+    one(0x2ff, On::Has(Feature::Mtrr), Kind::Checked { reset: 0, is_legal: default_type_is_legal }), // IA32_MTRR_DEF_TYPE
+    some(0x309, 0x30b, On::Has(Feature::ArchPerfmon), perf::COUNTER), // IA32_FIXED_CTR0 to 2
+    one(0x345, On::Has(Feature::Pdcm), Kind::Constant(1 << 13)),      // IA32_PERF_CAPABILITIES: full-width writes
+    one(0x38d, On::Has(Feature::ArchPerfmon), perf::FIXED_CONTROL),
+    some(0x38e, 0x390, On::Has(Feature::ArchPerfmon), perf::GLOBAL),
+    some(0x400, 0x400 + 4 * BANKS - 1, On::All, Kind::Checked { reset: 0, is_legal: bank_is_legal }),
+    some(0x4c1, 0x4c8, On::Has(Feature::ArchPerfmon), perf::COUNTER), // IA32_A_PMC0 to 7
+    one(0x6e0, On::Has(Feature::TscDeadline), Kind::Own { read: read_deadline, write: write_deadline }),
+    one(0x6e1, On::Has(Feature::Pks), Kind::Own { read: read_pkrs, write: write_pkrs }),
+    one(0xda0, On::Has(Feature::Xsaves), Kind::Own { read: read_xss, write: write_xss }),
+    // Of both.
+    one(n::EFER, On::All, Kind::Own { read: read_efer, write: write_efer }),
+    some(n::STAR, n::FMASK, On::Has(Feature::Syscall), SYSTEM_CALL),
+    some(n::MPERF_RO, n::APERF_RO, On::Has(Feature::EffFreqRo), Kind::Own { read: read_aperf, write: write_aperf }),
+    one(0xc000_00e9, On::Has(Feature::Irperf), Kind::Own { read: read_irperf, write: write_nothing }),
+    some(n::FS_BASE, n::KERNEL_GS_BASE, On::Has(Feature::Lm), Kind::Own { read: read_bases, write: write_bases }),
+    one(n::TSC_AUX, On::Has(Feature::Rdtscp), Kind::Own { read: read_tsc_aux, write: write_tsc_aux }),
+    // APM vol. 2, appendix A; PPR, "MSR Registers".
+    some(0xc000_0300, 0xc000_0302, On::Has(Feature::PerfmonV2), perf::GLOBAL),
+    some(
+        0xc000_2000,
+        0xc000_2000 + 16 * BANKS - 1,
+        On::Has(Feature::Smca),
+        Kind::Checked { reset: 0, is_legal: smca_is_legal },
+    ),
+    some(0xc001_0000, 0xc001_0003, On::Amd, perf::SELECT), // PERF_LEGACY_CTL
+    some(0xc001_0004, 0xc001_0007, On::Amd, perf::COUNTER),
+    one(0xc001_0010, On::Amd, Kind::Kept { reset: 0, writable: SYSCFG_WRITABLE }),
+    one(n::HWCR, On::Amd, Kind::Kept { reset: HWCR, writable: HWCR_WRITABLE }),
+    some(0xc001_0016, 0xc001_0019, On::Amd, ANY), // IORRs
+    one(0xc001_001a, On::Amd, Kind::Kept { reset: 0, writable: 0x000f_ffff_ff80_0000 }), // TOP_MEM
+    one(0xc001_001d, On::Amd, Kind::Kept { reset: 0, writable: 0x000f_ffff_ff80_0000 }), // TOM2
+    one(0xc001_001f, On::Amd, ANY),               // NB_CFG
+    one(0xc001_0020, On::Amd, Kind::Command { writable: ALL }), // PATCH_LOADER: an update changes nothing
+    one(0xc001_0022, On::Amd, ANY),               // McExcepRedir
+    some(0xc001_0030, 0xc001_0035, On::Amd, Kind::Computed(processor_name)),
+    one(0xc001_0055, On::Amd, Kind::Ignored(0)),  // INT_PENDING
+    one(0xc001_0058, On::Amd, ANY),               // MmioCfgBaseAddr
+    one(0xc001_0061, On::Amd, Kind::Constant(0)), // PStateCurLim: P0 is all there is
+    one(0xc001_0062, On::Amd, Kind::Stored { reset: 0, writable: 7 }),
+    one(0xc001_0063, On::Amd, Kind::Constant(0)),
+    one(0xc001_0064, On::Amd, Kind::Computed(pstate)),
+    some(0xc001_0065, 0xc001_006b, On::Amd, ANY),
+    one(0xc001_0073, On::Amd, Kind::Stored { reset: 0, writable: 0xffff }), // CStateBaseAddr
+    some(0xc001_0111, 0xc001_0113, On::Amd, ANY),                           // SMM_BASE, SMMAddr, SMMMask
+    one(0xc001_0114, On::Amd, Kind::Kept { reset: 1 << 4 | 1 << 3, writable: 7 }), // VM_CR: SVMDIS, LOCK
+    one(0xc001_0115, On::Amd, ANY),                                         // IGNNE
+    some(0xc001_0140, 0xc001_0141, On::Has(Feature::Osvw), ANY),
+    some(0xc001_0200, 0xc001_020b, On::Has(Feature::PerfctrCore), perf::PAIR),
+    one(0xc001_0293, On::Amd, Kind::Computed(pstate)), // hardware P-state status
+    some(0xc001_0400, 0xc001_0400 + BANKS - 1, On::Has(Feature::Smca), ANY), // MCA_CTL_MASK
+    some(0xc001_1020, 0xc001_1023, On::Amd, ANY),      // LS_CFG, IC_CFG, DC_CFG, TW_CFG
+    one(0xc001_1028, On::Amd, ANY),                    // FP_CFG
+    one(0xc001_1029, On::Amd, Kind::Stored { reset: 2, writable: ALL }), // DE_CFG: LFENCE waits for what is before it
+    some(0xc001_102a, 0xc001_102e, On::Amd, ANY),      // CU_CFG2, CU_CFG3, EX_CFG, LS_CFG2, BP_CFG
+    one(0xc001_10e3, On::Amd, ANY),                    // DE_CFG2
+];
+
+const SYSTEM_CALL: Kind = Kind::Own { read: read_system_call, write: write_system_call };
+const FIXED_RANGE: Kind = Kind::Checked { reset: 0, is_legal: fixed_range_is_legal };
+
+/// The ratio of the TSC's frequency to 100 MHz.
+fn ratio(f: Frequency) -> u64 {
+    (f.hertz() / 100_000_000).clamp(1, 255)
+}
+
+/// MSR_PLATFORM_INFO: the highest ratio without turbo, CPUID faulting, the lowest ratio.
+fn platform_info(_: &X86, _: u32, f: Frequency) -> u64 {
+    ratio(f) << 8 | 1 << 31 | ratio(f) << 40
+}
+
+/// P-state 0: enabled, FID and DID. The core's frequency is 200 MHz * FID / DID.
+fn pstate(_: &X86, number: u32, f: Frequency) -> u64 {
+    let enabled = if number == 0xc001_0064 { 1 << 63 } else { 0 };
+    enabled | 8 << 8 | (f.hertz() / 25_000_000).clamp(1, 255)
+}
+
+/// ProcNameString: what Fn8000_0002 to Fn8000_0004 say.
+fn processor_name(arch: &X86, number: u32, frequency: Frequency) -> u64 {
+    let i = number - 0xc001_0030;
+    let query =
+        Query { model: arch.model, id: 0, cores: 1, frequency, apic: true, cr4: 0, xcr0: 1, xss: 0, misc_enable: 0 };
+    let r = model::cpuid(&query, 0x8000_0002 + i / 2, 0);
+    let at = 2 * (i % 2) as usize;
+    u64::from(r[at]) | u64::from(r[at + 1]) << 32
+}
+
+/// "Memory Types That Can Be Encoded in MTRRs".
+fn is_memory_type(value: u64) -> bool {
+    matches!(value & 0xff, 0 | 1 | 4..=6)
+}
+
+/// IA32_MTRR_PHYSBASEn and _PHYSMASKn.
+fn variable_range_is_legal(arch: &X86, number: u32, value: u64) -> bool {
+    let address = ((1 << arch.model.physical_bits) - 1) & !0xfff;
+    if number.is_multiple_of(2) {
+        value & !(address | 0xff) == 0 && is_memory_type(value)
+    } else {
+        value & !(address | 1 << 11) == 0
+    }
+}
+
+/// A byte for each range; with AMD's RdMem and WrMem, where SYSCFG.MtrrFixDramModEn lets them be seen.
+fn fixed_range_is_legal(arch: &X86, _: u32, value: u64) -> bool {
+    let dram = if arch.model.is_amd() && arch.stored_msr(0xc001_0010) & 1 << 19 != 0 { 0x18 } else { 0 };
+    value.to_le_bytes().iter().all(|b| is_memory_type(u64::from(*b) & !dram))
+}
+
+fn default_type_is_legal(_: &X86, _: u32, value: u64) -> bool {
+    value & !0xcff == 0 && is_memory_type(value)
+}
+
+/// IA32_PAT ("Memory Types That Can Be Encoded With PAT").
+fn pat_is_legal(_: &X86, _: u32, value: u64) -> bool {
+    value.to_le_bytes().iter().all(|b| matches!(b, 0 | 1 | 4..=7))
+}
+
+/// IA32_MCi_CTL, _STATUS, _ADDR, _MISC.
+fn bank_is_legal(arch: &X86, number: u32, value: u64) -> bool {
+    number.is_multiple_of(4) || machine_check_is_legal(arch, number, value)
+}
+
+/// Scalable MCA: sixteen registers a bank, of which CTL, CONFIG and those that nothing reads are free.
+fn smca_is_legal(arch: &X86, number: u32, value: u64) -> bool {
+    matches!(number % 16, 0 | 4) || machine_check_is_legal(arch, number, value)
+}

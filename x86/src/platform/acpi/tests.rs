@@ -1,0 +1,94 @@
+use super::*;
+use crate::platform::memory::Layout;
+
+fn board(chipset: Chipset, vcpus: u32) -> Described {
+    let layout = Layout::new(chipset, 1 << 30);
+    Described { chipset, vcpus, layout, virtio: (2, Transport::Mmio), firmware: Firmware::default() }
+}
+
+fn number(bytes: &[u8], at: usize, size: usize) -> usize {
+    bytes[at..at + size].iter().rev().fold(0, |n, b| n << 8 | usize::from(*b))
+}
+
+/// Follows the pointers as an operating system does, and checks all sums on the way.
+#[test]
+fn an_operating_system_finds_all_tables() {
+    const BASE: usize = 0xe_0000;
+    for chipset in [Chipset::I440Fx, Chipset::Q35] {
+        for vcpus in [1, 4, 300] {
+            let (block, rsdp) = Tables::new(&board(chipset, vcpus)).linked(BASE as u64);
+            assert!(rsdp.starts_with(b"RSD PTR "));
+            assert_eq!((checksum(&rsdp[..20]), checksum(&rsdp)), (0, 0));
+            let table = |at: usize| {
+                let at = at - BASE;
+                let table = &block[at..at + number(&block, at + 4, 4)];
+                assert_eq!(checksum(table), 0);
+                table
+            };
+            let (rsdt, xsdt) = (table(number(&rsdp, 16, 4)), table(number(&rsdp, 24, 8)));
+            let entries = |root: &[u8], size| -> Vec<usize> {
+                (36..root.len()).step_by(size).map(|i| number(root, i, size)).collect()
+            };
+            assert_eq!(entries(rsdt, 4), entries(xsdt, 8));
+            let names: Vec<_> = entries(xsdt, 8).iter().map(|at| table(*at)[..4].to_vec()).collect();
+            let mut expected = vec![b"FACP".to_vec(), b"APIC".to_vec(), b"HPET".to_vec()];
+            expected.extend((chipset == Chipset::Q35).then(|| b"MCFG".to_vec()));
+            assert_eq!(names, expected);
+            let fadt = table(entries(xsdt, 8)[0]);
+            let dsdt = number(fadt, 40, 4);
+            assert_eq!((number(fadt, 140, 8), &table(dsdt)[..4]), (dsdt, &b"DSDT"[..]));
+            let facs = number(fadt, 36, 4);
+            assert_eq!((facs % 64, &block[facs - BASE..][..4]), (0, &b"FACS"[..]));
+        }
+    }
+}
+
+/// "Multiple APIC Description Table": every processor is there once, beyond 254 by x2APIC ID.
+#[test]
+fn processors_and_interrupts() {
+    let madt = fixed::madt(&board(Chipset::Q35, 300));
+    let (mut at, mut ids, mut kinds) = (44, Vec::new(), [0; 16]);
+    while at < madt.len() {
+        let (kind, len) = (madt[at], usize::from(madt[at + 1]));
+        match kind {
+            0 => ids.push(number(&madt, at + 3, 1)),
+            9 => ids.push(number(&madt, at + 4, 4)),
+            _ => {}
+        }
+        kinds[usize::from(kind)] += 1;
+        at += len;
+    }
+    assert_eq!((at, ids), (madt.len(), (0..300).collect()));
+    assert_eq!(kinds[..11], [255, 1, 5, 0, 1, 0, 0, 0, 0, 45, 1]);
+}
+
+/// Firmware that runs the script comes to the same tables as the linker here.
+#[test]
+fn the_script_links_as_we_do() {
+    const TABLES: usize = 0x7f_0000;
+    let tables = Tables::new(&board(Chipset::Q35, 2));
+    let mut files = tables.files();
+    let script = files.pop().unwrap();
+    assert_eq!((script.name.as_str(), script.bytes.len() % 128), ("etc/table-loader", 0));
+    let name = |bytes: &[u8]| String::from_utf8(bytes.iter().take_while(|b| **b != 0).copied().collect()).unwrap();
+    for entry in script.bytes.chunks(128) {
+        let of = name(&entry[4..60]);
+        let file = files.iter_mut().find(|f| f.name == of).unwrap();
+        match number(entry, 0, 4) {
+            1 => assert!(number(entry, 60, 4) >= 16),
+            2 => {
+                assert_eq!(name(&entry[60..116]), "etc/acpi/tables");
+                let (at, size) = (number(entry, 116, 4), number(entry, 120, 1));
+                let target = number(&file.bytes, at, size) + TABLES;
+                file.bytes[at..at + size].copy_from_slice(&target.to_le_bytes()[..size]);
+            }
+            3 => {
+                let [at, start, len] = [60, 64, 68].map(|i| number(entry, i, 4));
+                file.bytes[at] = checksum(&file.bytes[start..start + len]);
+            }
+            other => panic!("command {other}"),
+        }
+    }
+    let (block, rsdp) = tables.linked(TABLES as u64);
+    assert_eq!((&files[0].bytes, &files[1].bytes), (&block, &rsdp));
+}

@@ -1,0 +1,167 @@
+//! Instructions about the processor itself: what it is and counts, its MSRs, its caches, waiting. An instruction of a feature that the
+//! model has not is #UD.
+
+use emu_core::engine::{Lift, Step};
+use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
+
+use crate::caches::{clflush, clzero, invpcid, movdir64b, movdiri, write_back};
+use crate::isa::Lifting;
+use crate::mode::Mode;
+use crate::model::Feature;
+use crate::model_specific::{cpuid, rdmsr, rdpid, rdpmc, rdpru, rdrand, rdtsc, read_base, write_base, wrmsr};
+use crate::monitor::{monitor, monitorx, mwait, mwaitx, pause, tpause, umonitor, umwait};
+use crate::processor::P;
+
+/// Functions of this module: calls from here on.
+pub(crate) const FIRST_FUNCTION: u16 = 0x200;
+
+/// Where an instruction's operands are when it is called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Operands {
+    /// Where the manual puts them.
+    Implied,
+    /// A register.
+    Register(u32),
+    /// An address in a register, in the segment of a prefix.
+    Pointer(u32),
+    /// Memory, whose address is brought into [`temp::ADDRESS`](crate::registers::temp), and a register.
+    Memory(u32),
+}
+use Operands::{Implied, Memory, Pointer, Register as InRegister};
+
+/// An instruction: its name, what it needs, where its operands are, whether the block ends behind it.
+struct Row {
+    mnemonic: M,
+    needs: Option<Feature>,
+    operands: Operands,
+    ends: bool,
+    run: fn(&mut P, Operand) -> Step,
+}
+
+const fn row(
+    mnemonic: M,
+    needs: Option<Feature>,
+    operands: Operands,
+    ends: bool,
+    run: fn(&mut P, Operand) -> Step,
+) -> Row {
+    Row { mnemonic, needs, operands, ends, run }
+}
+
+use Feature as F;
+const ROWS: &[Row] = &[
+    //  mnemonic       needs                 operands       ends   function
+    row(M::Cpuid, None, Implied, false, cpuid),
+    row(M::Rdmsr, Some(F::Msr), Implied, false, rdmsr),
+    row(M::Wrmsr, Some(F::Msr), Implied, true, wrmsr),
+    row(M::Rdtsc, Some(F::Tsc), Implied, false, rdtsc::<false>),
+    row(M::Rdtscp, Some(F::Rdtscp), Implied, false, rdtsc::<true>),
+    row(M::Rdpid, Some(F::Rdpid), InRegister(0), false, rdpid),
+    row(M::Rdpmc, None, Implied, false, rdpmc),
+    row(M::Rdpru, Some(F::Rdpru), Implied, false, rdpru),
+    row(M::Rdfsbase, Some(F::Fsgsbase), InRegister(0), false, read_base::<0>),
+    row(M::Rdgsbase, Some(F::Fsgsbase), InRegister(0), false, read_base::<1>),
+    row(M::Wrfsbase, Some(F::Fsgsbase), InRegister(0), false, write_base::<0>),
+    row(M::Wrgsbase, Some(F::Fsgsbase), InRegister(0), false, write_base::<1>),
+    row(M::Rdrand, Some(F::Rdrand), InRegister(0), false, rdrand),
+    row(M::Rdseed, Some(F::Rdseed), InRegister(0), false, rdrand),
+    row(M::Monitor, Some(F::Monitor), Pointer(0), false, monitor),
+    row(M::Mwait, Some(F::Monitor), Implied, true, mwait),
+    row(M::Monitorx, Some(F::Mwaitx), Pointer(0), false, monitorx),
+    row(M::Mwaitx, Some(F::Mwaitx), Implied, true, mwaitx),
+    row(M::Umonitor, Some(F::Waitpkg), Pointer(0), false, umonitor),
+    row(M::Umwait, Some(F::Waitpkg), InRegister(0), true, umwait),
+    row(M::Tpause, Some(F::Waitpkg), InRegister(0), true, tpause),
+    row(M::Pause, None, Implied, true, pause),
+    row(M::Clflush, Some(F::Clflush), Memory(0), false, clflush),
+    row(M::Clflushopt, Some(F::Clflushopt), Memory(0), false, clflush),
+    row(M::Clwb, Some(F::Clwb), Memory(0), false, clflush),
+    row(M::Cldemote, None, Implied, false, hint),
+    row(M::Clzero, Some(F::Clzero), Pointer(0), false, clzero),
+    row(M::Wbinvd, None, Implied, false, write_back),
+    row(M::Wbnoinvd, None, Implied, false, write_back),
+    row(M::Invd, None, Implied, false, write_back),
+    row(M::Movdiri, Some(F::Movdiri), Memory(1), false, movdiri),
+    row(M::Movdir64b, Some(F::Movdir64b), Memory(0), false, movdir64b),
+    row(M::Serialize, Some(F::Serialize), Implied, true, hint),
+    row(M::Invpcid, Some(F::Invpcid), Memory(0), true, invpcid),
+];
+
+/// What is left to say of an instruction's operands when it runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operand(u32);
+
+impl Operand {
+    /// A register's number, its size in bytes, and the segment register of a pointer.
+    fn new(register: u32, size: usize, segment: Register) -> Self {
+        Operand(register | (size as u32) << 8 | (segment.number() as u32) << 16)
+    }
+
+    /// The register.
+    pub(crate) fn register(self) -> usize {
+        (self.0 & 0xff) as usize
+    }
+
+    /// Its size in bytes.
+    pub(crate) fn size(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// Likewise, in ES.
+    pub(crate) fn in_es(self) -> Self {
+        Operand(self.0 & 0xffff)
+    }
+
+    /// The segment of a pointer.
+    pub(crate) fn segment(self) -> usize {
+        (self.0 >> 16 & 7) as usize
+    }
+}
+
+/// It is heard, and nothing has to be done.
+fn hint(_: &mut P, _: Operand) -> Step {
+    Ok(())
+}
+
+/// Lifts an instruction of this module; false if it is none.
+pub(crate) fn lift(lift: &mut Lift, insn: &Instruction, mode: &Mode, has: impl Fn(Feature) -> bool) -> bool {
+    let Some(i) = ROWS.iter().position(|r| r.mnemonic == insn.mnemonic()) else { return false };
+    let row = &ROWS[i];
+    if row.needs.is_some_and(|f| !has(f)) {
+        return false; // nobody else knows it
+    }
+    let register = |n: u32| match insn.op_kind(n) {
+        OpKind::Register => {
+            let r = insn.op_register(n);
+            Operand::new(r.full_register().number() as u32, r.size(), segment(insn))
+        }
+        _ => Operand::new(0, insn.memory_size().size(), segment(insn)),
+    };
+    let operand = match row.operands {
+        Implied => Operand(0),
+        InRegister(n) | Pointer(n) => register(n),
+        Memory(n) => {
+            if Lifting::new(lift, insn, mode).address_in_register().is_err() {
+                return false;
+            }
+            register(n)
+        }
+    };
+    let function = FIRST_FUNCTION + i as u16;
+    if row.ends {
+        lift.call_and_end(function, operand.0);
+    } else {
+        lift.call(function, operand.0);
+    }
+    true
+}
+
+/// The segment of an address that is implied: DS, unless a prefix names another.
+fn segment(insn: &Instruction) -> Register {
+    if insn.has_segment_prefix() { insn.segment_prefix() } else { Register::DS }
+}
+
+/// See [`Arch::call`](emu_core::engine::Arch::call).
+pub(crate) fn call(h: &mut P, function: u16, operand: u32) -> Step {
+    (ROWS[usize::from(function - FIRST_FUNCTION)].run)(h, Operand(operand))
+}
