@@ -523,7 +523,9 @@ impl Arch for X86 {
         if let Some(opcode) = own {
             isa::lift_own(lift, &insn, &mode, opcode);
         } else if !processor_instructions::lift(lift, &insn, &mode, |f| self.model.has(f))
-            && !system::lift(lift, &insn, &mode) && isa::lift(lift, &insn, &mode).is_err() {
+            && !system::lift(lift, &insn, &mode)
+            && isa::lift(lift, &insn, &mode).is_err()
+        {
             system::raise(lift, Exception::UD);
         }
         Some(length)
