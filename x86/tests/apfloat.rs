@@ -3,7 +3,7 @@
 //! UE is left out, for APFloat finds tininess in another way than IEEE 754 has, and so is OE where the result is the largest finite
 //! number, which APFloat calls inexact only. Of NaNs only that they are some is compared; `native` has their bits.
 
-use emu_core::float::{F32, F64, Format};
+use emu_core::float::{F32, F64};
 use rustc_apfloat::ieee::{Double, Single, X87DoubleExtended};
 use rustc_apfloat::{Float, FloatConvert, Round, Status, StatusAnd};
 use x86::fpu::arithmetic::Arith;
@@ -75,9 +75,10 @@ fn compare<A: Float>(what: &str, ours: u128, flags: u32, theirs: &StatusAnd<A>, 
 }
 
 type Binary<A> = fn(A, A, Round) -> StatusAnd<A>;
+type Packed3 = fn(V, V, V, &mut Mxcsr) -> float::Result;
 type Packed = fn(Width, V, V, &mut Mxcsr) -> float::Result;
 
-fn vector<F: Format, A: Float>(size: u32, fraction: u32, ops: &[(&str, Packed, Binary<A>)], fma: Packed3) {
+fn vector<A: Float>(size: u32, fraction: u32, ops: &[(&str, Packed, Binary<A>)], fma: Packed3) {
     let mut r = Random(size.into());
     let v = |x: u128| V::from_xmm(x);
     let low = |v: V| v.xmm() & (u128::MAX >> (128 - size));
@@ -102,8 +103,6 @@ fn vector<F: Format, A: Float>(size: u32, fraction: u32, ops: &[(&str, Packed, B
     }
 }
 
-type Packed3 = fn(V, V, V, &mut Mxcsr) -> float::Result;
-
 #[test]
 fn single_precision() {
     let ops: &[(&str, Packed, Binary<Single>)] = &[
@@ -113,7 +112,7 @@ fn single_precision() {
         ("div", float::div::<F32>, Single::div_r),
     ];
     let fma: Packed3 = |x, y, z, m| float::fma::<F32>(Width::Scalar, FmaForm::F213, FmaKind::Madd, y, x, z, m);
-    vector::<F32, Single>(32, 23, ops, fma);
+    vector::<Single>(32, 23, ops, fma);
 }
 
 #[test]
@@ -125,7 +124,7 @@ fn double_precision() {
         ("div", float::div::<F64>, Double::div_r),
     ];
     let fma: Packed3 = |x, y, z, m| float::fma::<F64>(Width::Scalar, FmaForm::F213, FmaKind::Madd, y, x, z, m);
-    vector::<F64, Double>(64, 52, ops, fma);
+    vector::<Double>(64, 52, ops, fma);
 }
 
 /// CVTSS2SD, CVTSD2SS, CVTSD2SI, CVTSI2SD.
