@@ -42,7 +42,7 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         _ => return Err(Unknown),
     };
     let size = size_of(bytes).ok_or(Unknown)?;
-    let address = address_size(l);
+    let address = (0..l.insn.op_count()).find_map(|i| address_size(l.insn.op_kind(i))).ok_or(Unknown)?;
     let segment = match l.insn.segment_prefix() {
         Register::None => Register::DS,
         r => r,
@@ -61,16 +61,13 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
     Ok(())
 }
 
-/// The size of RSI and RDI, or of ESI and EDI, or of SI and DI.
-fn address_size(l: &Lifting) -> Size {
-    use OpKind as K;
-    let is = |kinds: [OpKind; 3]| (0..l.insn.op_count()).any(|i| kinds.contains(&l.insn.op_kind(i)));
-    if is([K::MemorySegSI, K::MemorySegDI, K::MemoryESDI]) {
-        Size::Bits16
-    } else if is([K::MemorySegESI, K::MemorySegEDI, K::MemoryESEDI]) {
-        Size::Bits32
-    } else {
-        Size::Bits64
+/// The address size that an operand tells of.
+fn address_size(kind: OpKind) -> Option<Size> {
+    match kind {
+        OpKind::MemorySegSI | OpKind::MemoryESDI => Some(Size::Bits16),
+        OpKind::MemorySegESI | OpKind::MemoryESEDI => Some(Size::Bits32),
+        OpKind::MemorySegRSI | OpKind::MemoryESRDI => Some(Size::Bits64),
+        _ => None,
     }
 }
 
