@@ -209,7 +209,7 @@ fn place_memory(insn: &mut Instruction, state: &mut State, r: &mut Random, middl
         target &= !63;
         insn.set_memory_index_scale(scale);
         insn.set_memory_displacement64(target.wrapping_sub(middle));
-        let to_end = middle + DATA_SIZE as u64 / 2 - target.min(middle);
+        let to_end = (middle + DATA_SIZE as u64 / 2).saturating_sub(target);
         place_indices(state, r, index.number(), wide, to_end as i32 / scale as i32);
         return Some(());
     }
