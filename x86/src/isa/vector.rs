@@ -102,9 +102,20 @@ fn value(h: &P, at: Location) -> V {
     }
 }
 
-/// Writes words from a register on.
-fn write(h: &mut P, first: u8, words: &[u64]) {
-    h.core.regs[usize::from(first)..][..words.len()].copy_from_slice(words);
+/// Writes a result to its destination.
+fn write(h: &mut P, o: &Operands, v: V) {
+    let [w0, w1, w2, w3] = v.lanes::<u64>();
+    let first = match o.d {
+        TEMPORARY => temp::VECTOR,
+        MMX.. => return h.arch.x87.set_mmx(usize::from(o.d - MMX), w0),
+        d => word(d, 0),
+    };
+    let registers = &mut h.core.regs[usize::from(first)..][..4];
+    registers[..2].copy_from_slice(&[w0, w1]);
+    if o.d == TEMPORARY || o.vex {
+        let is_whole = o.d == TEMPORARY || o.w == Width::Ymm;
+        registers[2..].copy_from_slice(&if is_whole { [w2, w3] } else { [0, 0] });
+    }
 }
 
 /// "Unmasked SIMD floating-point exception": #XM, or #UD where the system does not handle them (SDM vol. 3A, "CR4.OSXMMEXCPT").
@@ -123,7 +134,7 @@ pub(super) fn call(h: &mut P, function: u16, operand: u32) -> Step {
         h.arch.x87.enter_mmx();
     }
     let mut mxcsr = Mxcsr(h.core.regs[usize::from(MXCSR)] as u32);
-    let given = (row.function)(&mut Args {
+    let mut x = Args {
         w: o.w,
         vex: o.vex,
         long: o.long,
@@ -134,21 +145,19 @@ pub(super) fn call(h: &mut P, function: u16, operand: u32) -> Step {
         d: o.d,
         mxcsr: &mut mxcsr,
         regs: &h.core.regs,
-    });
+        result: V::ZERO,
+        writes: true,
+        status: None,
+    };
+    let done = (row.function)(&mut x);
+    let (result, writes, status) = (x.result, x.writes, x.status);
     h.core.regs[usize::from(MXCSR)] = mxcsr.0.into();
-    let (vector, status) = given.map_err(|SimdException| simd_exception(h))?;
+    done.map_err(|SimdException| simd_exception(h))?;
     if let Some(status) = status {
         set_flags(&mut h.core.regs, Flags::eager(status.0.into()));
     }
-    let Some(v) = vector else { return Ok(()) };
-    match o.d {
-        TEMPORARY => write(h, temp::VECTOR, &v.lanes::<u64>()),
-        MMX.. => h.arch.x87.set_mmx(usize::from(o.d - MMX), v.mmx()),
-        d if o.vex => {
-            let whole = if o.w == Width::Ymm { Width::Ymm } else { Width::Xmm };
-            write(h, word(d, 0), &v.zero_above(whole).lanes::<u64>());
-        }
-        d => write(h, word(d, 0), &v.lanes::<u64>()[..2]),
+    if writes {
+        write(h, &o, result);
     }
     Ok(())
 }

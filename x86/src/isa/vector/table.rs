@@ -25,6 +25,12 @@ pub(super) struct Args<'a> {
     pub(super) d: u8,
     pub(super) mxcsr: &'a mut Mxcsr,
     pub(super) regs: &'a [u64; 256],
+    /// What is written to the destination.
+    pub(super) result: V,
+    /// Something is.
+    pub(super) writes: bool,
+    /// The flags, if they are set.
+    pub(super) status: Option<Status>,
 }
 
 impl Args<'_> {
@@ -52,38 +58,39 @@ impl Args<'_> {
     }
 }
 
-/// What an instruction gives: a vector, or a value for a general register; and flags.
-pub(super) type Given = Result<(Option<V>, Option<Status>), SimdException>;
-
-/// What a row's function returns: one or the other, or both, or an exception.
+/// What a row's function returns: a vector or a value for a general register, or flags, or both, or an exception.
 pub(super) trait Outcome {
-    fn given(self) -> Given;
+    /// Leaves it in [`Args::result`] and [`Args::status`].
+    fn give(self, x: &mut Args) -> Result<(), SimdException>;
 }
 
 macro_rules! outcomes {
-    ($($type:ty: |$x:ident| $value:expr, $status:expr;)*) => { $(
+    ($($type:ty: |$value:ident, $x:ident| $give:expr;)*) => { $(
         impl Outcome for $type {
-            fn given(self) -> Given {
-                let $x = self;
-                Ok(($value, $status))
+            #[inline(always)]
+            fn give(self, $x: &mut Args) -> Result<(), SimdException> {
+                let $value = self;
+                $give;
+                Ok(())
             }
         }
     )* };
 }
 outcomes! {
-    V: |v| Some(v), None;
-    u8: |x| Some(V::from_mmx(x.into())), None;
-    u16: |x| Some(V::from_mmx(x.into())), None;
-    u32: |x| Some(V::from_mmx(x.into())), None;
-    u64: |x| Some(V::from_mmx(x)), None;
-    Status: |status| None, Some(status);
-    (u32, Status): |x| Some(V::from_mmx(x.0.into())), Some(x.1);
-    (V, Status): |x| Some(x.0), Some(x.1);
+    V: |v, x| x.result = v;
+    u8: |v, x| x.result = V::from_mmx(v.into());
+    u16: |v, x| x.result = V::from_mmx(v.into());
+    u32: |v, x| x.result = V::from_mmx(v.into());
+    u64: |v, x| x.result = V::from_mmx(v);
+    Status: |status, x| (x.status, x.writes) = (Some(status), false);
+    (u32, Status): |v, x| (x.result, x.status) = (V::from_mmx(v.0.into()), Some(v.1));
+    (V, Status): |v, x| (x.result, x.status) = (v.0, Some(v.1));
 }
 
 impl<T: Outcome> Outcome for Result<T, SimdException> {
-    fn given(self) -> Given {
-        self?.given()
+    #[inline(always)]
+    fn give(self, x: &mut Args) -> Result<(), SimdException> {
+        self?.give(x)
     }
 }
 
@@ -92,7 +99,7 @@ impl<T: Outcome> Outcome for Result<T, SimdException> {
 pub(super) struct Row {
     pub(super) legacy: Mnemonic,
     pub(super) vex: Mnemonic,
-    pub(super) function: fn(&mut Args) -> Given,
+    pub(super) function: fn(&mut Args) -> Result<(), SimdException>,
 }
 
 /// Rows: legacy mnemonic, that of the VEX encoding, meaning. `INVALID` is none.
@@ -101,7 +108,10 @@ macro_rules! rows {
         &[$($crate::isa::vector::table::Row {
             legacy: iced_x86::Mnemonic::$legacy,
             vex: iced_x86::Mnemonic::$vex,
-            function: |$x| $crate::isa::vector::table::Outcome::given($body),
+            function: |$x| {
+                let outcome = $body;
+                $crate::isa::vector::table::Outcome::give(outcome, $x)
+            },
         },)*]
     };
 }
