@@ -370,7 +370,9 @@ fn save_standard(h: &mut P, long: bool, optimized: bool) -> Step {
     let requested = edx_eax(h) & h.arch.xcr0;
     let in_use = xinuse(h);
     let saved = if optimized { requested & in_use } else { requested };
-    let old = h.load(address(h).wrapping_add(HEADER), 8, 0)?;
+    // XSTATE_BV is read to be written.
+    let header = h.resolve(address(h).wrapping_add(HEADER), 8, Intent::Write, 0)?;
+    let old = h.load_at(header, 8)?;
     let mut image = Image::default();
     put_legacy(h, long, saved, has_mxcsr(requested), &mut image);
     image.put(HEADER, [old & !requested | requested & in_use]);
@@ -514,7 +516,7 @@ fn xsetbv(h: &mut P, _: bool) -> Step {
     h.require_cpl_0()?;
     let (register, value) = (h.core.regs[usize::from(RCX)] as u32, edx_eax(h));
     h.fault_if(register != 0, Exception::gp(0))?;
-    h.fault_if(value & !XCR0 != 0 || value & xcr0::X87 == 0, Exception::gp(0))?;
+    h.fault_if(value & !h.arch.model.xcr0_bits() != 0 || value & xcr0::X87 == 0, Exception::gp(0))?;
     h.fault_if(value & xcr0::AVX != 0 && value & xcr0::SSE == 0, Exception::gp(0))?;
     h.arch.xcr0 = value;
     h.core.spaces_changed = true;

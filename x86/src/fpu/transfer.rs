@@ -191,13 +191,12 @@ impl X87 {
         }
     }
 
-    /// FSTPNCE, an alias of FSTP ST(i) that is on no page of its own: where ST(0) is not in use
-    /// that is no exception, and ST(i) is not in use either.
+    /// FSTPNCE, an alias of FSTP ST(i) that is on no page of its own: where ST(0) is not in use, nothing happens but the pop.
     pub fn fstpnce(&mut self, i: usize) {
         if !self.is_empty(0) {
             return self.fst(i, true);
         }
-        self.free(i);
+        self.set_if(C1, false);
         self.pop();
     }
 

@@ -113,8 +113,6 @@ computes! {
     SetZero set_zero;
     /// #GP unless the address in FIRST is a multiple of 16.
     RequireAligned16 require_aligned_16;
-    /// #GP unless the address in FIRST is a multiple of 32.
-    RequireAligned32 require_aligned_32;
 }
 
 /// Runs the computation that a call names.
@@ -554,8 +552,4 @@ fn set_zero(v: &mut Values) -> Done {
 
 fn require_aligned_16(v: &mut Values) -> Done {
     if v.first.is_multiple_of(16) { Ok(()) } else { Err(Exception::gp(0)) }
-}
-
-fn require_aligned_32(v: &mut Values) -> Done {
-    if v.first.is_multiple_of(32) { Ok(()) } else { Err(Exception::gp(0)) }
 }

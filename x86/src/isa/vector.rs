@@ -1,5 +1,5 @@
 //! MMX, SSE and AVX instructions (SDM vol. 1, 5.4 to 5.15). Moves and bitwise operations are micro-ops on words of 64 bits
-//! ([`moves`]); what computes is a call of a function of [`crate::vector`], one line each in a table; [`memory`] has those whose
+//! ([`moves`]); what computes is a call of a function of [`crate::vector`], one line each in a [`table`]; [`memory`] has those whose
 //! accesses depend on a mask.
 //!
 //! A vector register is four words of the register file; an MMX register is a part of the x87's. An operand in memory, or in a
@@ -13,6 +13,7 @@ mod integer;
 mod memory;
 mod moves;
 mod shuffle;
+mod table;
 
 use emu_core::engine::Step;
 use emu_core::engine::flags::Flags;
@@ -20,163 +21,17 @@ use emu_core::engine::uop::{UnaryOp, Width as Access};
 use iced_x86::{Code, EncodingKind, Mnemonic, OpKind, Register};
 
 use self::memory::Special;
+use self::table::{Args, COUNT, ROWS, row_of};
 use super::{Lifting, Unknown, x87};
 use crate::control::cr4;
 use crate::exception::{Exception, vector};
 use crate::processor::{P, set_flags};
 use crate::registers::{MXCSR, RCX, VECTORS, temp};
 use crate::system;
-use crate::vector::{Mxcsr, SimdException, Status, V, Width};
+use crate::vector::{Mxcsr, SimdException, V, Width};
 
 /// Function numbers of this module's calls: the rows of the table, then [`Special`].
 pub(super) const FIRST: u16 = super::FIRST;
-
-/// What a row's function is given.
-struct Args<'a> {
-    /// How much of the registers is meant.
-    w: Width,
-    /// The instruction is VEX-encoded.
-    vex: bool,
-    /// An operand is a general register of 64 bits, or as long in memory.
-    long: bool,
-    /// The first source: where that is not named, the destination.
-    a: V,
-    /// The last source.
-    b: V,
-    /// The last operand is a constant.
-    has_imm: bool,
-    /// That constant, or the number of a fourth register. Else 0: XMM0, where that is implied.
-    imm: u8,
-    /// The number of the destination.
-    d: u8,
-    mxcsr: &'a mut Mxcsr,
-    regs: &'a [u64; 256],
-}
-
-impl Args<'_> {
-    fn register(&self, n: u8) -> V {
-        words(self.regs, word(n, 0))
-    }
-
-    /// The destination, as it was.
-    fn old(&self) -> V {
-        self.register(self.d)
-    }
-
-    /// A shift by the constant, or by the second operand.
-    fn shifted(&self, f: fn(V, u64) -> V) -> V {
-        if self.has_imm { f(self.b, self.imm.into()) } else { f(self.a, self.b.mmx()) }
-    }
-
-    /// The length of a string, in a register of 32 bits.
-    fn length(&self, r: u8) -> i64 {
-        (self.long_length(r) as i32).into()
-    }
-
-    fn long_length(&self, r: u8) -> i64 {
-        self.regs[usize::from(r)] as i64
-    }
-}
-
-/// What an instruction gives: a vector, or a value for a general register; and flags.
-type Given = Result<(Option<V>, Option<Status>), SimdException>;
-
-/// What a row's function returns: one or the other, or both, or an exception.
-trait Outcome {
-    fn given(self) -> Given;
-}
-
-macro_rules! outcomes {
-    ($($type:ty: |$x:ident| $value:expr, $status:expr;)*) => { $(
-        impl Outcome for $type {
-            fn given(self) -> Given {
-                let $x = self;
-                Ok(($value, $status))
-            }
-        }
-    )* };
-}
-outcomes! {
-    V: |v| Some(v), None;
-    u8: |x| Some(V::from_mmx(x.into())), None;
-    u16: |x| Some(V::from_mmx(x.into())), None;
-    u32: |x| Some(V::from_mmx(x.into())), None;
-    u64: |x| Some(V::from_mmx(x)), None;
-    Status: |status| None, Some(status);
-    (u32, Status): |x| Some(V::from_mmx(x.0.into())), Some(x.1);
-    (V, Status): |x| Some(x.0), Some(x.1);
-}
-
-impl<T: Outcome> Outcome for Result<T, SimdException> {
-    fn given(self) -> Given {
-        self?.given()
-    }
-}
-
-/// An instruction: its mnemonics, and what it computes.
-#[derive(Clone, Copy)]
-struct Row {
-    legacy: Mnemonic,
-    vex: Mnemonic,
-    function: fn(&mut Args) -> Given,
-}
-
-/// Rows: legacy mnemonic, that of the VEX encoding, meaning. `INVALID` is none.
-macro_rules! rows {
-    ($($legacy:ident $vex:ident |$x:ident| $body:expr;)*) => {
-        &[$($crate::isa::vector::Row {
-            legacy: iced_x86::Mnemonic::$legacy,
-            vex: iced_x86::Mnemonic::$vex,
-            function: |$x| $crate::isa::vector::Outcome::given($body),
-        },)*]
-    };
-}
-use rows;
-
-const TABLES: [&[Row]; 5] = [integer::ROWS, shuffle::ROWS, crypto::ROWS, float::ROWS, float::FMA];
-
-const COUNT: usize = {
-    let (mut count, mut t) = (0, 0);
-    while t < TABLES.len() {
-        count += TABLES[t].len();
-        t += 1;
-    }
-    count
-};
-
-/// All rows; the number of a row is that of its call.
-static ROWS: [Row; COUNT] = {
-    let mut all = [TABLES[0][0]; COUNT];
-    let (mut n, mut t) = (0, 0);
-    while t < TABLES.len() {
-        let mut i = 0;
-        while i < TABLES[t].len() {
-            all[n] = TABLES[t][i];
-            n += 1;
-            i += 1;
-        }
-        t += 1;
-    }
-    all
-};
-
-/// Of each mnemonic, the number of its row and 1, or 0.
-static INDEX: [u16; 2048] = {
-    let mut index = [0; 2048];
-    let mut i = 0;
-    while i < COUNT {
-        index[ROWS[i].legacy as usize] = i as u16 + 1;
-        index[ROWS[i].vex as usize] = i as u16 + 1;
-        i += 1;
-    }
-    index[Mnemonic::INVALID as usize] = 0;
-    index
-};
-
-/// The number of the row of a mnemonic.
-fn row_of(m: Mnemonic) -> Option<u16> {
-    INDEX.get(m as usize)?.checked_sub(1)
-}
 
 /// Word `i` of a vector register.
 fn word(register: u8, i: u8) -> u8 {
@@ -247,9 +102,20 @@ fn value(h: &P, at: Location) -> V {
     }
 }
 
-/// Writes words from a register on.
-fn write(h: &mut P, first: u8, words: &[u64]) {
-    h.core.regs[usize::from(first)..][..words.len()].copy_from_slice(words);
+/// Writes a result to its destination.
+fn write(h: &mut P, o: &Operands, v: V) {
+    let [w0, w1, w2, w3] = v.lanes::<u64>();
+    let first = match o.d {
+        TEMPORARY => temp::VECTOR,
+        MMX.. => return h.arch.x87.set_mmx(usize::from(o.d - MMX), w0),
+        d => word(d, 0),
+    };
+    let registers = &mut h.core.regs[usize::from(first)..][..4];
+    registers[..2].copy_from_slice(&[w0, w1]);
+    if o.d == TEMPORARY || o.vex {
+        let is_whole = o.d == TEMPORARY || o.w == Width::Ymm;
+        registers[2..].copy_from_slice(&if is_whole { [w2, w3] } else { [0, 0] });
+    }
 }
 
 /// "Unmasked SIMD floating-point exception": #XM, or #UD where the system does not handle them (SDM vol. 3A, "CR4.OSXMMEXCPT").
@@ -268,7 +134,7 @@ pub(super) fn call(h: &mut P, function: u16, operand: u32) -> Step {
         h.arch.x87.enter_mmx();
     }
     let mut mxcsr = Mxcsr(h.core.regs[usize::from(MXCSR)] as u32);
-    let given = (row.function)(&mut Args {
+    let mut x = Args {
         w: o.w,
         vex: o.vex,
         long: o.long,
@@ -279,21 +145,19 @@ pub(super) fn call(h: &mut P, function: u16, operand: u32) -> Step {
         d: o.d,
         mxcsr: &mut mxcsr,
         regs: &h.core.regs,
-    });
+        result: V::ZERO,
+        writes: true,
+        status: None,
+    };
+    let done = (row.function)(&mut x);
+    let (result, writes, status) = (x.result, x.writes, x.status);
     h.core.regs[usize::from(MXCSR)] = mxcsr.0.into();
-    let (vector, status) = given.map_err(|SimdException| simd_exception(h))?;
+    done.map_err(|SimdException| simd_exception(h))?;
     if let Some(status) = status {
         set_flags(&mut h.core.regs, Flags::eager(status.0.into()));
     }
-    let Some(v) = vector else { return Ok(()) };
-    match o.d {
-        TEMPORARY => write(h, temp::VECTOR, &v.lanes::<u64>()),
-        MMX.. => h.arch.x87.set_mmx(usize::from(o.d - MMX), v.mmx()),
-        d if o.vex => {
-            let whole = if o.w == Width::Ymm { Width::Ymm } else { Width::Xmm };
-            write(h, word(d, 0), &v.zero_above(whole).lanes::<u64>());
-        }
-        d => write(h, word(d, 0), &v.lanes::<u64>()[..2]),
+    if writes {
+        write(h, &o, result);
     }
     Ok(())
 }
@@ -327,17 +191,14 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
 fn computed(l: &mut Lifting, row: u16) -> Result<(), Unknown> {
     use Mnemonic as M;
     let mut o = operands_of(l);
-    let mmx = o.mmx;
-    if mmx && has_memory(l) {
-        l.special(Special::MmxReady, 0);
-    }
-    let mut last = l.insn.op_count() - u32::from(o.has_imm || l.insn.op_count() == 4);
     if matches!(l.mnemonic(), M::Extrq | M::Insertq) && o.has_imm {
         return bit_field(l, row, o);
     }
-    if o.has_imm && last == 0 {
-        last = 1;
+    if o.mmx && has_memory(l) {
+        l.special(Special::MmxReady, 0);
     }
+    // A constant, or the register in its place, is behind the sources.
+    let last = l.insn.op_count() - u32::from(o.has_imm || l.insn.op_count() == 4);
     // Comparisons of strings name their sources, and imply where the result goes.
     let (first, implied) = match l.mnemonic() {
         M::Pcmpestri | M::Pcmpistri | M::Pcmpestri64 => (0, Some(TEMPORARY)),

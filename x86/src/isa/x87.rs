@@ -7,7 +7,7 @@
 use emu_core::engine::flags::Flags;
 use emu_core::engine::uop::{BinaryOp, Operand};
 use emu_core::engine::{Intent, Step};
-use iced_x86::{Code, Instruction, MemorySize, Mnemonic, OpKind, Register};
+use iced_x86::{Code, CodeSize, Instruction, MemorySize, Mnemonic, OpKind, Register};
 
 use super::{Lifting, Unknown};
 use crate::control::{cr0, rflags};
@@ -176,27 +176,33 @@ enum Class {
     Control,
 }
 
+/// What is done with an operand in memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Loads,
+    Stores,
+}
+
 struct Row {
     mnemonic: Mnemonic,
     class: Class,
-    /// It stores its operand in memory.
-    stores: bool,
+    access: Access,
     function: fn(&mut Args) -> Option<u128>,
 }
 
 macro_rules! rows {
-    ($($class:ident $stores:ident { $($mnemonic:ident |$x:ident| $body:expr;)* })*) => {
+    ($($class:ident $access:ident { $($mnemonic:ident |$x:ident| $body:expr;)* })*) => {
         &[$($(Row {
             mnemonic: Mnemonic::$mnemonic,
             class: Class::$class,
-            stores: stringify!($stores).len() == "stores".len(),
+            access: Access::$access,
             function: |$x| Outcome::stored($body),
         },)*)*]
     };
 }
 
 static ROWS: &[Row] = rows! {
-    Operation loads {
+    Operation Loads {
         Fadd |x| x.arith(Arith::Add, false);
         Faddp |x| x.arith(Arith::Add, true);
         Fiadd |x| x.arith(Arith::Add, false);
@@ -270,7 +276,7 @@ static ROWS: &[Row] = rows! {
         Ffreep |x| x.fpu.ffreep(x.dst);
         Fnop |_x| ();
     }
-    Operation stores {
+    Operation Stores {
         Fst |x| x.fst(false);
         Fstp |x| x.fst(true);
         Fstpnce |x| x.fpu.fstpnce(x.dst);
@@ -279,26 +285,29 @@ static ROWS: &[Row] = rows! {
         Fisttp |x| x.fist(Rounding::Truncated, true);
         Fbstp |x| x.fpu.fbstp();
     }
-    Waiting loads {
+    Waiting Loads {
         Fldcw |x| x.fpu.fldcw(x.memory as u16);
         Wait |_x| ();
         Emms |x| x.fpu.emms();
     }
-    Control loads {
+    Control Loads {
         Fnclex |x| x.fpu.fnclex();
         Fninit |x| x.fpu.fninit();
         Fneni |_x| ();
         Fndisi |_x| ();
         Fnsetpm |_x| ();
     }
-    Control stores {
+    Control Stores {
         Fnstcw |x| x.fpu.fnstcw();
         Fnstsw |x| x.fpu.fnstsw();
     }
 };
 
+/// What a call does: the operand is whether the image is that of 32-bit code.
+type ImageFunction = fn(&mut P, u32) -> Step;
+
 /// Instructions whose operand is an image of the state, in the order of their functions.
-const IMAGES: [(Mnemonic, fn(&mut P, u32) -> Step); 4] =
+const IMAGES: [(Mnemonic, ImageFunction); 4] =
     [(Mnemonic::Fldenv, fldenv), (Mnemonic::Fnstenv, fnstenv), (Mnemonic::Frstor, frstor), (Mnemonic::Fnsave, fnsave)];
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
@@ -364,20 +373,39 @@ fn opcode(insn: &Instruction) -> u32 {
         let st = (0..insn.op_count()).map(|i| insn.op_register(i)).filter(|r| r.is_st()).map(|r| r.number()).max();
         return (info.op_code() + st.unwrap_or(0) as u32) & 0x7ff;
     }
+    let group = info.group_index().max(0) as u32;
+    (info.op_code() & 7) << 8 | group << 3 | addressing(insn)
+}
+
+/// Mod and R/M of a ModR/M byte (SDM vol. 2A, "Addressing-Mode Encoding of ModR/M and SIB Bytes").
+fn addressing(insn: &Instruction) -> u32 {
+    use Register as R;
     let (base, index) = (insn.memory_base(), insn.memory_index());
-    let rm = match base {
-        Register::RIP | Register::EIP => 5,
-        _ if index != Register::None || base == Register::None => 4,
-        r => r.full_register().number() as u32 & 7,
+    let is_absolute = base == R::None && index == R::None;
+    let is_16 = [base, index].iter().any(|r| r.is_gpr16()) || is_absolute && insn.memory_displ_size() == 2;
+    let rm = match (base, index) {
+        (R::BX, R::SI) => 0,
+        (R::BX, R::DI) => 1,
+        (R::BP, R::SI) => 2,
+        (R::BP, R::DI) => 3,
+        (R::SI, _) => 4,
+        (R::DI, _) => 5,
+        (R::BP, _) => 6,
+        (R::BX, _) => 7,
+        (R::None, R::None) if is_16 => 6,
+        (R::None, R::None) if insn.code_size() != CodeSize::Code64 => 5,
+        (R::RIP | R::EIP, _) => 5,
+        (R::None, _) => 4,
+        (_, R::None) => base.full_register().number() as u32 & 7,
+        _ => 4,
     };
     let mode = match insn.memory_displ_size() {
-        _ if base == Register::None || base.is_ip() => 0,
+        _ if base == R::None || base.is_ip() => 0,
         0 => 0,
         1 => 1,
         _ => 2,
     };
-    let group = info.group_index().max(0) as u32;
-    (info.op_code() & 7) << 8 | mode << 6 | group << 3 | rm
+    mode << 6 | rm
 }
 
 /// Runs what a call of this module names.
@@ -395,7 +423,7 @@ pub(super) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     let (mut memory, mut places) = (0, [None, None]);
     for (i, size) in [low, high].into_iter().enumerate().filter(|(_, size)| *size != 0) {
         let at = at.wrapping_add(8 * i as u64);
-        if row.stores {
+        if row.access == Access::Stores {
             places[i] = Some((h.resolve(at, size, Intent::Write, 0)?, size));
         } else {
             memory |= u128::from(h.load(at, size, 0)?) << (64 * i);

@@ -64,7 +64,11 @@ fn is_whole(f: CpuidFeature) -> bool {
 /// General-purpose instructions of the data path, but for branches.
 fn is_general(mnemonic: Mnemonic) -> bool {
     let name = format!("{mnemonic:?}").to_lowercase();
-    const NAMES: &str = "mov movzx movsx movsxd lea push pop xchg xadd cmpxchg bswap movbe cbw cwde cdqe cwd cdq cqo add adc sub sbb and or xor inc dec cmp test neg not imul mul div idiv mulx adcx adox andn shl sal shr sar rol ror rcl rcr shld shrd shlx shrx sarx rorx bt bts btr btc bsf bsr tzcnt lzcnt popcnt blsi blsr blsmsk bextr bzhi pdep pext crc32 clc stc cmc lahf sahf nop leave enter cmpxchg8b cmpxchg16b lfence mfence sfence";
+    const NAMES: &str = "mov movzx movsx movsxd lea push pop xchg xadd cmpxchg bswap movbe cbw cwde cdqe cwd cdq cqo add adc \
+        sub sbb and or xor inc dec cmp test neg not imul mul div idiv mulx adcx adox andn shl sal shr sar \
+        rol ror rcl rcr shld shrd shlx shrx sarx rorx bt bts btr btc bsf bsr tzcnt lzcnt popcnt blsi blsr \
+        blsmsk bextr bzhi pdep pext crc32 clc stc cmc lahf sahf nop leave enter cmpxchg8b cmpxchg16b lfence \
+        mfence sfence wait";
     name.starts_with("cmov")
         || name.starts_with("set") && mnemonic != Mnemonic::Setssbsy
         || NAMES.split(' ').any(|n| n == name)

@@ -77,7 +77,10 @@ impl Emulated {
         for page in [0, DATA, DATA + PAGE] {
             map(&mut world, &mut free, base + page as u64, CODE + page as u64, USER);
         }
-        let mut arch = X86::flat_64();
+        // A processor of the host's kind: some instructions are one vendor's alone.
+        let kind = if std::is_x86_feature_detected!("sse4a") { "amd" } else { "intel" };
+        let model = x86::model::CpuModel::parse(kind).expect("a model");
+        let mut arch = X86::flat_64().of_model(model, 0, 1, 0);
         arch.cr0 |= cr0::PG | cr0::NE;
         arch.cr3 = TABLES;
         arch.cr4 |= cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
@@ -124,16 +127,24 @@ impl Emulated {
     pub fn run(&mut self, code: &[u8], state: &State) -> Option<State> {
         self.put(code);
         self.stand(state);
-        if self.vcpu.run(&mut self.world, 0, 10_000).1 != RunEnd::Wait {
-            return None;
-        }
+        (self.vcpu.run(&mut self.world, 0, 10_000).1 == RunEnd::Wait).then(|| self.state(code.len()))
+    }
+
+    /// Runs code of this length from where it stands, to its end or to an exception.
+    pub fn finish(&mut self, length: usize) -> State {
+        assert_eq!(self.vcpu.run(&mut self.world, 0, 10_000).1, RunEnd::Wait);
+        self.state(length)
+    }
+
+    /// The state that a handler has found.
+    fn state(&self, length: usize) -> State {
         let vector = ((self.vcpu.core.pc - HANDLERS) / HANDLER) as u8;
         // The frame, from the top: SS, RSP, RFLAGS, CS, RIP, and an error code.
         let frame = |i: u64| self.world.ram.load(STACK - 8 * i, 8).unwrap();
         let (rip, rsp) = (frame(5), frame(2));
         let error = if matches!(vector, 8 | 10..=14 | 17) { frame(6) } else { 0 };
         let address = if vector == 14 { self.vcpu.arch.cr2 } else { 0 };
-        let is_end = vector == UD && rip == self.at + code.len() as u64;
+        let is_end = vector == UD && rip == self.at + length as u64;
         let r = &self.vcpu.core.regs;
         let mut gpr: [u64; 16] = r[..16].try_into().unwrap();
         gpr[usize::from(RSP)] = rsp;
@@ -141,7 +152,7 @@ impl Emulated {
         self.world.ram.read(self.data_at.wrapping_add(self.to_physical), &mut data).unwrap();
         let mut x87 = vec![0; X87_SIZE];
         self.vcpu.arch.x87.fxsave(Pointers::Long, &mut x87);
-        Some(State {
+        State {
             gpr,
             flags: frame(3) & STATUS,
             data,
@@ -149,6 +160,6 @@ impl Emulated {
             mxcsr: r[usize::from(MXCSR)],
             x87,
             trap: (!is_end).then_some(Trap { vector, error, address }),
-        })
+        }
     }
 }

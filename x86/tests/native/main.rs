@@ -11,6 +11,7 @@ mod encodings;
 mod host;
 mod machine;
 mod operands;
+mod rights;
 mod state;
 mod strings;
 mod undefined;

@@ -206,8 +206,11 @@ fn place_memory(insn: &mut Instruction, state: &mut State, r: &mut Random, middl
     if let Some((index, wide)) = vector_index(kind, r) {
         insn.set_memory_index(index);
         insn.set_memory_index_scale(scale);
-        insn.set_memory_displacement64((target & !63).wrapping_sub(middle));
-        place_indices(state, r, index.number(), wide);
+        target &= !63;
+        insn.set_memory_index_scale(scale);
+        insn.set_memory_displacement64(target.wrapping_sub(middle));
+        let to_end = (middle + DATA_SIZE as u64 / 2).saturating_sub(target);
+        place_indices(state, r, index.number(), wide, to_end as i32 / scale as i32);
         return Some(());
     }
     let index = Some(any(r)).filter(|i| r.below(2) == 0 && *i != base);
@@ -243,11 +246,11 @@ fn vector_index(kind: K, r: &mut Random) -> Option<(Register, bool)> {
     })
 }
 
-/// Indices that mostly stay within the data.
-fn place_indices(state: &mut State, r: &mut Random, register: usize, wide: bool) {
+/// Indices that mostly stay within the data, which ends at one of them.
+fn place_indices(state: &mut State, r: &mut Random, register: usize, wide: bool, end: i32) {
     let far = r.below(4) == 0;
     let mut index = || match r.below(8) {
-        0 if far => r.next() as i32,
+        0 if far => end + 16,
         _ => r.below(128) as i32 - 64,
     };
     for word in &mut state.vectors[4 * register..4 * register + 4] {

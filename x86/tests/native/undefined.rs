@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind, RflagsBits};
 
-use crate::state::{DATA_SIZE, State};
+use crate::state::{DATA_SIZE, State, Trap};
 
 /// The effective address of the operand in memory.
 pub fn address(insn: &Instruction, state: &State) -> u64 {
@@ -79,12 +79,7 @@ pub fn forget_undefined_results(insn: &Instruction, before: &State, ours: &mut S
     let zero = theirs.flags & ZF != 0;
     let d = insn.op_register(0);
     let name = format!("{:?}", insn.mnemonic()).to_lowercase();
-    // Processors of AMD keep the last instruction and operand of the x87 only while an exception is pending.
-    if (status(ours) & status(theirs)) & ES == 0 {
-        for state in [&mut *ours, &mut *theirs] {
-            state.x87[6..24].fill(0);
-        }
-    }
+    forget_pointers(ours, theirs);
     // An access of several parts may begin with any of them.
     let is_image =
         ["fnsave", "fnstenv", "frstor", "fldenv", "fxsave", "fxrstor", "xsave", "xrstor", "vmaskmov", "maskmov"];
@@ -104,6 +99,8 @@ pub fn forget_undefined_results(insn: &Instruction, before: &State, ours: &mut S
             let r = &mut ours.gpr[d.full_register().number()];
             *r = *r & 0xffff_ffff | theirs.gpr[d.full_register().number()] & !0xffff_ffff;
         }
+        // AMD's processors load 32 bits for a destination of 16.
+        M::Movsxd if d.size() == 2 && theirs.trap.is_some() => *ours = theirs.clone(),
         // Approximations differ from processor to processor.
         _ if name.contains("rcp") || name.contains("rsqrt") => {
             for (a, b) in ours.vectors.iter_mut().zip(&theirs.vectors) {
@@ -151,6 +148,13 @@ pub fn forget_undefined_results(insn: &Instruction, before: &State, ours: &mut S
                 ours.data[at + 2] |= theirs.data[at + 2] & 2;
             }
         }
+        // Bit 17 of MXCSR is reserved; AMD's processors have it.
+        _ if ["ldmxcsr", "vldmxcsr", "fxrstor", "xrstor"].iter().any(|n| name.starts_with(n))
+            && ours.trap == Some(Trap { vector: 13, error: 0, address: 0 })
+            && theirs.trap.is_none() =>
+        {
+            *ours = theirs.clone();
+        }
         // Only as much of the pointers as an address has.
         M::Fxrstor64 | M::Xrstor64 => {
             for at in [14, 15, 22, 23] {
@@ -161,8 +165,28 @@ pub fn forget_undefined_results(insn: &Instruction, before: &State, ours: &mut S
     }
 }
 
+/// Whether processors differ in what is left by instructions of a mnemonic, so that what follows would differ too.
+pub fn is_special(m: Mnemonic) -> bool {
+    const SPECIAL: [&str; 21] = [
+        "fcom", "ficom", "fucom", "ftst", "ffree", "f2xm1", "fyl2x", "fpatan", "fsin", "fcos", "fptan", "fnstenv",
+        "fnsave", "fldenv", "frstor", "fx", "xs", "xr", "cvtpi2ps", "maskmov", "sha",
+    ];
+    let name = format!("{m:?}").to_lowercase();
+    let name = name.strip_prefix('v').unwrap_or(&name);
+    SPECIAL.iter().any(|n| name.starts_with(n)) || ["rcp", "rsqrt", "gather"].iter().any(|n| name.contains(n))
+}
+
+/// Processors of AMD keep the last instruction and operand of the x87 only while an exception is pending.
+pub fn forget_pointers(ours: &mut State, theirs: &mut State) {
+    if (status(ours) & status(theirs)) & ES == 0 {
+        for state in [ours, theirs] {
+            state.x87[6..24].fill(0);
+        }
+    }
+}
+
 /// Whether two approximations are of the same number: each may be wrong by 1.5 * 2^-12 of it.
 fn is_near(a: u32, b: u32) -> bool {
     let (x, y) = (f32::from_bits(a), f32::from_bits(b));
-    a == b || (x - y).abs() <= y.abs() * (3.0 / 4096.0)
+    a == b || (x - y).abs() <= y.abs() * (3.0 / 4096.0) + f32::MIN_POSITIVE
 }

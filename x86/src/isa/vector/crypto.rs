@@ -1,6 +1,6 @@
 //! AES, SHA, carry-less products, GF(2^8), and the strings of SSE4.2.
 
-use super::{Row, rows};
+use super::table::{Row, rows};
 use crate::registers::{RAX, RDX};
 use crate::vector::{aes, clmul, gfni, sha, string};
 

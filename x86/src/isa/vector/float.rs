@@ -1,6 +1,6 @@
 //! Floating point: arithmetic, comparison, conversion, fused multiply-add.
 
-use super::{Args, Row, rows};
+use super::table::{Args, Row, rows};
 use crate::vector::Width::{Mmx, Scalar, Xmm};
 use crate::vector::approximate;
 use crate::vector::compare::{self, Predicate};

@@ -1,7 +1,7 @@
 //! Integers: arithmetic, comparison, shifts (SDM vol. 1, "MMX Instructions", "SSE2 128-Bit SIMD Integer Instructions" and their
 //! successors).
 
-use super::{Row, rows};
+use super::table::{Row, rows};
 use crate::vector::{integer, shift};
 
 pub(super) const ROWS: &[Row] = rows! {

@@ -84,6 +84,8 @@ struct Masked {
     index: u8,
     index_size: u8,
     scale: u8,
+    /// Addresses have 32 bits.
+    short: bool,
 }
 
 impl Masked {
@@ -91,7 +93,9 @@ impl Masked {
         [(self.elements, 5), (self.mask, 5), (self.size, 4), (self.total, 6), (self.index, 4), (self.index_size, 4)]
             .into_iter()
             .rev()
-            .fold(self.scale.into(), |all, (field, bits)| all << bits | u32::from(field))
+            .fold(u32::from(self.scale) | u32::from(self.short) << 2, |all, (field, bits)| {
+                all << bits | u32::from(field)
+            })
     }
 
     fn unpack(mut operand: u32) -> Self {
@@ -108,6 +112,7 @@ impl Masked {
             index: field(4),
             index_size: field(4),
             scale: field(2),
+            short: field(1) != 0,
         }
     }
 
@@ -198,7 +203,8 @@ fn indexed(l: &mut Lifting, index_size: u8, size: u8) -> Result<(), Unknown> {
     base.set_memory_index(Register::None);
     base.set_memory_index_scale(1);
     l.with(&base).address_in_register()?;
-    l.special(Special::Gather, Masked { elements, mask, size, total, index, index_size, scale }.pack());
+    let short = !l.mode.is_64() || base.memory_base().is_gpr32();
+    l.special(Special::Gather, Masked { elements, mask, size, total, index, index_size, scale, short }.pack());
     Ok(())
 }
 
@@ -286,7 +292,8 @@ fn gather(h: &mut P, operand: u32) -> Step {
             4 => shuffle::gather_offset::<i32>(indices, i.into(), 1 << o.scale),
             _ => shuffle::gather_offset::<i64>(indices, i.into(), 1 << o.scale),
         };
-        match h.load(base(h).wrapping_add(offset), o.size, 0) {
+        let at = base(h).wrapping_add(offset) & if o.short { 0xffff_ffff } else { u64::MAX };
+        match h.load(at, o.size, 0) {
             Ok(x) => v = o.with(v, i, x),
             Err(stop) => {
                 stopped = Err(stop);

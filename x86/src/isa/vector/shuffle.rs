@@ -1,6 +1,6 @@
 //! Elements moved about: packs, shuffles, blends, insertions, extractions, broadcasts, extensions, masks.
 
-use super::{Row, rows};
+use super::table::{Row, rows};
 use crate::vector::{V, shuffle, sse4a};
 
 pub(super) const ROWS: &[Row] = rows! {
