@@ -28,6 +28,7 @@
 pub mod acpi;
 pub mod board;
 pub mod debug;
+pub mod flash;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;

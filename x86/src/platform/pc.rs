@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::acpi::{self, Described, Tables};
 use super::board::{self, Board, BoardConfig, BoardError, Transport, VirtioDevice};
+use super::flash::Flash;
 use super::fw_cfg::{self, FwCfg, key};
 use super::loader::{Entry, LoadError, Loader, Mode, Module, Protocol, Software};
 use super::memory::{self, FOUR_GIB, Layout, SHADOW, SHADOW_END};
@@ -271,11 +272,12 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
     world.ram.set_read_only(SHADOW, SHADOW_END - SHADOW, true).expect("the shadow is RAM");
     if let Some(shape) = &config.firmware {
         let (code, variables) = shape.bases();
-        for (base, size) in [(code, shape.code), (variables, shape.variables)] {
-            if size != 0 {
-                world.ram.add(base, size)?;
-                world.ram.set_read_only(base, size, true).expect("it was added");
-            }
+        world.ram.add(code, shape.code)?;
+        world.ram.set_read_only(code, shape.code, true).expect("it was added");
+        if shape.variables != 0 {
+            let bytes = images.variables.as_ref().map_or(Vec::new(), |f| f.bytes.clone());
+            let flash = world.bus.add(Box::new(Flash::new(bytes)));
+            world.bus.map_memory(variables, shape.variables, flash);
         }
     }
     let model = CpuModel::parse(&config.cpu)?;
@@ -306,7 +308,7 @@ pub fn build_empty(config: &PcConfig) -> Result<(Machine<X86>, Board), PcError> 
 pub fn build(config: &PcConfig, images: &Images) -> Result<Machine<X86>, PcError> {
     let (mut machine, _) = build_with(config, images)?;
     match (&config.firmware, &images.firmware) {
-        (Some(shape), Some(code)) => put_firmware(&mut machine.world, shape, code, images.variables.as_ref()),
+        (Some(shape), Some(code)) => put_firmware(&mut machine.world, shape, code),
         _ => {
             let entry = load(config, images, &mut machine.world)?;
             enter(&mut machine.vcpus[0], &entry);
@@ -316,13 +318,9 @@ pub fn build(config: &PcConfig, images: &Images) -> Result<Machine<X86>, PcError
 }
 
 /// Firmware below 4 GiB, and its end below 1 MiB too.
-fn put_firmware(world: &mut World, shape: &FirmwareShape, code: &File, variables: Option<&File>) {
-    let (code_at, variables_at) = shape.bases();
+fn put_firmware(world: &mut World, shape: &FirmwareShape, code: &File) {
     let mut put = |at, bytes: &[u8]| world.ram.program(at, bytes).expect("there is room for it");
-    put(code_at, &code.bytes);
-    if let Some(file) = variables {
-        put(variables_at, &file.bytes);
-    }
+    put(shape.bases().0, &code.bytes);
     let mut shadow = vec![0xff; (SHADOW_END - SHADOW) as usize];
     let seen = code.bytes.len().min(128 << 10);
     let from = shadow.len() - seen;
