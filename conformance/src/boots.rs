@@ -1,5 +1,6 @@
 //! Boots of Debian's kernels with KVM and its guest, through the command line of `undervisor`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -103,7 +104,7 @@ impl Files {
                 Some(dir) => Riscv64::at(&dir.join(suite.to_string())),
                 None => {
                     let dir = out.join(suite.to_string());
-                    prepare::riscv64(suite, &dir, &prepare::Options::default())?
+                    prepare::riscv64(suite, &dir, &prepare::Options::with(prepare::RISCV64_MODULES))?
                 }
             };
             suites.push((suite, files));
@@ -115,58 +116,23 @@ impl Files {
         &self.suites.iter().find(|(s, _)| *s == suite).expect("every suite was prepared").1
     }
 
-    fn path(&self, boot: &Boot, suffix: &str) -> PathBuf {
-        self.out.join(format!("{}.{suffix}", boot.name))
-    }
-
     /// Runs a boot; returns its summary.
     fn run(&self, boot: &Boot) -> Result<serde_json::Value, String> {
         let files = self.of(boot.suite);
-        let summary_path = self.path(boot, "json");
-        let mut command = Command::new(&self.undervisor);
-        command.arg("run");
+        let mut arguments: Vec<OsString> = Vec::new();
         if !boot.arguments.iter().any(|a| a == "--restore") {
-            command.arg("--kernel").arg(&files.image).arg("--initrd").arg(&files.initrd);
+            arguments.extend(["--kernel".into(), files.image.clone().into(), "--initrd".into()]);
+            arguments.push(files.initrd.clone().into());
         }
-        for argument in &boot.arguments {
-            match argument.as_str() {
-                "OPENSBI" => command.arg(&files.fw_dynamic),
-                a => command.arg(a.replace("{out}", &self.out.to_string_lossy())),
-            };
-        }
-        command.args(["--max-instructions", "40000000000", "--fail-on", "Kernel panic|Oops", "--json"]);
-        command.arg(&summary_path);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("{}: {e}", self.undervisor.display()))?;
-        let mut stdin = child.stdin.take().expect("it is piped");
-        stdin.write_all(boot.input.as_bytes()).map_err(|e| e.to_string())?;
-        drop(stdin);
-        let output = child.wait_with_output().map_err(|e| e.to_string())?;
-        fs::write(self.path(boot, "console"), &output.stdout).map_err(|e| e.to_string())?;
-        let console = String::from_utf8_lossy(&output.stdout);
-        if output.status.code() != Some(0) {
-            let last = console.lines().last().unwrap_or_default().to_owned();
-            return Err(format!("{}: {} [{last}]", output.status, String::from_utf8_lossy(&output.stderr).trim()));
-        }
-        if let Some(line) = boot.expected.iter().find(|e| !console.contains(e.as_str())) {
-            return Err(format!("the console does not show `{line}`"));
-        }
-        let summary = fs::read(&summary_path).map_err(|e| e.to_string())?;
-        serde_json::from_slice(&summary).map_err(|e| e.to_string())
+        arguments.extend(boot.arguments.iter().map(|argument| match argument.as_str() {
+            "OPENSBI" => files.fw_dynamic.clone().into(),
+            a => a.replace("{out}", &self.out.to_string_lossy()).into(),
+        }));
+        run(&self.undervisor, &self.out.join(&boot.name), &arguments, &boot.expected, boot.input)
     }
 
     fn outcome(&self, boot: &Boot) -> Outcome {
-        let result = self.run(boot);
-        let instructions = result.as_ref().ok().and_then(|s| s["instructions"].as_u64()).unwrap_or(0);
-        let verdict = match result {
-            Ok(_) => Verdict::Pass,
-            Err(why) => Verdict::Fail(why),
-        };
-        Outcome { name: boot.name.clone(), verdict, instructions }
+        outcome(&boot.name, self.run(boot))
     }
 
     /// Runs boots, two at a time on two processors.
@@ -226,6 +192,53 @@ impl Files {
             same("a recording changes nothing", text(state(&first[0])), text(state(&first[3])), true),
         ]
     }
+}
+
+/// Runs `undervisor run` with further arguments and this input; returns its summary. The console and the summary are left in
+/// files named `path`, with a suffix. It must end well, and the console show the lines that are expected.
+pub(crate) fn run(
+    undervisor: &Path,
+    path: &Path,
+    arguments: &[OsString],
+    expected: &[String],
+    input: &str,
+) -> Result<serde_json::Value, String> {
+    let file = |suffix: &str| PathBuf::from(format!("{}.{suffix}", path.display()));
+    let mut command = Command::new(undervisor);
+    command.arg("run").args(arguments);
+    command.args(["--max-instructions", "40000000000", "--fail-on", "Kernel panic|Oops", "--json"]);
+    let mut child = command
+        .arg(file("json"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("{}: {e}", undervisor.display()))?;
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(input.as_bytes()).map_err(|e| e.to_string())?;
+    drop(stdin);
+    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    fs::write(file("console"), &output.stdout).map_err(|e| e.to_string())?;
+    let console = String::from_utf8_lossy(&output.stdout);
+    if output.status.code() != Some(0) {
+        let last = console.lines().last().unwrap_or_default().to_owned();
+        return Err(format!("{}: {} [{last}]", output.status, String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    if let Some(line) = expected.iter().find(|e| !console.contains(e.as_str())) {
+        return Err(format!("the console does not show `{line}`"));
+    }
+    let summary = fs::read(file("json")).map_err(|e| e.to_string())?;
+    serde_json::from_slice(&summary).map_err(|e| e.to_string())
+}
+
+/// What tables say of a run.
+pub(crate) fn outcome(name: &str, result: Result<serde_json::Value, String>) -> Outcome {
+    let instructions = result.as_ref().ok().and_then(|s| s["instructions"].as_u64()).unwrap_or(0);
+    let verdict = match result {
+        Ok(_) => Verdict::Pass,
+        Err(why) => Verdict::Fail(why),
+    };
+    Outcome { name: name.into(), verdict, instructions }
 }
 
 #[cfg(test)]

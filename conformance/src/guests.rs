@@ -11,6 +11,9 @@ use crate::debian::{self, require_host_packages};
 /// The first process of the riscv64 guest, a shell script.
 pub const RISCV64_INIT: &str = include_str!("../guests/riscv64/init.sh");
 
+/// The first process of the amd64 guest, a shell script.
+pub const AMD64_INIT: &str = include_str!("../guests/amd64/init.sh");
+
 /// A static program in C and assembly.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {

@@ -12,6 +12,7 @@ pub mod guests;
 pub mod initramfs;
 pub mod kvm_unit_tests;
 pub mod modules;
+pub mod pc_boots;
 pub mod prepare;
 pub mod riscv_tests;
 pub mod suite;

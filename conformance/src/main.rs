@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use undervisor_conformance::debian::{Archive, Suite};
-use undervisor_conformance::{boots, cache, prepare, suite};
+use undervisor_conformance::{boots, cache, pc_boots, prepare, suite};
 
 /// Real inputs of the machines: kernels, firmware, guests.
 #[derive(Parser)]
@@ -45,6 +45,45 @@ enum Command {
         /// Also write the outcome as JUnit's XML
         #[arg(long)]
         junit: Option<PathBuf>,
+    },
+    /// Boots Debian's amd64 kernels on the pc machine
+    PcBoots {
+        /// The program under test
+        #[arg(long, default_value = "target/release/undervisor")]
+        undervisor: PathBuf,
+        /// Where files and consoles go [default: pc-boots in the cache]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Where `prepare-amd64` has put the files of each suite already
+        #[arg(long)]
+        prepared: Option<PathBuf>,
+        /// Only boots with this in their names
+        #[arg(long, default_value = "")]
+        filter: String,
+        /// Also write the outcome as JUnit's XML
+        #[arg(long)]
+        junit: Option<PathBuf>,
+    },
+    /// Kernel, initial RAM file system, firmware and hypervisor of an amd64 machine
+    PrepareAmd64 {
+        /// Debian's suite: trixie or sid
+        #[arg(long, default_value = "trixie")]
+        suite: Suite,
+        /// Where the files go [default: boot/<suite>-amd64 in the cache]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// The metapackage of the kernel
+        #[arg(long, default_value = "linux-image-amd64")]
+        kernel: String,
+        /// Modules that the guest loads, with what they need
+        #[arg(long, value_delimiter = ',', default_values = prepare::AMD64_MODULES)]
+        modules: Vec<String>,
+        /// Compress the initial RAM file system
+        #[arg(long)]
+        gzip: bool,
+        /// Fetch the newest packages, whatever the cache has
+        #[arg(long)]
+        refresh: bool,
     },
     /// Kernel, initial RAM file system and firmware of a riscv64 machine
     PrepareRiscv64 {
@@ -88,6 +127,22 @@ fn main() -> anyhow::Result<()> {
                 std::fs::write(path, suite::junit("boots", &outcomes))?;
             }
             anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a boot failed");
+        }
+        Command::PcBoots { undervisor, out, prepared, filter, junit } => {
+            let out = out.unwrap_or_else(|| cache::root().join("pc-boots"));
+            let files = pc_boots::Files::prepare(&undervisor, &out, prepared.as_deref())?;
+            let boots: Vec<_> = pc_boots::all().into_iter().filter(|b| b.name().contains(&filter)).collect();
+            let outcomes = files.run_all(&boots);
+            print!("{}", suite::table(&outcomes));
+            if let Some(path) = junit {
+                std::fs::write(path, suite::junit("pc-boots", &outcomes))?;
+            }
+            anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a boot failed");
+        }
+        Command::PrepareAmd64 { suite, out, kernel, modules, gzip, refresh } => {
+            let out = out.unwrap_or_else(|| cache::root().join(format!("boot/{suite}-amd64")));
+            let made = prepare::amd64(suite, &kernel, &out, &prepare::Options { modules, gzip, refresh })?;
+            println!("{} {} {}", made.release, made.image.display(), made.initrd.display());
         }
         Command::PrepareRiscv64 { suite, out, modules, gzip, refresh } => {
             let out = out.unwrap_or_else(|| cache::root().join(format!("boot/{suite}-riscv64")));

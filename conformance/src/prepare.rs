@@ -4,13 +4,16 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::debian::{self, Archive, Suite};
-use crate::guests::{RISCV64_INIT, RISCV64_KVM_CLIENT};
+use crate::debian::{self, Archive, Kernel, Suite, Unpacked};
+use crate::guests::{AMD64_INIT, RISCV64_INIT, RISCV64_KVM_CLIENT};
 use crate::initramfs::Initramfs;
 use crate::modules::{self, Modules};
 
 /// The modules that the riscv64 guest loads unless it is told otherwise.
 pub const RISCV64_MODULES: &[&str] = &["kvm", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng"];
+
+/// The modules that the amd64 guest loads unless it is told otherwise.
+pub const AMD64_MODULES: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng"];
 
 /// The commands of busybox that have a name in `/bin`.
 const COMMANDS: &[&str] = &[
@@ -134,10 +137,10 @@ pub struct Options {
     pub refresh: bool,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        let modules = RISCV64_MODULES.iter().map(|name| (*name).to_owned()).collect();
-        Options { modules, gzip: false, refresh: false }
+impl Options {
+    /// These modules; nothing compressed, and what is in the cache is used.
+    pub fn with(modules: &[&str]) -> Options {
+        Options { modules: modules.iter().map(|name| (*name).to_owned()).collect(), gzip: false, refresh: false }
     }
 }
 
@@ -181,32 +184,9 @@ pub fn riscv64(suite: Suite, out: &Path, options: &Options) -> Result<Riscv64, E
     let opensbi = archive.unpacked("opensbi")?;
     let busybox = archive.unpacked("busybox-static")?;
 
-    let names: Vec<&str> = options.modules.iter().map(String::as_str).collect();
-    let modules = Modules::open(&kernel.modules)?.in_load_order(&names)?;
-    let mut fs = Initramfs::new();
-    fs.character_device("/dev/console", 5, 1).character_device("/dev/null", 1, 3);
-    fs.directory("/proc").directory("/sys").directory("/tmp").directory("/mnt").directory("/etc");
-    fs.file("/bin/busybox", 0o755, read(&busybox.file("usr/bin/busybox")?)?);
-    for command in COMMANDS {
-        fs.symlink(&format!("/bin/{command}"), "busybox");
-    }
+    let mut fs = initramfs(&kernel, &busybox, RISCV64_INIT, &options.modules)?;
     fs.file("/bin/kvm_client", 0o755, RISCV64_KVM_CLIENT.bytes()?);
-    fs.file("/init", 0o755, RISCV64_INIT);
-    let mut order = String::new();
-    for module in modules {
-        order += &format!("{}.ko\n", module.name);
-        fs.file(&format!("/lib/modules/{}.ko", module.name), 0o644, module.elf);
-    }
-    fs.file("/modules.order", 0o644, order);
-
-    fs::create_dir_all(out).map_err(|source| Error::Io { path: out.into(), source })?;
-    let mut cpio = fs.to_cpio();
-    let mut initrd = out.join("initrd.cpio");
-    if options.gzip {
-        initrd = out.join("initrd.cpio.gz");
-        cpio = gzip(&cpio);
-    }
-    write(&initrd, &cpio)?;
+    let initrd = write_initramfs(&fs, out, options.gzip)?;
     let image = out.join("Image");
     write(&image, &uncompressed(&kernel.image)?)?;
     for name in ["fw_dynamic.bin", "fw_dynamic.elf", "fw_jump.bin", "fw_jump.elf"] {
@@ -222,6 +202,117 @@ pub fn riscv64(suite: Suite, out: &Path, options: &Options) -> Result<Riscv64, E
         fw_jump: out.join("fw_jump.bin"),
         release: kernel.release,
     })
+}
+
+/// The files to start an amd64 machine from.
+#[derive(Clone, Debug)]
+pub struct Amd64 {
+    /// The kernel, a bzImage.
+    pub image: PathBuf,
+    /// The initial RAM file system.
+    pub initrd: PathBuf,
+    /// SeaBIOS of 256 KiB.
+    pub seabios: PathBuf,
+    /// OVMF's code.
+    pub ovmf: PathBuf,
+    /// OVMF's variables.
+    pub ovmf_variables: PathBuf,
+    /// Xen, uncompressed; where the suite has one.
+    pub xen: Option<PathBuf>,
+    /// `uname -r`.
+    pub release: String,
+}
+
+impl Amd64 {
+    /// The files as [`amd64`] has left them in a directory.
+    pub fn at(dir: &Path) -> Self {
+        let file = |name: &str| dir.join(name);
+        Amd64 {
+            image: file("vmlinuz"),
+            initrd: file("initrd.cpio"),
+            seabios: file("bios-256k.bin"),
+            ovmf: file("OVMF_CODE_4M.fd"),
+            ovmf_variables: file("OVMF_VARS_4M.fd"),
+            xen: Some(file("xen")).filter(|xen| xen.is_file()),
+            release: String::new(),
+        }
+    }
+}
+
+/// The package of Xen's hypervisor, in the suites that have it.
+fn xen_package(suite: Suite) -> Option<&'static str> {
+    (suite == Suite::Trixie).then_some("xen-hypervisor-4.20-amd64")
+}
+
+/// Makes `vmlinuz`, `initrd.cpio` (`initrd.cpio.gz`), `bios-256k.bin`, `OVMF_{CODE,VARS}_4M.fd`, `xen` and `packages.txt` in
+/// `out`. The kernel is what `metapackage` stands for: `linux-image-amd64` or `linux-image-cloud-amd64`.
+pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> Result<Amd64, Error> {
+    let archive = Archive::new(suite, "amd64");
+    if options.refresh {
+        archive.forget()?;
+    }
+    let mut packages = vec![metapackage, "busybox-static"];
+    packages.extend(xen_package(suite));
+    archive.fetch(&packages)?;
+    let kernel = archive.kernel_of(metapackage)?;
+    let busybox = archive.unpacked("busybox-static")?;
+    // Firmware is that of the stable suite: unstable has OVMF in other packages.
+    let stable = Archive::new(Suite::Trixie, "amd64");
+    stable.fetch(&["seabios", "ovmf"])?;
+    let (seabios, ovmf) = (stable.unpacked("seabios")?, stable.unpacked("ovmf")?);
+    let xen = xen_package(suite).map(|package| archive.unpacked(package)).transpose()?;
+
+    let fs = initramfs(&kernel, &busybox, AMD64_INIT, &options.modules)?;
+    let initrd = write_initramfs(&fs, out, options.gzip)?;
+    write(&out.join("vmlinuz"), &read(&kernel.image)?)?;
+    for (tree, path) in [
+        (&seabios, "usr/share/seabios/bios-256k.bin"),
+        (&ovmf, "usr/share/OVMF/OVMF_CODE_4M.fd"),
+        (&ovmf, "usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ] {
+        let file = tree.file(path)?;
+        write(&out.join(file.file_name().unwrap_or_default()), &read(&file)?)?;
+    }
+    let mut trees = vec![&kernel.tree, &busybox, &seabios, &ovmf];
+    if let Some(tree) = &xen {
+        let image = tree.file("boot/xen-4.20-amd64.gz")?;
+        write(&out.join("xen"), &uncompressed(&image)?)?;
+        trees.push(tree);
+    }
+    let packages: Vec<_> = trees.iter().map(|tree| tree.packages.join("\n")).collect();
+    write(&out.join("packages.txt"), format!("{}\n", packages.join("\n")).as_bytes())?;
+    Ok(Amd64 { initrd, release: kernel.release, ..Amd64::at(out) })
+}
+
+/// A file system with busybox, a first process and modules, in the order in which they have to be loaded.
+fn initramfs(kernel: &Kernel, busybox: &Unpacked, init: &str, modules: &[String]) -> Result<Initramfs, Error> {
+    let names: Vec<&str> = modules.iter().map(String::as_str).collect();
+    let modules = Modules::open(&kernel.modules)?.in_load_order(&names)?;
+    let mut fs = Initramfs::new();
+    fs.character_device("/dev/console", 5, 1).character_device("/dev/null", 1, 3);
+    fs.directory("/proc").directory("/sys").directory("/tmp").directory("/mnt").directory("/etc");
+    fs.file("/bin/busybox", 0o755, read(&busybox.file("usr/bin/busybox")?)?);
+    for command in COMMANDS {
+        fs.symlink(&format!("/bin/{command}"), "busybox");
+    }
+    fs.file("/init", 0o755, init);
+    let mut order = String::new();
+    for module in modules {
+        order += &format!("{}.ko\n", module.name);
+        fs.file(&format!("/lib/modules/{}.ko", module.name), 0o644, module.elf);
+    }
+    fs.file("/modules.order", 0o644, order);
+    Ok(fs)
+}
+
+/// Writes a file system into a directory, which is made; returns its path.
+fn write_initramfs(fs: &Initramfs, out: &Path, is_compressed: bool) -> Result<PathBuf, Error> {
+    fs::create_dir_all(out).map_err(|source| Error::Io { path: out.into(), source })?;
+    let cpio = fs.to_cpio();
+    let (name, bytes) = if is_compressed { ("initrd.cpio.gz", gzip(&cpio)) } else { ("initrd.cpio", cpio) };
+    let initrd = out.join(name);
+    write(&initrd, &bytes)?;
+    Ok(initrd)
 }
 
 /// Some architectures' images are gzip files.

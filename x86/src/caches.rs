@@ -75,8 +75,8 @@ pub(crate) fn invpcid(h: &mut P, o: Operand) -> Step {
     h.fault_if(kind == 0 && !h.arch.controls().is_canonical(address), Exception::gp(0))?;
     let mmu = &mut h.core.mmu;
     match kind {
-        0 => mmu.drop_page(address, |k| k.0 >> 8 == descriptor),
-        1 => mmu.drop_spaces(|k| k.0 >> 8 == descriptor),
+        0 => mmu.drop_page(address, |k| k.0 >> 8 & 0xfff == descriptor),
+        1 => mmu.drop_spaces(|k| k.0 >> 8 & 0xfff == descriptor),
         _ => mmu.drop_spaces(|_| true),
     }
     h.core.spaces_changed = true;

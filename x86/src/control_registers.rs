@@ -135,32 +135,10 @@ fn load_pdptes(h: &mut P, cr3: u64) -> Step {
     Ok(())
 }
 
-/// CR4 bits that there are.
-const CR4: u64 = cr4::VME
-    | cr4::PVI
-    | cr4::TSD
-    | cr4::DE
-    | cr4::PSE
-    | cr4::PAE
-    | cr4::MCE
-    | cr4::PGE
-    | cr4::PCE
-    | cr4::OSFXSR
-    | cr4::OSXMMEXCPT
-    | cr4::UMIP
-    | cr4::LA57
-    | cr4::FSGSBASE
-    | cr4::PCIDE
-    | cr4::OSXSAVE
-    | cr4::SMEP
-    | cr4::SMAP
-    | cr4::PKE
-    | cr4::PKS;
-
 fn check_cr4(h: &P, value: u64) -> Step {
     let (old, gp) = (h.arch.cr4, Exception::gp(0));
     let more = h.arch.extension.get().map_or(0, |e| e.cr4_bits());
-    h.fault_if(value & !(CR4 | more) != 0, gp)?;
+    h.fault_if(value & !(h.arch.model.cr4_bits() | more) != 0, gp)?;
     if h.arch.is_long() {
         // IA-32e mode needs PAE, and keeps its levels.
         h.fault_if(value & cr4::PAE == 0 || (value ^ old) & cr4::LA57 != 0, gp)?;

@@ -75,7 +75,9 @@ pub(crate) fn sees(h: &mut P, access: Access) -> Step<bool> {
         };
         hits |= u64::from(is_hit) << i;
     }
-    if is_fetch && hits != 0 && h.arch.rflags & rflags::RF == 0 && access.va == h.core.pc {
+    // Processors of Intel have none behind MOV SS ("Masking Exceptions and Interrupts When Switching Stacks").
+    let is_held = h.arch.model.is_intel() && h.arch.shadow_holds_traps && h.arch.shadow == Some(h.core.retired());
+    if is_fetch && hits != 0 && h.arch.rflags & rflags::RF == 0 && access.va == h.core.pc && !is_held {
         return Err(Exception { vector: vector::DB, error: None, address: hits }.into());
     }
     if !is_fetch && hits != 0 {

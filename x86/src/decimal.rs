@@ -64,7 +64,8 @@ pub(crate) fn das(h: &mut P, _: u32) -> Step {
 pub(crate) fn aam(h: &mut P, base: u32) -> Step {
     h.fault_if(base == 0, Exception::plain(vector::DE))?;
     let al = h.reg(RAX) & 0xff;
-    finish(h, al / u64::from(base) << 8 | al % u64::from(base), false, false)
+    let (high, low) = (al / u64::from(base), al % u64::from(base));
+    finish(h, high << 8 | low, false, false)
 }
 
 pub(crate) fn aad(h: &mut P, base: u32) -> Step {

@@ -169,7 +169,9 @@ fn take_from_outside(h: &mut P, vector: u8) -> Step {
 /// INIT: the bootstrap processor begins anew, the others wait for a start-up message.
 fn initialize(h: &mut P) {
     *h.arch = h.arch.after_init();
-    h.arch.pending = Pending { ext_int: h.arch.pending.ext_int, ..Pending::default() };
+    // A start-up message that came behind INIT still counts.
+    let Pending { ext_int, sipi, .. } = h.arch.pending;
+    h.arch.pending = Pending { ext_int, sipi, ..Pending::default() };
     let vectors = usize::from(crate::registers::VECTORS)..crate::registers::COUNT;
     let mxcsr = h.reg(crate::registers::MXCSR);
     h.core.regs[..vectors.start].fill(0);

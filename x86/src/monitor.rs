@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apic;
 use crate::caches::LINE;
-use crate::control::{cr4, efer, rflags};
+use crate::control::{cr4, rflags};
 use crate::exception::Exception;
 use crate::model::misc_enable;
 use crate::model_specific::pair;
@@ -69,7 +69,8 @@ impl Waiting {
 fn has_interrupt(h: &P, masked: bool) -> bool {
     let p = &h.arch.pending;
     let maskable = p.ext_int || h.arch.apic.pending_vector().is_some();
-    p.nmi && !h.arch.nmi_blocked || p.smi || p.init || maskable && (masked || h.arch.rflags & rflags::IF != 0)
+    // SMIs come with system management mode: until somebody takes them, they wake nobody.
+    p.nmi && !h.arch.nmi_blocked || p.init || maskable && (masked || h.arch.rflags & rflags::IF != 0)
 }
 
 /// Whether a processor that waits has a reason to go on.
@@ -122,7 +123,7 @@ pub(crate) fn linear(h: &P, o: Operand) -> u64 {
         4 => value & 0xffff_ffff,
         _ => value,
     };
-    let is_64 = h.arch.efer & efer::LMA != 0 && h.arch.segments[segments::CS].attributes.is_long();
+    let is_64 = h.arch.is_64();
     match (is_64, o.segment()) {
         (true, s @ (segments::FS | segments::GS)) => value.wrapping_add(base_of(h, s)),
         (true, _) => value,

@@ -5,7 +5,7 @@ use emu_core::engine::flags::{ALL as ARITHMETIC, FLAGS_KIND, FLAGS_X, FLAGS_Y, F
 use emu_core::engine::{Access, Arch, Hart, Intent, Lift, Step, Stop, StopKind};
 use emu_core::time::VirtualTime;
 use emu_core::tlb::{Mapping, Space, SpaceKey};
-use iced_x86::{Decoder, DecoderError, DecoderOptions};
+use iced_x86::{Decoder, DecoderError};
 use serde::{Deserialize, Serialize};
 
 use crate::apic::{self, LocalApic, Pending};
@@ -20,7 +20,7 @@ use crate::monitor::{self, Waiting};
 use crate::msr::{self, Msrs};
 use crate::paging::{self, Controls, Fail, Kind, Tables};
 use crate::platform::msi::{self, InterruptMessage};
-use crate::registers::{DIRECTION, FS_BASE, GS_BASE, temp};
+use crate::registers::{DIRECTION, FS_BASE, GS_BASE, RSP, temp};
 use crate::segment::{Attributes, Segment, Table};
 use crate::{debug, interrupt, linear, processor_instructions, repeat, system};
 
@@ -242,7 +242,7 @@ impl X86 {
             x87: self.x87.clone(),
             xcr0: self.xcr0,
             xss: self.xss,
-            model: self.model.clone(),
+            model: self.model,
             cores: self.cores,
             msrs: self.msrs.clone(),
             apic: self.apic.clone(),
@@ -441,6 +441,10 @@ pub(crate) fn set_flags(r: &mut [u64; 256], flags: Flags) {
 const MAX_INSTRUCTION: usize = 15;
 /// Set in an instruction's note: its memory operand is in the stack segment.
 const NOTE_STACK: u32 = 1;
+/// By how much it moves the stack pointer stands above this bit of its note.
+const NOTE_MOVES: u32 = 1;
+/// A near branch to an address that is not canonical.
+const BAD_TARGET: u32 = u32::MAX - 1;
 /// A linear address that is not canonical: #SS or #GP, as the segment has it.
 const NON_CANONICAL: u32 = u32::MAX;
 
@@ -501,7 +505,7 @@ impl Arch for X86 {
     fn lift(&self, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8> {
         let mode = Mode::of(self);
         let ip = mode.ip(pc);
-        let mut decoder = Decoder::with_ip(mode.code.bits(), bytes, ip, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(mode.code.bits(), bytes, ip, self.model.decoder_options());
         let insn = decoder.decode();
         let length = insn.len().max(1) as u8;
         if insn.is_invalid() {
@@ -518,14 +522,17 @@ impl Arch for X86 {
             return Some(length);
         }
         let uses_stack = insn.memory_segment() == iced_x86::Register::SS || insn.is_stack_instruction();
-        lift.note(if uses_stack { NOTE_STACK } else { 0 });
+        lift.note(u32::from(uses_stack) * NOTE_STACK | (insn.stack_pointer_increment() as u32) << NOTE_MOVES);
         let own = self.extension.get().and_then(|e| e.opcode(&insn));
         if let Some(opcode) = own {
             isa::lift_own(lift, &insn, &mode, opcode);
-        } else if !processor_instructions::lift(lift, &insn, &mode, |f| self.model.has(f))
-            && !system::lift(lift, &insn, &mode)
-            && isa::lift(lift, &insn, &mode).is_err()
-        {
+            return Some(length);
+        }
+        let is_lifted = self.model.allows(&insn)
+            && (processor_instructions::lift(lift, &insn, &mode)
+                || system::lift(lift, &insn, &mode)
+                || isa::lift(lift, &insn, &mode).is_ok());
+        if !is_lifted {
             system::raise(lift, Exception::UD);
         }
         Some(length)
@@ -575,6 +582,10 @@ impl Arch for X86 {
 
     /// What translations are tagged with: who asks, what rights depend on, PCID.
     fn space(h: &mut P, as_whom: u8, intent: Intent) -> Space {
+        if as_whom == 0 {
+            // Asked whenever CPL may have changed.
+            msr::perf::privilege_changed(h);
+        }
         let a = &h.arch;
         let access = access(a, as_whom, intent);
         let smap = a.cr4 & cr4::SMAP != 0 && !access.user && (access.implicit || !access.ac);
@@ -636,8 +647,19 @@ impl Arch for X86 {
         h.fault_if(checks, Exception::with(vector::AC, 0))
     }
 
+    fn jumps_to(h: &mut P, target: u64) -> Step {
+        let allowed = !h.arch.is_64() || h.arch.controls().is_canonical(target);
+        if allowed { Ok(()) } else { Err(Stop::exception(BAD_TARGET, target)) }
+    }
+
     fn trap(h: &mut P, stop: Stop) -> Step {
-        let exception = if stop.code == NON_CANONICAL {
+        let exception = if stop.code == BAD_TARGET {
+            // CALL and RET have moved the stack pointer.
+            let moved = (h.core.note as i32 >> NOTE_MOVES) as i64 as u64;
+            let sp = h.reg(RSP).wrapping_sub(moved);
+            h.set_reg(RSP, sp);
+            Exception::gp(0)
+        } else if stop.code == NON_CANONICAL {
             let vector = if h.core.note & NOTE_STACK != 0 { vector::SS } else { vector::GP };
             Exception::with(vector, 0)
         } else {

@@ -1,5 +1,4 @@
-//! Instructions about the processor itself: what it is and counts, its MSRs, its caches, waiting. An instruction of a feature that the
-//! model has not is #UD.
+//! Instructions about the processor itself: what it is and counts, its MSRs, its caches, waiting.
 
 use emu_core::engine::{Lift, Step};
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
@@ -7,7 +6,6 @@ use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 use crate::caches::{clflush, clzero, invpcid, movdir64b, movdiri, write_back};
 use crate::isa::Lifting;
 use crate::mode::Mode;
-use crate::model::Feature;
 use crate::model_specific::{cpuid, rdmsr, rdpid, rdpmc, rdpru, rdrand, rdtsc, read_base, write_base, wrmsr};
 use crate::monitor::{monitor, monitorx, mwait, mwaitx, pause, tpause, umonitor, umwait};
 use crate::processor::P;
@@ -29,62 +27,53 @@ enum Operands {
 }
 use Operands::{Implied, Memory, Pointer, Register as InRegister};
 
-/// An instruction: its name, what it needs, where its operands are, whether the block ends behind it.
+/// An instruction: its name, where its operands are, whether the block ends behind it.
 struct Row {
     mnemonic: M,
-    needs: Option<Feature>,
     operands: Operands,
     ends: bool,
     run: fn(&mut P, Operand) -> Step,
 }
 
-const fn row(
-    mnemonic: M,
-    needs: Option<Feature>,
-    operands: Operands,
-    ends: bool,
-    run: fn(&mut P, Operand) -> Step,
-) -> Row {
-    Row { mnemonic, needs, operands, ends, run }
+const fn row(mnemonic: M, operands: Operands, ends: bool, run: fn(&mut P, Operand) -> Step) -> Row {
+    Row { mnemonic, operands, ends, run }
 }
 
-use Feature as F;
 const ROWS: &[Row] = &[
-    //  mnemonic       needs                 operands       ends   function
-    row(M::Cpuid, None, Implied, false, cpuid),
-    row(M::Rdmsr, Some(F::Msr), Implied, false, rdmsr),
-    row(M::Wrmsr, Some(F::Msr), Implied, true, wrmsr),
-    row(M::Rdtsc, Some(F::Tsc), Implied, false, rdtsc::<false>),
-    row(M::Rdtscp, Some(F::Rdtscp), Implied, false, rdtsc::<true>),
-    row(M::Rdpid, Some(F::Rdpid), InRegister(0), false, rdpid),
-    row(M::Rdpmc, None, Implied, false, rdpmc),
-    row(M::Rdpru, Some(F::Rdpru), Implied, false, rdpru),
-    row(M::Rdfsbase, Some(F::Fsgsbase), InRegister(0), false, read_base::<0>),
-    row(M::Rdgsbase, Some(F::Fsgsbase), InRegister(0), false, read_base::<1>),
-    row(M::Wrfsbase, Some(F::Fsgsbase), InRegister(0), false, write_base::<0>),
-    row(M::Wrgsbase, Some(F::Fsgsbase), InRegister(0), false, write_base::<1>),
-    row(M::Rdrand, Some(F::Rdrand), InRegister(0), false, rdrand),
-    row(M::Rdseed, Some(F::Rdseed), InRegister(0), false, rdrand),
-    row(M::Monitor, Some(F::Monitor), Pointer(0), false, monitor),
-    row(M::Mwait, Some(F::Monitor), Implied, true, mwait),
-    row(M::Monitorx, Some(F::Mwaitx), Pointer(0), false, monitorx),
-    row(M::Mwaitx, Some(F::Mwaitx), Implied, true, mwaitx),
-    row(M::Umonitor, Some(F::Waitpkg), Pointer(0), false, umonitor),
-    row(M::Umwait, Some(F::Waitpkg), InRegister(0), true, umwait),
-    row(M::Tpause, Some(F::Waitpkg), InRegister(0), true, tpause),
-    row(M::Pause, None, Implied, true, pause),
-    row(M::Clflush, Some(F::Clflush), Memory(0), false, clflush),
-    row(M::Clflushopt, Some(F::Clflushopt), Memory(0), false, clflush),
-    row(M::Clwb, Some(F::Clwb), Memory(0), false, clflush),
-    row(M::Cldemote, None, Implied, false, hint),
-    row(M::Clzero, Some(F::Clzero), Pointer(0), false, clzero),
-    row(M::Wbinvd, None, Implied, false, write_back),
-    row(M::Wbnoinvd, None, Implied, false, write_back),
-    row(M::Invd, None, Implied, false, write_back),
-    row(M::Movdiri, Some(F::Movdiri), Memory(1), false, movdiri),
-    row(M::Movdir64b, Some(F::Movdir64b), Memory(0), false, movdir64b),
-    row(M::Serialize, Some(F::Serialize), Implied, true, hint),
-    row(M::Invpcid, Some(F::Invpcid), Memory(0), true, invpcid),
+    row(M::Cpuid, Implied, false, cpuid),
+    row(M::Rdmsr, Implied, false, rdmsr),
+    row(M::Wrmsr, Implied, true, wrmsr),
+    row(M::Rdtsc, Implied, false, rdtsc::<false>),
+    row(M::Rdtscp, Implied, false, rdtsc::<true>),
+    row(M::Rdpid, InRegister(0), false, rdpid),
+    row(M::Rdpmc, Implied, false, rdpmc),
+    row(M::Rdpru, Implied, false, rdpru),
+    row(M::Rdfsbase, InRegister(0), false, read_base::<0>),
+    row(M::Rdgsbase, InRegister(0), false, read_base::<1>),
+    row(M::Wrfsbase, InRegister(0), false, write_base::<0>),
+    row(M::Wrgsbase, InRegister(0), false, write_base::<1>),
+    row(M::Rdrand, InRegister(0), false, rdrand),
+    row(M::Rdseed, InRegister(0), false, rdrand),
+    row(M::Monitor, Pointer(0), false, monitor),
+    row(M::Mwait, Implied, true, mwait),
+    row(M::Monitorx, Pointer(0), false, monitorx),
+    row(M::Mwaitx, Implied, true, mwaitx),
+    row(M::Umonitor, Pointer(0), false, umonitor),
+    row(M::Umwait, InRegister(0), true, umwait),
+    row(M::Tpause, InRegister(0), true, tpause),
+    row(M::Pause, Implied, true, pause),
+    row(M::Clflush, Memory(0), false, clflush),
+    row(M::Clflushopt, Memory(0), false, clflush),
+    row(M::Clwb, Memory(0), false, clflush),
+    row(M::Cldemote, Implied, false, hint),
+    row(M::Clzero, Pointer(0), false, clzero),
+    row(M::Wbinvd, Implied, false, write_back),
+    row(M::Wbnoinvd, Implied, false, write_back),
+    row(M::Invd, Implied, false, write_back),
+    row(M::Movdiri, Memory(1), false, movdiri),
+    row(M::Movdir64b, Memory(0), false, movdir64b),
+    row(M::Serialize, Implied, true, hint),
+    row(M::Invpcid, Memory(0), true, invpcid),
 ];
 
 /// What is left to say of an instruction's operands when it runs.
@@ -124,12 +113,9 @@ fn hint(_: &mut P, _: Operand) -> Step {
 }
 
 /// Lifts an instruction of this module; false if it is none.
-pub(crate) fn lift(lift: &mut Lift, insn: &Instruction, mode: &Mode, has: impl Fn(Feature) -> bool) -> bool {
+pub(crate) fn lift(lift: &mut Lift, insn: &Instruction, mode: &Mode) -> bool {
     let Some(i) = ROWS.iter().position(|r| r.mnemonic == insn.mnemonic()) else { return false };
     let row = &ROWS[i];
-    if row.needs.is_some_and(|f| !has(f)) {
-        return false; // nobody else knows it
-    }
     let register = |n: u32| match insn.op_kind(n) {
         OpKind::Register => {
             let r = insn.op_register(n);
@@ -165,3 +151,6 @@ fn segment(insn: &Instruction) -> Register {
 pub(crate) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     (ROWS[usize::from(function - FIRST_FUNCTION)].run)(h, Operand(operand))
 }
+
+#[cfg(test)]
+mod tests;

@@ -707,6 +707,9 @@ fn int(h: &mut P, vector: u32) -> Step {
 /// INT1 (ICEBP): #DB as of hardware, which says nothing in DR6.
 fn int1(h: &mut P, _: u32) -> Step {
     ask_before(h, || Intercept::Icebp)?;
+    // What was to come behind it comes with it.
+    let waiting = std::mem::take(&mut h.arch.debug_trap);
+    debug::record(h.arch, waiting);
     interrupt_by_software(h, vector::DB, Source::Exception)
 }
 

@@ -516,7 +516,7 @@ fn xsetbv(h: &mut P, _: bool) -> Step {
     h.require_cpl_0()?;
     let (register, value) = (h.core.regs[usize::from(RCX)] as u32, edx_eax(h));
     h.fault_if(register != 0, Exception::gp(0))?;
-    h.fault_if(value & !XCR0 != 0 || value & xcr0::X87 == 0, Exception::gp(0))?;
+    h.fault_if(value & !h.arch.model.xcr0_bits() != 0 || value & xcr0::X87 == 0, Exception::gp(0))?;
     h.fault_if(value & xcr0::AVX != 0 && value & xcr0::SSE == 0, Exception::gp(0))?;
     h.arch.xcr0 = value;
     h.core.spaces_changed = true;

@@ -339,7 +339,10 @@ fn smap_and_smep_keep_the_kernel_out_of_user_pages() {
 #[test]
 fn an_interrupt_waits_for_if_and_for_the_instruction_behind_sti() {
     let mut g = Guest::new();
-    g.machine.vcpus[0].arch.intr = Some(0x40);
+    // Its local APIC is enabled, and sends itself an interrupt.
+    let mut h = g.machine.vcpus[0].at(&mut g.machine.world);
+    x86::apic::write(&mut h, 0xf0, 4, 0x1ff);
+    x86::apic::write(&mut h, 0x300, 4, 1 << 18 | 0x40);
     let end = g.run(|a| {
         a.mov(rbx, 1u64).unwrap();
         a.sti().unwrap();

@@ -113,7 +113,10 @@ impl Debuggable for X86 {
             41 => h.core.regs[usize::from(GS_BASE)],
             CONTROL.. => {
                 let a = &h.arch;
-                [a.cr0, a.cr2, a.cr3, a.cr4, u64::from(a.apic.tpr() >> 4), a.efer].get(n - CONTROL).copied().unwrap_or(0)
+                [a.cr0, a.cr2, a.cr3, a.cr4, u64::from(a.apic.tpr() >> 4), a.efer]
+                    .get(n - CONTROL)
+                    .copied()
+                    .unwrap_or(0)
             }
             _ => 0,
         }

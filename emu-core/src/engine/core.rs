@@ -151,6 +151,12 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
     /// of kind [`StopKind::Wait`] makes the vCPU wait.
     fn interrupt(h: &mut Hart<Self>) -> Step;
 
+    /// An instruction jumps to an address in a register: an error makes it fault. What it has done before it jumps is done, and is
+    /// for [`Arch::trap`] to undo.
+    fn jumps_to(_h: &mut Hart<Self>, _target: u64) -> Step {
+        Ok(())
+    }
+
     /// A signal has reached the vCPU.
     fn signal(h: &mut Hart<Self>, signal: VcpuSignal);
 
@@ -190,6 +196,7 @@ pub(crate) struct Hooks {
     pub store: unsafe fn(*mut Core, u64, u8) -> bool,
     pub may_store: unsafe fn(*mut Core, u64, u8) -> bool,
     pub call: unsafe fn(*mut Core, u16, u32) -> bool,
+    pub may_jump: unsafe fn(*mut Core, u64) -> bool,
 }
 
 /// What micro-ops work on: the register file, the TLB, counters.
@@ -448,7 +455,13 @@ impl<A: Arch> Vcpu<A> {
 struct Shim<A>(std::marker::PhantomData<A>);
 
 impl<A: Arch> Shim<A> {
-    const HOOKS: Hooks = Hooks { load: Self::load, store: Self::store, may_store: Self::may_store, call: Self::call };
+    const HOOKS: Hooks = Hooks {
+        load: Self::load,
+        store: Self::store,
+        may_store: Self::may_store,
+        call: Self::call,
+        may_jump: Self::may_jump,
+    };
 
     /// # Safety
     /// `core` is the first field of a `Vcpu<A>` (only [`Vcpu::new`] pairs a core with these hooks), its `world` is lent
@@ -496,6 +509,15 @@ impl<A: Arch> Shim<A> {
             let mut h = Self::hart(core);
             let result = h.resolve(va, size, Intent::Write, 0);
             Self::finish(h, result.map(|_| 0))
+        }
+    }
+
+    unsafe fn may_jump(core: *mut Core, target: u64) -> bool {
+        // SAFETY: as for `hart`.
+        unsafe {
+            let mut h = Self::hart(core);
+            let result = A::jumps_to(&mut h, target);
+            Self::finish(h, result.map(|()| 0))
         }
     }
 

@@ -391,7 +391,18 @@ unsafe fn jump_reg<const A: bool>(core: *mut Core, op: *const Op, budget: i64, l
     // SAFETY: as in `find_next`.
     unsafe {
         let target = first::<A>(core, op, last).wrapping_add((*op).imm as i64 as u64) & !u64::from((*op).b);
-        find_next(core, target, budget - i64::from((*op).d))
+        let entry: *const JumpEntry = (*core).jumps.add(jump_slot(target, (*core).fetch_mix));
+        let left = budget - i64::from((*op).d);
+        if (*entry).pc == target && (*entry).key == (*core).fetch_key && left >= 0 {
+            return goto!(core, (*entry).ops, left, 0);
+        }
+        // Only where the jump cache does not know the way is there time to ask.
+        if !((*core).hooks.may_jump)(core, target) {
+            (*core).budget = budget;
+            (*core).op = op;
+            return Exit::Stop;
+        }
+        next(core, target, left)
     }
 }
 

@@ -143,7 +143,7 @@ pub(super) fn receive(h: &mut P, mode: u8, vector: u8, level: bool) {
         delivery::FIXED | delivery::LOWEST_PRIORITY => return accept_vector(h, vector, level),
         delivery::SMI => pending.smi = true,
         delivery::NMI => pending.nmi = true,
-        delivery::INIT => pending.init = true,
+        delivery::INIT => (pending.init, pending.sipi) = (true, None),
         SIPI => pending.sipi = Some(vector),
         delivery::EXT_INT => {
             h.arch.apic.ext_int_message = true;

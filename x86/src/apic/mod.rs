@@ -277,7 +277,7 @@ pub(crate) fn set_pin(h: &mut P, number: u32, level: bool) {
     match number {
         pin::LINT0 | pin::LINT1 => set_lint(h, number as usize, level),
         pin::SMI if level => h.arch.pending.smi = true,
-        pin::INIT if level => h.arch.pending.init = true,
+        pin::INIT if level => (h.arch.pending.init, h.arch.pending.sipi) = (true, None),
         pin::A20 if level != h.arch.a20 => {
             h.arch.a20 = level;
             h.core.mmu.clear();

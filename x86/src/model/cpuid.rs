@@ -6,6 +6,7 @@ use emu_core::time::Frequency;
 use super::intel::Cache;
 use super::{CpuModel, Feature, Vendor, amd, intel};
 use crate::control::cr4;
+use crate::xsave;
 
 const EAX: usize = 0;
 const EBX: usize = 1;
@@ -64,28 +65,6 @@ pub fn cpuid(q: &Query, leaf: u32, subleaf: u32) -> [u32; 4] {
         _ if intel => q.basic(basic, subleaf),
         _ => [0; 4],
     }
-}
-
-/// Size and offset in the standard format of an XSAVE state component from 2 on, and whether its place in the compacted format is
-/// aligned to 64 bytes (SDM vol. 1, "Organization of the XSAVE Area").
-pub fn xsave_component(model: &CpuModel, component: u32) -> Option<(u32, u32, bool)> {
-    match component {
-        2 if model.has(Feature::Avx) => Some((256, 576, false)),
-        // Behind where AVX-512 would be; AMD's parts have no place for MPX.
-        9 if model.has(Feature::Pku) => Some((8, if model.is_intel() { 2688 } else { 2432 }, false)),
-        _ => None,
-    }
-}
-
-/// The size of an XSAVE area for the components in `mask`.
-pub fn xsave_size(model: &CpuModel, mask: u64, compacted: bool) -> u32 {
-    const LEGACY_AND_HEADER: u32 = 576;
-    (2..63).filter(|i| mask >> i & 1 != 0).fold(LEGACY_AND_HEADER, |end, i| match xsave_component(model, i) {
-        None => end,
-        Some((size, offset, _)) if !compacted => end.max(offset + size),
-        Some((size, _, true)) => end.next_multiple_of(64) + size,
-        Some((size, _, false)) => end + size,
-    })
 }
 
 /// How many bits tell numbers below `n` apart.
@@ -181,9 +160,6 @@ impl Query {
             if self.has(Feature::Pku) && self.cr4 & cr4::PKE != 0 {
                 r[ECX] |= 1 << 4; // OSPKE
             }
-            if self.model.is_intel() {
-                r[EBX] |= 1 << 6 | 1 << 13; // FDP_EXCPTN_ONLY; FCS and FDS are no more
-            }
         }
         r
     }
@@ -203,17 +179,18 @@ impl Query {
         match subleaf {
             0 => {
                 let all = m.xcr0_bits();
-                [all as u32, xsave_size(m, self.xcr0, false), xsave_size(m, all, false), (all >> 32) as u32]
+                let [now, most] = [self.xcr0, all].map(|c| xsave::standard_size(c) as u32);
+                [all as u32, now, most, (all >> 32) as u32]
             }
             1 => {
                 let mut r = self.bits(0xd, 1);
                 if self.has(Feature::Xsavec) || self.has(Feature::Xsaves) {
-                    r[EBX] = xsave_size(m, self.xcr0 | self.xss, true);
+                    r[EBX] = xsave::compacted_size(self.xcr0 | self.xss) as u32;
                 }
                 [r[EAX], r[EBX], m.xss_bits() as u32, (m.xss_bits() >> 32) as u32]
             }
-            _ => match xsave_component(m, subleaf) {
-                Some((size, offset, aligned)) => [size, offset, u32::from(aligned) << 1, 0],
+            _ => match xsave::COMPONENTS.iter().find(|c| c.number == subleaf && m.xcr0_bits() >> subleaf & 1 != 0) {
+                Some(c) => [c.size as u32, c.offset as u32, u32::from(c.aligned) << 1, 0],
                 None => [0; 4],
             },
         }

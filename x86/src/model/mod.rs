@@ -3,6 +3,7 @@
 mod amd;
 mod cpuid;
 mod features;
+mod gate;
 mod intel;
 
 use emu_core::time::Frequency;
@@ -11,10 +12,13 @@ use thiserror::Error;
 
 pub(crate) use amd::MICROCODE as AMD_MICROCODE;
 pub(crate) use cpuid::misc_enable;
-pub use cpuid::{Query, cpuid, xsave_component, xsave_size};
+pub use cpuid::{Query, cpuid};
 pub use features::{Feature, Features};
 use features::{In, MISSING, ROWS};
 pub(crate) use intel::MICROCODE as INTEL_MICROCODE;
+
+use crate::control::cr4;
+use crate::xsave::{self, xcr0};
 
 /// Whose processor it is, where the two differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,12 +206,44 @@ impl CpuModel {
         if !self.has(Feature::Xsave) {
             return 0;
         }
-        3 | u64::from(self.has(Feature::Avx)) << 2 | u64::from(self.has(Feature::Pku)) << 9
+        let mut bits = xcr0::X87 | xcr0::SSE;
+        if self.has(Feature::Avx) {
+            bits |= xcr0::AVX;
+        }
+        if self.has(Feature::Pku) {
+            bits |= xcr0::PKRU;
+        }
+        bits
     }
 
     /// State components that IA32_XSS may enable.
     pub fn xss_bits(&self) -> u64 {
-        0
+        if self.has(Feature::Xsaves) { xsave::XSS } else { 0 }
+    }
+
+    /// Bits that CR4 may have set ("Control Registers").
+    pub fn cr4_bits(&self) -> u64 {
+        const BITS: &[(Feature, u64)] = &[
+            (Feature::Vme, cr4::VME | cr4::PVI),
+            (Feature::Tsc, cr4::TSD),
+            (Feature::De, cr4::DE),
+            (Feature::Pse, cr4::PSE),
+            (Feature::Pae, cr4::PAE),
+            (Feature::Mce, cr4::MCE),
+            (Feature::Pge, cr4::PGE),
+            (Feature::Fxsr, cr4::OSFXSR),
+            (Feature::Sse, cr4::OSXMMEXCPT),
+            (Feature::Umip, cr4::UMIP),
+            (Feature::La57, cr4::LA57),
+            (Feature::Fsgsbase, cr4::FSGSBASE),
+            (Feature::Pcid, cr4::PCIDE),
+            (Feature::Xsave, cr4::OSXSAVE),
+            (Feature::Smep, cr4::SMEP),
+            (Feature::Smap, cr4::SMAP),
+            (Feature::Pku, cr4::PKE),
+            (Feature::Pks, cr4::PKS),
+        ];
+        BITS.iter().filter(|(f, _)| self.has(*f)).fold(cr4::PCE, |bits, (_, bit)| bits | bit)
     }
 
     /// The bus clock: how many ticks of the TSC one of it takes, and its frequency in hertz. With Intel it is the core crystal

@@ -69,8 +69,6 @@ pub struct Msrs {
     tsc_adjust: u64,
     /// IA32_BIOS_SIGN_ID.
     signature: u64,
-    /// IA32_XSS.
-    xss: u64,
     /// IA32_CSTAR.
     cstar: u64,
     /// By how much IA32_MPERF and IA32_APERF are ahead of the instructions retired.
@@ -91,11 +89,6 @@ impl X86 {
             Some(value) => *value,
             None => row(self, number).map_or(0, |r| r.kind.reset(self)),
         }
-    }
-
-    /// IA32_XSS.
-    pub fn xss(&self) -> u64 {
-        self.msrs.xss
     }
 
     /// IA32_CSTAR.
@@ -140,7 +133,7 @@ pub(crate) fn cpuid(h: &mut P, leaf: u32, subleaf: u32) -> [u32; 4] {
         apic: a.apic.is_enabled(),
         cr4: a.cr4,
         xcr0: a.xcr0,
-        xss: a.msrs.xss,
+        xss: a.xss,
         misc_enable: if a.model.is_intel() { a.stored_msr(n::MISC_ENABLE) } else { misc_enable::MONITOR },
     };
     if leaf == 1 {
@@ -351,12 +344,12 @@ fn write_efer(h: &mut P, _: u32, value: u64) -> Step {
 }
 
 fn read_xss(h: &mut P, _: u32) -> Step<u64> {
-    Ok(h.arch.msrs.xss)
+    Ok(h.arch.xss)
 }
 
 fn write_xss(h: &mut P, _: u32, value: u64) -> Step {
     h.fault_if(value & !h.arch.model.xss_bits() != 0, Exception::gp(0))?;
-    h.arch.msrs.xss = value;
+    h.arch.xss = value;
     Ok(())
 }
 

@@ -140,7 +140,7 @@ impl Perf {
 /// The machine's count at which the first counter interrupts, if nobody else runs until then.
 pub(crate) fn due(h: &P) -> Option<u64> {
     let p = &h.arch.msrs.perf;
-    let left = p.remaining(h.arch)?.saturating_sub(h.core.retired() - p.since);
+    let left = p.remaining(h.arch)?.saturating_sub(h.core.retired().saturating_sub(p.since));
     Some(h.core.count().saturating_add(left.max(1)))
 }
 

@@ -192,13 +192,14 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
         let uart = UartConfig { port: config.serial[n], reg_shift: 0, clock: SERIAL_CLOCK };
         at_ports(Box::new(Uart16550::new(uart)), &[Ports { port: SERIAL[n].0, size: 8, offset: 0 }])
     });
+    // The debug console takes a port among the test device's: it is mapped later.
+    let test = at_ports(Box::<TestDevice>::default(), &debug::TEST_PORTS);
     let mut consoles = vec![debug::CONSOLE, debug::TEST_CONSOLE];
     consoles.extend(config.firmware_log.then_some(FIRMWARE_LOG));
     let consoles: Vec<_> = consoles.into_iter().map(|port| Ports { port, size: 1, offset: 0 }).collect();
     at_ports(Box::new(DebugConsole::new(config.serial[0])), &consoles);
     at_ports(Box::new(DebugExit), &[debug::TEST_EXIT, EXIT]);
     at_ports(Box::<Post>::default(), &[debug::POST]);
-    let test = at_ports(Box::<TestDevice>::default(), &debug::TEST_PORTS);
     let test_memory = (debug::TEST_MEMORY, debug::TEST_MEMORY_SIZE, debug::TEST_MEMORY_OFFSET);
     bus.map(Space::Memory, test_memory.0, test_memory.1, test, test_memory.2, 0);
 

@@ -77,12 +77,21 @@ pub struct PmConfig {
     pub wide_timer: bool,
     /// Output lines of SCI and SMI.
     pub lines: (u32, u32),
+    /// SMI_EN at reset. With APMC_EN set, firmware takes system management mode to be set up already, and leaves it alone.
+    pub smi_enable: u32,
 }
 
 impl PmConfig {
     /// The ICH9. SCI is line 0, SMI line 1.
-    pub const ICH9: Self =
-        PmConfig { gpe0: 0x20, gpe0_len: 16, soft_off: 7, acpi_commands: (2, 3), wide_timer: false, lines: (0, 1) };
+    pub const ICH9: Self = PmConfig {
+        gpe0: 0x20,
+        gpe0_len: 16,
+        soft_off: 7,
+        acpi_commands: (2, 3),
+        wide_timer: false,
+        lines: (0, 1),
+        smi_enable: 0,
+    };
     /// The PIIX4. SCI is line 0, SMI line 1.
     pub const PIIX4: Self = PmConfig {
         gpe0: 0x0c,
@@ -91,6 +100,7 @@ impl PmConfig {
         acpi_commands: (0xf1, 0xf0),
         wide_timer: false,
         lines: (0, 1),
+        smi_enable: 0,
     };
 
     /// Where the registers are when the block is at `base`.
@@ -127,7 +137,9 @@ pub struct Pm {
 impl Pm {
     /// The chip at power-on.
     pub fn new(config: PmConfig) -> Self {
-        Pm { config: PmConfig { gpe0_len: config.gpe0_len.min(16), ..config }, state: State::default() }
+        let mut pm = Pm { config: PmConfig { gpe0_len: config.gpe0_len.min(16), ..config }, state: State::default() };
+        pm.reset();
+        pm
     }
 
     /// The timer, with all its overflows.
@@ -296,7 +308,7 @@ impl Device for Pm {
     }
 
     fn reset(&mut self) {
-        self.state = State::default();
+        self.state = State { smi_enable: self.config.smi_enable, ..State::default() };
     }
 
     device_state!(state);

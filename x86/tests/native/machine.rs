@@ -77,7 +77,10 @@ impl Emulated {
         for page in [0, DATA, DATA + PAGE] {
             map(&mut world, &mut free, base + page as u64, CODE + page as u64, USER);
         }
-        let mut arch = X86::flat_64();
+        // A processor of the host's kind: some instructions are one vendor's alone.
+        let kind = if std::is_x86_feature_detected!("sse4a") { "amd" } else { "intel" };
+        let model = x86::model::CpuModel::parse(kind).expect("a model");
+        let mut arch = X86::flat_64().of_model(model, 0, 1, 0);
         arch.cr0 |= cr0::PG | cr0::NE;
         arch.cr3 = TABLES;
         arch.cr4 |= cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;

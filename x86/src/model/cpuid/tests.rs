@@ -83,9 +83,9 @@ fn sizes_of_xsave_areas() {
         ("intel", 1, 576, 2696, 576),
         ("intel", 7, 832, 2696, 832),
         ("intel", 0x207, 2696, 2696, 840),
-        ("amd", 0x207, 2440, 2440, 840),
+        ("amd", 0x207, 2696, 2696, 840),
         ("amd,-pku", 7, 832, 832, 832),
-        ("amd,-avx", 0x203, 2440, 2440, 584),
+        ("amd,-avx", 0x203, 2696, 2696, 584),
     ] {
         let q = Query { xcr0, ..query(model) };
         let (zero, one) = (cpuid(&q, 0xd, 0), cpuid(&q, 0xd, 1));

@@ -115,7 +115,7 @@ fn pci(board: &Described) -> Vec<u8> {
     let resources = ResourceTemplate::new(vec![&busses, &config, &ports[0], &ports[1], &memory[0], &memory[1], &high]);
     let hid = EISAName::new(if is_q35 { "PNP0A08" } else { "PNP0A03" });
     let cid = EISAName::new("PNP0A03");
-    let names = [name("_HID", &hid), name("_CID", &cid), name("_ADR", &0u8), name("_UID", &0u8), name("_BBN", &0u8)];
+    let names = [name("_HID", &hid), name("_CID", &cid), name("_UID", &0u8), name("_BBN", &0u8)];
     let crs = name("_CRS", &resources);
     // With the 8259As, PIRQs go to ISA's interrupts; with the I/O APIC the ICH9's have inputs of their own.
     let legacy = routes(board, |pirq| PIRQ_IRQS[usize::from(pirq & 3)].into());

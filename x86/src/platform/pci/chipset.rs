@@ -25,6 +25,12 @@ const MULTI_FUNCTION: u32 = 0x80;
 /// "PIRQRC": not routed.
 const NOT_ROUTED: u8 = 0x80;
 
+/// "DEVACTB": the PIIX4's enable of SMI by the APM control port. Both chips have it set at reset as long as processors have no
+/// system management mode: firmware then leaves that alone.
+const DEVACTB_APMC_EN: u32 = 1 << 25;
+/// "SMI_EN": likewise, of the ICH9.
+const APMC_EN: u32 = 1 << 5;
+
 /// Regions of functions here; their numbers are beyond those of base address registers.
 const REGION_PM: u8 = 6;
 const REGION_APM: u8 = 7;
@@ -288,6 +294,7 @@ impl PowerManagement {
         c.set(header::INTERRUPT_LINE, 2, 0x0109);
         c.set(0x40, 4, 1);
         c.allow(0x40, 4, 0xffc0);
+        c.set(0x58, 4, DEVACTB_APMC_EN);
         c.allow(0x58, 4, u32::MAX);
         c.allow(0x5c, 4, u32::MAX);
         c.allow(0x80, 1, 1);
@@ -321,7 +328,7 @@ impl PowerManagement {
         }
         c.allow(0xdc, 1, 0xff);
         c.allow(0xf0, 4, 0xffff_c001);
-        let pm = Pm::new(PmConfig { lines: (SCI, SMI), ..PmConfig::ICH9 });
+        let pm = Pm::new(PmConfig { lines: (SCI, SMI), smi_enable: APMC_EN, ..PmConfig::ICH9 });
         PowerManagement { chipset: Chipset::Q35, config: c.seal(), pm, rcrb: rcrb_at_reset() }
     }
 

@@ -1,0 +1,146 @@
+//! Boots of Debian's amd64 kernels to a shell script: by each protocol, through firmware, and under Xen.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::boots::{outcome, run};
+use crate::debian::Suite;
+use crate::prepare::{self, Amd64};
+use crate::suite::Outcome;
+
+/// How the kernel is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By the entry of this name of the option `--machine pc,entry=`.
+    Entry(&'static str),
+    /// OVMF reads it from the firmware's configuration.
+    Ovmf,
+    /// Xen starts it as its first domain.
+    Xen,
+}
+
+/// One boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    suite: Suite,
+    cpus: u32,
+    model: &'static str,
+    machine: &'static str,
+    way: Way,
+}
+
+const SUITES: [Suite; 2] = [Suite::Trixie, Suite::Sid];
+
+impl Boot {
+    /// Its name in tables.
+    pub fn name(&self) -> String {
+        let way = match self.way {
+            Way::Entry(name) => name,
+            Way::Ovmf => "ovmf",
+            Way::Xen => "xen",
+        };
+        format!("{}-{}-{}-{}-{way}", self.suite, self.cpus, self.model, self.machine)
+    }
+
+    /// What `undervisor run` is told, and what the console must show.
+    fn arguments(&self, files: &Amd64) -> (Vec<OsString>, Vec<String>) {
+        let machine = match self.way {
+            Way::Entry(name) => format!("{},entry={name}", self.machine),
+            _ => self.machine.into(),
+        };
+        let mut a: Vec<OsString> =
+            ["--machine", &machine, "--cpu", self.model, "--memory", "1G"].map(Into::into).into();
+        a.extend(["--smp".into(), self.cpus.to_string().into()]);
+        match (self.way, &files.xen) {
+            (Way::Xen, Some(xen)) => {
+                let mut kernel = files.image.clone().into_os_string();
+                kernel.push("=console=hvc0 quiet");
+                a.extend(["--kernel".into(), xen.into(), "--module".into(), kernel, "--module".into()]);
+                a.push(files.initrd.clone().into());
+                a.extend(["--append", "console=com1 com1=115200,8n1 dom0_mem=512M"].map(Into::into));
+            }
+            _ => {
+                a.extend(["--kernel".into(), files.image.clone().into(), "--initrd".into()]);
+                a.push(files.initrd.clone().into());
+                a.extend(["--append", "console=ttyS0"].map(Into::into));
+            }
+        }
+        if self.way == Way::Ovmf {
+            a.extend(["--firmware".into(), files.ovmf.clone().into(), "--firmware-vars".into()]);
+            a.push(files.ovmf_variables.clone().into());
+        }
+        (a, vec![format!("UNDERVISOR-SHELL: up cpus={} ", self.cpus), "UNDERVISOR-DONE rc=0".into()])
+    }
+}
+
+/// Every kernel with 1, 2 and 4 processors of each vendor; each chipset, entry and firmware once.
+pub fn all() -> Vec<Boot> {
+    let boot = |suite, cpus, model, machine, way| Boot { suite, cpus, model, machine, way };
+    let mut boots = Vec::new();
+    for suite in SUITES {
+        for cpus in [1, 2, 4] {
+            for model in ["intel", "amd"] {
+                boots.push(boot(suite, cpus, model, "q35", Way::Entry("auto")));
+            }
+        }
+    }
+    boots.push(boot(Suite::Trixie, 2, "intel", "i440fx", Way::Entry("auto")));
+    boots.push(boot(Suite::Trixie, 1, "amd", "q35", Way::Entry("linux32")));
+    boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Ovmf));
+    boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Xen));
+    boots
+}
+
+/// The files that boots need, for each suite.
+pub struct Files {
+    suites: Vec<(Suite, Amd64)>,
+    undervisor: PathBuf,
+    out: PathBuf,
+}
+
+impl Files {
+    /// Prepares them in `out`, or takes those that `prepare-amd64` has left for each suite in `prepared`.
+    pub fn prepare(undervisor: &Path, out: &Path, prepared: Option<&Path>) -> anyhow::Result<Self> {
+        fs::create_dir_all(out)?;
+        let mut suites = Vec::new();
+        for suite in SUITES {
+            let files = match prepared {
+                Some(dir) => Amd64::at(&dir.join(suite.to_string())),
+                None => {
+                    let options = prepare::Options::with(prepare::AMD64_MODULES);
+                    prepare::amd64(suite, "linux-image-amd64", &out.join(suite.to_string()), &options)?
+                }
+            };
+            suites.push((suite, files));
+        }
+        Ok(Files { suites, undervisor: undervisor.into(), out: out.into() })
+    }
+
+    /// Runs boots, two at a time on two processors.
+    pub fn run_all(&self, boots: &[Boot]) -> Vec<Outcome> {
+        let one = |boot: &Boot| {
+            let files = &self.suites.iter().find(|(s, _)| *s == boot.suite).expect("every suite was prepared").1;
+            let (arguments, expected) = boot.arguments(files);
+            let name = boot.name();
+            outcome(&name, run(&self.undervisor, &self.out.join(&name), &arguments, &expected, ""))
+        };
+        boots.par_iter().map(one).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = all().iter().map(Boot::name).collect();
+        names.sort();
+        let count = names.len();
+        names.dedup();
+        assert_eq!((names.len(), count), (16, 16));
+    }
+}

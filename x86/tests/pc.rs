@@ -1,0 +1,134 @@
+//! The machine: what a bare guest, a kernel and firmware find in it.
+
+use emu_core::bus::{BusCx, Space};
+use emu_core::devices::virtio::VirtioDevice;
+use emu_core::engine::World;
+use emu_core::file::File;
+use emu_core::machine::{End, Machine};
+use x86::platform::board::Transport;
+use x86::platform::loader::Protocol;
+use x86::platform::pc::{self, FirmwareShape, Images, PcConfig};
+use x86::platform::pci::chipset::Chipset;
+use x86::platform::{hpet, ioapic};
+use x86::processor::X86;
+
+fn raw(bytes: &[u8]) -> Images {
+    Images { kernel: Some(File { name: "raw".into(), bytes: bytes.to_vec() }), ..Images::default() }
+}
+
+fn config(chipset: Chipset) -> PcConfig {
+    let protocol = Protocol::Raw { bits: 64, at: 0x10_0000 };
+    PcConfig { chipset, protocol, memory: 64 << 20, virtio: vec![VirtioDevice::Rng { seed: 1 }], ..PcConfig::default() }
+}
+
+struct Ports(Machine<X86>);
+
+impl Ports {
+    fn io(&mut self, space: Space, at: u64, size: u8, value: Option<u64>) -> u64 {
+        let World { bus, ram, door, .. } = &mut self.0.world;
+        let cx = BusCx { now: 0, ram, door };
+        match value {
+            None => bus.read(space, at, size, cx).unwrap_or(u64::MAX >> (64 - 8 * u32::from(size))),
+            Some(v) => bus.write(space, at, size, v, cx).map_or(0, |()| 0),
+        }
+    }
+    fn inp(&mut self, port: u64, size: u8) -> u64 {
+        self.io(Space::Port, port, size, None)
+    }
+    fn out(&mut self, port: u64, size: u8, value: u64) {
+        self.io(Space::Port, port, size, Some(value));
+    }
+    fn config(&mut self, device: u64, at: u64) -> u64 {
+        self.out(0xcf8, 4, 1 << 31 | device << 11 | at);
+        self.inp(0xcfc, 4)
+    }
+}
+
+/// Prints at the serial port and powers off by ACPI, as both chipsets have it.
+#[test]
+fn a_bare_guest_powers_off() {
+    for (chipset, soft_off) in [(Chipset::Q35, 0x3c), (Chipset::I440Fx, 0x20)] {
+        let code = [0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, soft_off, 0x66, 0xef, 0xf4];
+        let mut machine = pc::build(&config(chipset), &raw(&code)).unwrap();
+        assert_eq!(machine.run(100), End::PowerOff(0), "{chipset:?}");
+    }
+}
+
+/// As firmware would have left it: functions have addresses and interrupts, ROM is shadowed, tables are in place.
+#[test]
+fn the_board_is_set_up() {
+    for (chipset, id, slot_irq) in [(Chipset::Q35, 0x29c0_8086, 10), (Chipset::I440Fx, 0x1237_8086, 10)] {
+        let mut p = Ports(pc::build(&config(chipset), &raw(&[0xf4])).unwrap());
+        assert_eq!(p.config(0, 0), id);
+        let virtio = if chipset == Chipset::Q35 { 1 } else { 2 };
+        assert_eq!(p.config(virtio, 0), 0x1044_1af4);
+        let bar = p.config(virtio, 0x10) & !0xf;
+        assert!((0xc000_0000..0xfe00_0000).contains(&bar), "{bar:#x}");
+        assert_eq!(p.io(Space::Memory, bar + 0x12, 2, None), 1, "one queue");
+        let line = p.config(virtio, 0x3c) & 0xff;
+        assert!([10, 11].contains(&line) && slot_irq == 10, "{line}");
+        let ram = &p.0.world.ram;
+        let bytes = |at: u64| ram.load(at, 8).unwrap().to_le_bytes();
+        assert_eq!((&bytes(0xe_0000), &bytes(0xf_0000)[..5]), (b"RSD PTR ", &b"_SM3_"[..]));
+        assert_eq!(ram.load(0x40e, 2), Ok(0x9fc0));
+        for (port, size, value) in [(0x92, 1, 0), (0xe9, 1, 0xe9), (0x3fd, 1, 0x60), (0x2fd, 1, 0x60), (0x61, 1, 0x20)]
+        {
+            assert_eq!(
+                p.inp(port, size) & if port == 0x61 { 0x0f } else { !0 },
+                if port == 0x61 { 0 } else { value },
+                "{port:#x}"
+            );
+        }
+        p.out(0x510, 2, 0);
+        assert_eq!([0; 4].map(|_| p.inp(0x511, 1) as u8), *b"QEMU");
+        assert_eq!(p.io(Space::Memory, hpet::BASE + 4, 4, None), 10_000_000, "femtoseconds of a tick");
+        p.io(Space::Memory, ioapic::BASE, 4, Some(1));
+        assert_eq!(p.io(Space::Memory, ioapic::BASE + 0x10, 4, None) >> 16, 23);
+        let mechanism_2 = p.io(Space::Memory, 0xb000_0000, 4, None);
+        assert_eq!(mechanism_2, if chipset == Chipset::Q35 { id } else { 0xffff_ffff });
+    }
+}
+
+#[test]
+fn virtio_by_registers_in_memory() {
+    let config = PcConfig { transport: Transport::Mmio, ..config(Chipset::Q35) };
+    let mut p = Ports(pc::build(&config, &raw(&[0xf4])).unwrap());
+    assert_eq!(p.io(Space::Memory, 0xfeb0_0000, 4, None), u64::from(u32::from_le_bytes(*b"virt")));
+    assert_eq!(p.io(Space::Memory, 0xfeb0_0008, 4, None), 4);
+    let full = PcConfig { virtio: vec![VirtioDevice::Rng { seed: 1 }; 5], ..config };
+    assert!(pc::build(&full, &raw(&[0xf4])).is_err_and(|e| e.to_string().contains("4 slots")));
+}
+
+/// Firmware lies below 4 GiB and at the end of the first MiB; there it is ROM until the host bridge says otherwise.
+#[test]
+fn firmware_is_rom() {
+    let mut code: Vec<u8> = vec![0x90; 256 << 10];
+    let at = code.len() - 16;
+    // jmp short to itself
+    code[at..at + 2].copy_from_slice(&[0xeb, 0xfe]);
+    let code = File { name: "bios".into(), bytes: code };
+    let firmware = Some(FirmwareShape::of(&code, None).unwrap());
+    let config = PcConfig { firmware, ..config(Chipset::I440Fx) };
+    let mut machine = pc::build(&config, &Images { firmware: Some(code), ..Images::default() }).unwrap();
+    assert_eq!(machine.run(10), End::Limit);
+    assert_eq!(machine.vcpus[0].core.pc, 0xffff_fff0);
+    let ram = &mut machine.world.ram;
+    for at in [0xffff_fff0, 0xf_fff0] {
+        assert_eq!(ram.load(at, 2), Ok(0xfeeb));
+        assert!(ram.store(at, 2, 0).is_err());
+    }
+    assert_eq!(ram.load(0xc_0000, 1), Ok(0xff));
+    // PAM0: RAM, which is still empty.
+    let mut p = Ports(machine);
+    p.config(0, 0x58);
+    p.out(0xcfd, 1, 0x30);
+    assert_eq!(p.0.world.ram.load(0xf_fff0, 2), Ok(0));
+    assert!(p.0.world.ram.store(0xf_fff0, 2, 0x1234).is_ok());
+    // A machine that is restored is the same.
+    let image = p.0.save();
+    let (mut other, _) = pc::build_empty(&config).unwrap();
+    other.restore(&image).unwrap();
+    assert!(other.state_hash() == p.0.state_hash());
+    assert_eq!((other.world.ram.load(0xf_fff0, 2), other.world.ram.store(0xf_fff0, 1, 0)), (Ok(0x1234), Ok(())));
+    assert!(other.world.ram.store(0xe_0000, 1, 0).is_err());
+}
