@@ -3,6 +3,7 @@
 mod conformance;
 mod console;
 mod demo;
+mod disas;
 mod error;
 mod expect;
 mod gdb;
@@ -13,6 +14,7 @@ mod recording;
 mod report;
 mod run;
 mod runner;
+mod steps;
 mod terminal;
 mod trace;
 
@@ -43,6 +45,7 @@ fn run_command(command: Command) -> Result<u8, UserError> {
         Command::Run(run) => run::run(&run),
         Command::Conformance(c) => conformance::run(&c),
         Command::Demo => demo::run(),
+        Command::Disas(d) => disas::run(&d),
         Command::Features => print(&report::features()).map(|()| 0),
         Command::Cpus => print(&report::cpus()).map(|()| 0),
     }

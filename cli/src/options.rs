@@ -22,6 +22,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Run a hypervisor of our own with a guest, and show what happened: needs no file
     Demo,
+    /// Disassemble a file: the code of an ELF file, or all of a raw one
+    Disas(Disas),
     /// Run a public test suite that was built elsewhere
     Conformance(Conformance),
     /// List what the processors have, and what they have not
@@ -54,6 +56,46 @@ Exit codes:
   5  --fail-on was met
 
 There is no user-mode network yet: a network device has no other end.";
+
+#[derive(Args)]
+pub struct Disas {
+    /// The file
+    pub file: PathBuf,
+    /// The instruction set, where an ELF file does not say so
+    #[arg(long, value_name = "ISA")]
+    pub arch: Option<Isa>,
+    /// The address of a raw file's first byte
+    #[arg(long, default_value_t = 0, value_name = "ADDRESS")]
+    pub at: u64,
+}
+
+/// An instruction set, and the mode that it is decoded in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Isa {
+    /// x86 in 16-bit code
+    #[value(name = "x86-16")]
+    X86_16,
+    /// x86 in 32-bit code
+    #[value(name = "x86-32")]
+    X86_32,
+    /// x86 in 64-bit code
+    #[value(name = "x86-64")]
+    X86_64,
+    /// RV64
+    Riscv,
+}
+
+impl Isa {
+    /// The bits of x86 code.
+    pub fn x86_bits(self) -> Option<u32> {
+        match self {
+            Isa::X86_16 => Some(16),
+            Isa::X86_32 => Some(32),
+            Isa::X86_64 => Some(64),
+            Isa::Riscv => None,
+        }
+    }
+}
 
 #[derive(Args)]
 pub struct Conformance {
@@ -175,7 +217,8 @@ pub struct Run {
     /// Write events to a file
     #[arg(long, value_name = "FILE", help_heading = "Reports")]
     pub trace: Option<PathBuf>,
-    /// Which events: exits (traps, interrupts, returns, switches), devices, uops (micro-ops of each block)
+    /// Which events: exits (traps, interrupts, returns, switches), devices, uops (micro-ops of each block),
+    /// insns (each instruction with the registers that it changed, in the form of text: slow)
     #[arg(long, value_delimiter = ',', default_value = "exits,devices", value_name = "LIST", help_heading = "Reports")]
     #[arg(requires = "trace")]
     pub trace_events: Vec<TraceEvents>,
@@ -280,6 +323,7 @@ pub enum TraceEvents {
     Exits,
     Devices,
     Uops,
+    Insns,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -44,6 +44,11 @@ const FEATURES: &[(&str, &str, &str)] = &[
     ("Debug triggers", "no", "Sdtrig: there are none, and tinfo says so"),
     ("IOMMU", "no", "RISC-V IOMMU"),
     ("User-mode network", "no", "a network device has no other end"),
+    (
+        "x86 PC",
+        "yes",
+        "Q35, i440FX; bzImage, PVH, Multiboot 1 and 2, ELF; SeaBIOS, OVMF; ACPI, SMBIOS, virtio by PCI and MMIO",
+    ),
     ("x86 VMX, SVM", "no", "not yet"),
     ("Arm EL2", "no", "not yet"),
 ];

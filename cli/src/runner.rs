@@ -16,6 +16,7 @@ use crate::options::Run;
 use crate::outputs;
 use crate::recording::{self, Beginning, Replay};
 use crate::report;
+use crate::steps::Stepper;
 use crate::terminal::{Terminal, Typed};
 use crate::trace::Tracer;
 
@@ -177,8 +178,14 @@ impl<'a, A: Platform> Runner<'a, A> {
     pub fn run(&mut self) -> Ended {
         // Where a machine that waits is looked at must not depend on whether somebody may type.
         self.machine.stops_when_idle = true;
+        let traced = self.trace.clone().filter(|trace| trace.insns);
+        let mut stepper = traced.map(|trace| (Stepper::new(&mut self.machine), trace));
         loop {
-            if let Break(ended) = self.slice(Machine::run) {
+            let end = self.slice(|machine, limit| match &mut stepper {
+                Some((stepper, trace)) => stepper.run(machine, limit, trace),
+                None => machine.run(limit),
+            });
+            if let Break(ended) = end {
                 return ended;
             }
         }

@@ -71,6 +71,11 @@ impl Trace {
         }
     }
 
+    /// Writes a line of text.
+    pub fn text(&mut self, line: &str) {
+        self.try_to(|trace| writeln!(trace.to, "{line}"));
+    }
+
     /// The machine starts anew, after so many instructions of its clock.
     pub fn reset(&mut self, count: u64) {
         self.before += count;
@@ -95,6 +100,8 @@ pub struct Tracer {
     exits: bool,
     devices: bool,
     uops: bool,
+    /// Somebody else writes each instruction.
+    pub insns: bool,
 }
 
 impl Tracer {
@@ -107,6 +114,7 @@ impl Tracer {
             exits: has(TraceEvents::Exits),
             devices: has(TraceEvents::Devices),
             uops: has(TraceEvents::Uops),
+            insns: has(TraceEvents::Insns),
         }
     }
 

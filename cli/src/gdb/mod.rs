@@ -32,6 +32,7 @@ use gdbstub::target::{Target, TargetError, TargetResult};
 
 use crate::error::{UserError, about, tell};
 use crate::machine::Platform;
+use crate::options::Isa;
 use crate::runner::{Ended, Runner};
 
 /// What the debugger has to know of an architecture.
@@ -44,6 +45,12 @@ pub trait Debuggable: emu_core::engine::Arch + Clone + std::fmt::Debug + 'static
 
     /// The registers that GDB asks for all at once.
     fn core_registers() -> std::ops::Range<usize>;
+
+    /// The name of one of these.
+    fn register_name(number: usize) -> &'static str;
+
+    /// The instruction set and mode of what comes next.
+    fn isa(&self) -> Isa;
 
     /// Reads a register, little-endian. One that this vCPU has not reads as 0: GDB asks for all that the description names.
     fn read_register(h: &mut Hart<'_, Self>, number: usize) -> u64;

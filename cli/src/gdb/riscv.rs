@@ -10,6 +10,7 @@ use riscv::privileged::csr_access::{peek, poke};
 use riscv::privileged::{CSR_NAMES, debug_translate};
 
 use super::{Debuggable, View};
+use crate::options::Isa;
 
 /// GDB's numbers of registers (its documentation, "RISC-V Features").
 const PC: usize = 32;
@@ -64,6 +65,14 @@ impl Debuggable for Riscv {
 
     fn core_registers() -> Range<usize> {
         0..FIRST_F
+    }
+
+    fn register_name(n: usize) -> &'static str {
+        NAMES.get(n).copied().unwrap_or("pc")
+    }
+
+    fn isa(&self) -> Isa {
+        Isa::Riscv
     }
 
     fn read_register(h: &mut Hart<'_, Self>, n: usize) -> u64 {

@@ -6,10 +6,11 @@ use std::sync::LazyLock;
 
 use emu_core::engine::Hart;
 use x86::paging::{Access, Kind, Tables};
-use x86::processor::{ProcessorExt, X86};
+use x86::processor::{ProcessorExt, X86, segments};
 use x86::registers::{FS_BASE, GS_BASE};
 
 use super::{Debuggable, View};
+use crate::options::Isa;
 
 /// GDB's numbers of registers (its documentation, "i386 Features"): general ones, RIP, EFLAGS, selectors, then the x87's.
 const RIP: usize = 16;
@@ -101,6 +102,26 @@ impl Debuggable for X86 {
 
     fn core_registers() -> Range<usize> {
         0..BASES
+    }
+
+    fn register_name(n: usize) -> &'static str {
+        match n {
+            0..RIP => GENERAL[n].0,
+            RIP => "rip",
+            EFLAGS => "eflags",
+            FIRST_SELECTOR..FIRST_X87 => SELECTORS[n - FIRST_SELECTOR].0,
+            FIRST_X87..FIRST_X87_CONTROL => "st",
+            _ => X87_CONTROL.get(n.wrapping_sub(FIRST_X87_CONTROL)).copied().unwrap_or("base"),
+        }
+    }
+
+    fn isa(&self) -> Isa {
+        let code = self.segments[segments::CS].attributes;
+        match () {
+            () if self.is_64() => Isa::X86_64,
+            () if code.is_big() => Isa::X86_32,
+            () => Isa::X86_16,
+        }
     }
 
     fn read_register(h: &mut Hart<'_, Self>, n: usize) -> u64 {

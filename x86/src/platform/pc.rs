@@ -389,6 +389,7 @@ fn enter(vcpu: &mut Vcpu<X86>, entry: &Entry) {
             pc = rip;
         }
     }
+    vcpu.core.regs[..16].fill(0);
     let base = |s: usize| vcpu.arch.segments[s].base;
     let bases = [(FS_BASE, base(segments::FS)), (GS_BASE, base(segments::GS))];
     for (register, value) in entry.registers.iter().copied().chain(bases) {
