@@ -29,8 +29,6 @@ pub mod xcr0 {
 
 /// XCR0 after a reset.
 pub const RESET_XCR0: u64 = xcr0::X87;
-/// What XCR0 may hold: CPUID.(EAX=0DH,ECX=0):EDX:EAX.
-pub const XCR0: u64 = xcr0::X87 | xcr0::SSE | xcr0::AVX | xcr0::PKRU;
 /// What IA32_XSS may hold: CPUID.(EAX=0DH,ECX=1):EDX:ECX.
 pub const XSS: u64 = 0;
 

@@ -104,17 +104,19 @@ fn value(h: &P, at: Location) -> V {
 
 /// Writes a result to its destination.
 fn write(h: &mut P, o: &Operands, v: V) {
-    let [w0, w1, w2, w3] = v.lanes::<u64>();
     let first = match o.d {
         TEMPORARY => temp::VECTOR,
-        MMX.. => return h.arch.x87.set_mmx(usize::from(o.d - MMX), w0),
+        MMX.. => return h.arch.x87.set_mmx(usize::from(o.d - MMX), v.mmx()),
         d => word(d, 0),
     };
+    // In halves: what is read as one half has been written as one.
+    let v = v.lanes::<u64>();
     let registers = &mut h.core.regs[usize::from(first)..][..4];
-    registers[..2].copy_from_slice(&[w0, w1]);
-    if o.d == TEMPORARY || o.vex {
-        let is_whole = o.d == TEMPORARY || o.w == Width::Ymm;
-        registers[2..].copy_from_slice(&if is_whole { [w2, w3] } else { [0, 0] });
+    registers[..2].copy_from_slice(&v[..2]);
+    if o.d == TEMPORARY || o.w == Width::Ymm {
+        registers[2..].copy_from_slice(&v[2..]);
+    } else if o.vex {
+        registers[2..].fill(0);
     }
 }
 

@@ -61,11 +61,16 @@ fn forget_last_bits(m: Mnemonic, before: &State, ours: &mut State, theirs: &Stat
     }
     forget_status(ours, theirs, CONDITION_CODES & !0x400);
     for i in 0..8 {
-        if register(ours, i).abs_diff(register(theirs, i)) <= 1 {
+        if place(register(ours, i)).abs_diff(place(register(theirs, i))) <= 1 {
             let bytes = 32 + 16 * i..48 + 16 * i;
             ours.x87[bytes.clone()].copy_from_slice(&theirs.x87[bytes]);
         }
     }
+}
+
+/// A place on the number line: how many representable numbers lie between zero and here.
+fn place(x: u128) -> u128 {
+    (x >> 64) << 63 | x & 0x7fff_ffff_ffff_ffff
 }
 
 fn status(state: &State) -> u16 {
