@@ -601,6 +601,9 @@ impl Arch for X86 {
     fn walk(h: &mut P, access: Access) -> Step<Mapping> {
         let controls = h.arch.controls();
         let va = if h.arch.is_long() { access.va } else { access.va & 0xffff_ffff };
+        let va = if access.intent == Intent::Fetch { va } else { controls.without_metadata(va) };
+        let has_metadata = va != access.va;
+        let access = Access { va, ..access };
         if !controls.is_canonical(va) {
             return Err(Stop::exception(NON_CANONICAL, va));
         }
@@ -625,7 +628,8 @@ impl Arch for X86 {
             guest_size_log2 = second.size_log2;
             write &= second.write;
         }
-        let keep = !is_watched && !h.arch.checks_alignment();
+        // What is held for a page, INVLPG finds by its address.
+        let keep = !is_watched && !h.arch.checks_alignment() && !has_metadata;
         Ok(Mapping { pa, gpa, size_log2, guest_size_log2, read: t.read, write, keep })
     }
 

@@ -259,6 +259,7 @@ impl CpuModel {
             (Feature::Smap, cr4::SMAP),
             (Feature::Pku, cr4::PKE),
             (Feature::Pks, cr4::PKS),
+            (Feature::Lam, cr4::LAM_SUP),
         ];
         BITS.iter().filter(|(f, _)| self.has(*f)).fold(cr4::PCE, |bits, (_, bit)| bits | bit)
     }
