@@ -5,7 +5,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::encode::{Lifted, Op, Slot, encode, end_of_instruction};
+use super::encode::{FUSED, Lifted, Op, Slot, encode, end_of_instruction};
 use crate::ram::{PAGE_MASK, Ram};
 
 /// 2 Mi slots of 16 bytes: 32 MiB of streams, of which a host maps what is used.
@@ -170,8 +170,11 @@ impl BlockCache {
         };
         // SAFETY: as in `block_of`; the scratch slots are the other stream.
         let at = unsafe { op.cast::<Slot>().offset_from(slots.as_ptr()) } as usize + taken;
-        let end = first + usize::from(slots_of[insn + 1]);
-        if at >= end {
+        // A branch that the last micro-op does as well has to stand behind it.
+        let next = slots_of[insn + 1];
+        let branch = if next & FUSED != 0 { 2 } else { 0 };
+        let end = first + usize::from(next & !FUSED) + branch;
+        if at >= end - branch {
             return None;
         }
         self.rest.clear();

@@ -562,7 +562,12 @@ fn wanted_flags(uops: &[(u8, Uop)]) -> Vec<bool> {
     let is_flag = |r: u8| r == FLAGS_X || r == FLAGS_Y;
     let mut wanted = vec![true; uops.len()];
     let mut asked = true;
-    for (i, (_, uop)) in uops.iter().enumerate().rev() {
+    for (i, (insn, uop)) in uops.iter().enumerate().rev() {
+        if uops.get(i + 1).is_none_or(|(next, _)| next != insn) {
+            // Behind an instruction that accesses memory or calls, somebody else may go on.
+            let own = uops[..=i].iter().rev().take_while(|(n, _)| n == insn);
+            asked |= own.into_iter().any(|(_, u)| u.may_leave());
+        }
         wanted[i] = asked;
         asked = match *uop {
             Uop::Alu { op, .. } => op.reads_flags(),
@@ -575,6 +580,9 @@ fn wanted_flags(uops: &[(u8, Uop)]) -> Vec<bool> {
     wanted
 }
 
+/// Set in the place where an instruction's slots begin: it is a branch, which the micro-op before it does as well.
+pub(crate) const FUSED: u16 = 1 << 15;
+
 /// Appends the stream of a block that starts at `starts[0]` to `out`. An exit to the block's own page can be linked, if
 /// `linkable`. Returns where each instruction's slots begin, counted from the block's first, and where they end.
 pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) -> Vec<u16> {
@@ -583,6 +591,7 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) -> Vec
     let page = block.starts[0] & !PAGE_MASK;
     let wanted = wanted_flags(&block.uops);
     let mut last: Option<u8> = None;
+    let mut fused_ends = Vec::new();
     for (i, &(insn, uop)) in block.uops.iter().enumerate() {
         let is_last = |r: u8| last == Some(r);
         slots.resize((usize::from(insn) + 1).max(slots.len()), (out.len() - begins) as u16);
@@ -613,6 +622,7 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) -> Vec
                             }
                             _ => None,
                         };
+                        fused_ends.extend(fused.map(|_| insn));
                         op(fused.unwrap_or_else(|| names::binary(f, is_last(a), Source::Imm)), imm, a, 0, d)
                     }
                     Operand::Reg(b) => {
@@ -633,6 +643,7 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) -> Vec
                     }
                     _ => None,
                 };
+                fused_ends.extend(fused.map(|_| insn));
                 let form = match immediate {
                     true if is_last(a) => Form::ImmediateFirstLast,
                     true => Form::Immediate,
@@ -712,5 +723,10 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) -> Vec
         };
     }
     slots.resize(block.len() + 1, (out.len() - begins) as u16);
+    for insn in fused_ends {
+        // A branch of the same instruction stands before the next one's slots.
+        let is_last = block.uops.iter().rfind(|(i, _)| *i == insn).is_some_and(|(_, u)| !matches!(u, Uop::Branch { .. }));
+        slots[usize::from(insn) + 1] |= if is_last { FUSED } else { 0 };
+    }
     slots
 }

@@ -562,6 +562,23 @@ pub enum Uop {
     },
 }
 
+impl Uop {
+    /// It is an access to memory or a call: the vCPU may have to leave behind its instruction.
+    pub(crate) const fn may_leave(&self) -> bool {
+        matches!(
+            self,
+            Uop::Load { .. }
+                | Uop::Store { .. }
+                | Uop::LoadIndexed { .. }
+                | Uop::StoreIndexed { .. }
+                | Uop::LoadToUpdate { .. }
+                | Uop::StoreBack { .. }
+                | Uop::LoadPast { .. }
+                | Uop::Call { .. }
+        )
+    }
+}
+
 impl fmt::Display for Uop {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match *self {

@@ -18,7 +18,9 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         Mnemonic::Loop => looping(l, None),
         Mnemonic::Loope => looping(l, Some(false)),
         Mnemonic::Loopne => looping(l, Some(true)),
-        Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Endbr32 | Mnemonic::Pause => Ok(()),
+        Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Endbr32 => Ok(()),
+        // "If the shadow stack is not enabled, RDSSP performs as a NOP."
+        Mnemonic::Rdsspd | Mnemonic::Rdsspq => Ok(()),
         // Memory is in order, and there are no caches.
         Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence => Ok(()),
         Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 | Mnemonic::Prefetcht2 | Mnemonic::Prefetchnta => Ok(()),
