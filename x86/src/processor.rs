@@ -608,6 +608,9 @@ impl Arch for X86 {
     fn walk(h: &mut P, access: Access) -> Step<Mapping> {
         let controls = h.arch.controls();
         let va = if h.arch.is_long() { access.va } else { access.va & 0xffff_ffff };
+        let va = if access.intent == Intent::Fetch { va } else { controls.without_metadata(va) };
+        let has_metadata = va != access.va;
+        let access = Access { va, ..access };
         if !controls.is_canonical(va) {
             return Err(Stop::exception(NON_CANONICAL, va));
         }
@@ -633,7 +636,8 @@ impl Arch for X86 {
             write &= second.write;
         }
         let is_own = h.arch.apic.page() == Some(pa);
-        let keep = !is_watched && !is_own && !h.arch.checks_alignment();
+        // What is held for a page, INVLPG finds by its address.
+        let keep = !is_watched && !is_own && !h.arch.checks_alignment() && !has_metadata;
         Ok(Mapping { pa, gpa, size_log2, guest_size_log2, read: t.read, write, keep })
     }
 
