@@ -26,6 +26,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("s3", "suspend to RAM, which needs firmware to wake from"),
 ];
 
+/// A turn of one of several processors, in instructions.
+const QUANTUM: u64 = 1000;
+
 /// What a unit reads in its environment: that it does not run under KVM, whose hypercalls it may else make.
 const ENVIRONMENT: &str = "TEST_DEVICE=0\n";
 
@@ -47,7 +50,9 @@ fn configure(unit: &Unit, config: &PcConfig, cpu: Option<&str>, architecture: &s
     if let Some((_, what)) = OTHERS.iter().find(|(name, _)| super::matches(&unit.name, name)) {
         return Err(format!("it is about {what}"));
     }
-    let mut config = PcConfig { vcpus: unit.smp, arguments: unit.arguments.clone(), ..config.clone() };
+    // Processors that wait for one another in loops do so 100,000 times.
+    let quantum = if unit.smp > 1 { QUANTUM } else { config.quantum };
+    let mut config = PcConfig { vcpus: unit.smp, quantum, arguments: unit.arguments.clone(), ..config.clone() };
     qemu::translate(&unit.parameters, cpu, &mut config)?;
     CpuModel::parse(&config.cpu).map_err(|e| format!("-cpu: {e}"))?;
     Ok(config)
