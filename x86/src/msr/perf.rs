@@ -299,3 +299,16 @@ pub(crate) fn rdpmc(h: &mut P, ecx: u32) -> Step<u64> {
     sync(h);
     Ok(h.arch.msrs.perf.counters[i])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::select::{INV, counts_cycles_of_one};
+
+    #[test]
+    fn counter_mask() {
+        let mask = |n: u64| n << 24;
+        assert!(counts_cycles_of_one(0) && counts_cycles_of_one(INV) && counts_cycles_of_one(mask(1)));
+        assert!(!counts_cycles_of_one(mask(1) | INV) && !counts_cycles_of_one(mask(2)));
+        assert!(counts_cycles_of_one(mask(2) | INV));
+    }
+}
