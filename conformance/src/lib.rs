@@ -9,6 +9,7 @@ pub mod boots;
 pub mod cache;
 pub mod debian;
 pub mod disk;
+pub mod dmesg;
 pub mod grub;
 pub mod guests;
 pub mod initramfs;

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::boots::{outcome, run};
 use crate::debian::Suite;
+use crate::dmesg;
 use crate::prepare::{self, Amd64};
 use crate::suite::Outcome;
 
@@ -143,13 +144,27 @@ impl Files {
         Ok(Files { suites, undervisor: undervisor.into(), out: out.into() })
     }
 
+    /// The kernel must have complained of nothing that it does not complain of elsewhere.
+    fn require_quiet(&self, name: &str) -> Result<(), String> {
+        let console = fs::read(self.out.join(format!("{name}.console"))).map_err(|e| e.to_string())?;
+        let console = String::from_utf8_lossy(&console);
+        if !dmesg::has_log(&console) {
+            return Err("the console has no log with levels".into());
+        }
+        match dmesg::complaints(&console).as_slice() {
+            [] => Ok(()),
+            [first, rest @ ..] => Err(format!("the kernel says `{first}`, and {} more", rest.len())),
+        }
+    }
+
     /// Runs boots, two at a time on two processors.
     pub fn run_all(&self, boots: &[Boot]) -> Vec<Outcome> {
         let one = |boot: &Boot| {
             let files = &self.suites.iter().find(|(s, _)| *s == boot.suite).expect("every suite was prepared").1;
             let (arguments, expected) = boot.arguments(files);
             let name = boot.name();
-            outcome(&name, run(&self.undervisor, &self.out.join(&name), &arguments, &expected, ""))
+            let summary = run(&self.undervisor, &self.out.join(&name), &arguments, &expected, "");
+            outcome(&name, summary.and_then(|summary| self.require_quiet(&name).map(|()| summary)))
         };
         boots.par_iter().map(one).collect()
     }
