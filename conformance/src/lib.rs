@@ -8,6 +8,7 @@ pub mod asm;
 pub mod boots;
 pub mod cache;
 pub mod debian;
+mod determinism;
 pub mod disk;
 pub mod dmesg;
 pub mod grub;
