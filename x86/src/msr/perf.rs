@@ -277,9 +277,9 @@ fn write_global(h: &mut P, number: u32, value: u64) -> Step {
             h.arch.msrs.perf.control = value;
         }
         _ => {
-            /// OvfUncore, OvfBuf, CondChgd.
-            const OTHERS: u64 = 7 << 61;
-            h.fault_if(value & !(bits | OTHERS) != 0, Exception::gp(0))?;
+            // OvfUncore, OvfBuf, CondChgd; PerfCntrGlobalStatusClr has LbrFreeze.
+            let others = if h.arch.model.is_intel() { 7 << 61 } else { 1 << 58 };
+            h.fault_if(value & !(bits | others) != 0, Exception::gp(0))?;
             h.arch.msrs.perf.status &= !value;
         }
     }
