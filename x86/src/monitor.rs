@@ -166,6 +166,7 @@ pub(crate) fn monitor(h: &mut P, o: Operand) -> Step {
 
 /// MONITORX, at any privilege level.
 pub(crate) fn monitorx(h: &mut P, o: Operand) -> Step {
+    ask_before(h, || Intercept::Monitor)?;
     h.fault_if(ecx(h) != 0, Exception::gp(0))?;
     ask_after(h, || Intercept::Monitor)?;
     arm(h, o)
@@ -206,10 +207,11 @@ pub(crate) fn mwait(h: &mut P, _: Operand) -> Step {
 
 /// MWAITX: bit 1 of ECX bounds the wait by EBX, in ticks of the TSC.
 pub(crate) fn mwaitx(h: &mut P, _: Operand) -> Step {
+    let what = Intercept::Mwait { armed: h.arch.waiting.line.is_some() };
+    ask_before(h, || what)?;
     let extensions = ecx(h);
     h.fault_if(extensions & !3 != 0, Exception::gp(0))?;
-    let armed = h.arch.waiting.line.is_some();
-    ask_after(h, || Intercept::Mwait { armed })?;
+    ask_after(h, || what)?;
     let ticks = h.core.regs[usize::from(RBX)] & 0xffff_ffff;
     let until = (extensions & 2 != 0).then(|| h.core.count().saturating_add(ticks));
     wait(h, extensions & 1 != 0, until, false)

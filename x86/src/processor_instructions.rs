@@ -3,7 +3,7 @@
 use emu_core::engine::{Lift, Step};
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 
-use crate::caches::{clflush, clzero, invpcid, invd, movdir64b, movdiri, wbinvd, wbnoinvd};
+use crate::caches::{clflush, clzero, invd, invpcid, movdir64b, movdiri, wbinvd, wbnoinvd};
 use crate::isa::Lifting;
 use crate::mode::Mode;
 use crate::model_specific::{cpuid, rdmsr, rdpid, rdpmc, rdpru, rdrand, rdtsc, read_base, write_base, wrmsr};

@@ -725,7 +725,8 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) -> Vec
     slots.resize(block.len() + 1, (out.len() - begins) as u16);
     for insn in fused_ends {
         // A branch of the same instruction stands before the next one's slots.
-        let is_last = block.uops.iter().rfind(|(i, _)| *i == insn).is_some_and(|(_, u)| !matches!(u, Uop::Branch { .. }));
+        let is_last =
+            block.uops.iter().rfind(|(i, _)| *i == insn).is_some_and(|(_, u)| !matches!(u, Uop::Branch { .. }));
         slots[usize::from(insn) + 1] |= if is_last { FUSED } else { 0 };
     }
     slots

@@ -161,7 +161,7 @@ pub(super) static ROWS: &[Row] = &[
     one(0x19c, On::Intel, Kind::Kept { reset: 0, writable: 0 }), // IA32_THERM_STATUS
     one(n::MISC_ENABLE, On::Intel, Kind::Kept { reset: MISC_ENABLE, writable: MISC_ENABLE_WRITABLE }),
     one(0x1a2, On::Intel, Kind::Constant(100 << 16)), // MSR_TEMPERATURE_TARGET
-    one(0x1aa, On::Intel, Kind::Constant(0)), // MSR_MISC_PWR_MGMT
+    one(0x1aa, On::Intel, Kind::Constant(0)),         // MSR_MISC_PWR_MGMT
     some(0x1a6, 0x1a7, On::Has(Feature::ArchPerfmon), ANY), // MSR_OFFCORE_RSP_0, _1
     one(0x1ad, On::Intel, Kind::Computed(|_, _, f| ratio(f) * 0x0101_0101_0101_0101)), // MSR_TURBO_RATIO_LIMIT
     one(0x1ae, On::Intel, Kind::Constant(0x4038_3028_2018_1008)), // MSR_TURBO_RATIO_LIMIT_CORES
