@@ -21,6 +21,7 @@ pub enum Emulator {
 pub struct Laboratory {
     qemu: Option<OsString>,
     spike: Option<OsString>,
+    qemu_pc: Option<OsString>,
     runs: u32,
     file: PathBuf,
 }
@@ -33,6 +34,7 @@ impl Laboratory {
         Laboratory {
             qemu: std::env::var_os("UNDERVISOR_QEMU_SYSTEM_RISCV64"),
             spike: std::env::var_os("UNDERVISOR_SPIKE"),
+            qemu_pc: std::env::var_os("UNDERVISOR_QEMU_SYSTEM_X86_64"),
             runs: std::env::var("UNDERVISOR_BENCH_RUNS").map_or(3, |n| n.parse().expect("a number of runs")),
             file: std::env::temp_dir().join(format!("undervisor-bench-{}", std::process::id())),
         }
@@ -43,6 +45,7 @@ impl Laboratory {
         let (path, variable) = match emulator {
             Emulator::Undervisor => return Ok(undervisor()),
             Emulator::Peer(Peer::Spike) => (&self.spike, "UNDERVISOR_SPIKE"),
+            Emulator::Peer(Peer::QemuPc) => (&self.qemu_pc, "UNDERVISOR_QEMU_SYSTEM_X86_64"),
             Emulator::Peer(_) => (&self.qemu, "UNDERVISOR_QEMU_SYSTEM_RISCV64"),
         };
         path.clone().ok_or_else(|| format!("skipped: {variable} is not set"))
@@ -72,6 +75,39 @@ impl Laboratory {
         let best = self.best(&mut command, &[]);
         let _ = std::fs::remove_file(&path); // it lies in the directory for such files
         best
+    }
+
+    /// Runs a bare guest of a PC, a Multiboot image.
+    pub fn pc(&self, emulator: Emulator, image: &[u8]) -> Measured {
+        let mut command = self.pc_command(emulator, "512M")?;
+        let path = self.file.with_extension("multiboot");
+        std::fs::write(&path, image).map_err(|e| format!("{}: {e}", path.display()))?;
+        command.arg("--kernel").arg(&path);
+        let best = self.best(&mut command, &[]);
+        let _ = std::fs::remove_file(&path); // it lies in the directory for such files
+        best
+    }
+
+    /// Boots Linux on a PC.
+    pub fn pc_linux(&self, emulator: Emulator, files: &Path) -> Measured {
+        let mut command = self.pc_command(emulator, "1G")?;
+        command.arg("--kernel").arg(files.join("vmlinuz")).arg("--initrd").arg(files.join("initrd.cpio"));
+        command.args(["--append", "console=ttyS0 quiet"]);
+        self.best(&mut command, &["UNDERVISOR-DONE rc=0".into()])
+    }
+
+    /// A PC with so much memory; what is loaded is to follow.
+    fn pc_command(&self, emulator: Emulator, memory: &str) -> Result<Command, String> {
+        let mut command = Command::new(self.program(emulator)?);
+        match emulator {
+            Emulator::Undervisor => command.args(["run", "--machine", "pc", "--memory", memory]),
+            Emulator::Peer(_) => {
+                command.args(["-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", memory, "-display", "none"]);
+                command.args(["-serial", "stdio", "-monitor", "none", "-no-reboot", "-nodefaults"]);
+                command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
+            }
+        };
+        Ok(command)
     }
 
     /// Boots Linux with firmware; the console must show these lines.

@@ -4,6 +4,7 @@ mod emulators;
 mod guests;
 mod linux;
 mod memory;
+mod pc;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -21,18 +22,23 @@ fn main() {
     {
         return write(Path::new(dir));
     }
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w.as_str()));
     let laboratory = Laboratory::from_environment();
+    if let Some(("pc", words)) = words.split_first().map(|(w, rest)| (w.as_str(), rest)) {
+        let files = std::env::var_os("UNDERVISOR_PC_BOOT_FILES").map(PathBuf::from);
+        let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w.as_str()));
+        return pc::rows(&laboratory, files.as_deref(), wanted);
+    }
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w.as_str()));
     let boots = std::env::var_os("UNDERVISOR_BOOT_FILES").map(|dir| PathBuf::from(dir).join("sid"));
     let mut runs = Vec::new();
-    report::print_head();
+    report::print_head(Peer::RISCV);
     for guest in guests::ALL.iter().filter(|g| wanted(g.name)) {
         let run = |emulator| laboratory.bare(emulator, guest.elf);
         let row = Row {
             name: guest.name,
             unit: Unit::Rate(guest.work, guest.unit),
             ours: run(Emulator::Undervisor),
-            peers: Peer::ALL.map(|peer| run(Emulator::Peer(peer))),
+            peers: Peer::RISCV.iter().map(|peer| (*peer, run(Emulator::Peer(*peer)))).collect(),
             targets: guest.targets,
         };
         row.print();
@@ -55,4 +61,5 @@ fn write(dir: &Path) {
             println!("{}", path.display());
         }
     }
+    pc::write(dir);
 }

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use riscv::cpu::CpuConfig;
 use riscv::platform::virt::{Firmware, VirtConfig};
-use undervisor_conformance::{kvm_unit_tests, riscv_tests, suite};
+use undervisor_conformance::kvm_unit_tests::{self, Machine};
+use undervisor_conformance::{riscv_tests, suite};
+use x86::platform::pc::PcConfig;
 
 use crate::error::{UserError, about, print};
-use crate::machine::{read_file, riscv_options};
+use crate::machine::{pc_options, read_file, riscv_options};
 use crate::options::{Conformance, Suite};
 use crate::outputs::{self, Named};
 
@@ -15,17 +17,25 @@ use crate::outputs::{self, Named};
 pub fn run(o: &Conformance) -> Result<u8, UserError> {
     let junit = o.junit.as_deref().map(|path| Named { option: "--junit", path });
     outputs::check(junit.as_slice(), &[])?;
-    let cpu = CpuConfig::parse(&o.cpu)?;
-    let irqchip = riscv_options(&o.machine)?;
+    let cpu = || CpuConfig::parse(o.cpu.as_deref().unwrap_or("rv64"));
     let outcomes = match o.suite {
-        Suite::RiscvTests => riscv_tests::run(&o.dir, cpu),
+        Suite::RiscvTests => riscv_tests::run(&o.dir, cpu()?),
         Suite::KvmUnitTests => {
-            let firmware = match o.firmware.as_str() {
-                "builtin" => Firmware::BuiltIn,
-                path => Firmware::File(read_file(Path::new(path))?),
+            let is_x86 = kvm_unit_tests::is_x86(&o.dir);
+            let name = o.machine.as_deref().unwrap_or(if is_x86 { "pc" } else { "riscv64-virt" });
+            let machine = if is_x86 {
+                let mut config = PcConfig::default();
+                pc_options(name, &mut config)?;
+                Machine::Pc(Box::new(config), o.cpu.clone())
+            } else {
+                let firmware = match o.firmware.as_str() {
+                    "builtin" => Firmware::BuiltIn,
+                    path => Firmware::File(read_file(Path::new(path))?),
+                };
+                let irqchip = riscv_options(name)?;
+                Machine::Riscv(Box::new(VirtConfig { cpu: cpu()?, irqchip, ..VirtConfig::default() }), firmware)
             };
-            let config = VirtConfig { cpu, irqchip, ..VirtConfig::default() };
-            kvm_unit_tests::run(&o.dir, &config, &firmware)
+            kvm_unit_tests::run(&o.dir, &machine, &o.filter)
         }
     };
     let outcomes = outcomes.map_err(|e| about(o.dir.display(), e))?;

@@ -103,13 +103,16 @@ pub struct Conformance {
     pub suite: Suite,
     /// Where it was built: the directory of riscv-tests' ELF files, or that of kvm-unit-tests
     pub dir: PathBuf,
-    /// CPU model and switches
-    #[arg(long, default_value = "rv64", value_name = "MODEL[,+EXT][,-EXT]")]
-    pub cpu: String,
-    /// The machine, for kvm-unit-tests
-    #[arg(long, default_value = "riscv64-virt", value_name = "NAME[,OPTION=VALUE]")]
-    pub machine: String,
-    /// Firmware, for kvm-unit-tests: a file or `builtin`
+    /// CPU model and switches [default: rv64; for x86 what each unit asks for, whose switches stand behind these]
+    #[arg(long, value_name = "MODEL[,+EXT][,-EXT]")]
+    pub cpu: Option<String>,
+    /// The machine, for kvm-unit-tests [default: riscv64-virt or pc, as they were built]
+    #[arg(long, value_name = "NAME[,OPTION=VALUE]")]
+    pub machine: Option<String>,
+    /// Only units of kvm-unit-tests with these names, where * stands for anything
+    #[arg(long, value_delimiter = ',', value_name = "PATTERN[,PATTERN]")]
+    pub filter: Vec<String>,
+    /// Firmware, for kvm-unit-tests on riscv64: a file or `builtin`
     #[arg(long, default_value = "builtin", value_name = "FILE|builtin")]
     pub firmware: String,
     /// Also write the outcome as JUnit's XML
@@ -121,7 +124,7 @@ pub struct Conformance {
 pub enum Suite {
     /// riscv-tests: ELF files that end by HTIF
     RiscvTests,
-    /// kvm-unit-tests, riscv64
+    /// kvm-unit-tests: riscv64, x86_64, i386
     KvmUnitTests,
 }
 

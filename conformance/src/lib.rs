@@ -8,6 +8,8 @@ pub mod asm;
 pub mod boots;
 pub mod cache;
 pub mod debian;
+pub mod disk;
+pub mod grub;
 pub mod guests;
 pub mod initramfs;
 pub mod kvm_unit_tests;

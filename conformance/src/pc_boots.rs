@@ -18,6 +18,10 @@ pub enum Way {
     Entry(&'static str),
     /// OVMF reads it from the firmware's configuration.
     Ovmf,
+    /// SeaBIOS starts GRUB from a disk.
+    BiosGrub,
+    /// OVMF starts GRUB from a disk.
+    OvmfGrub,
     /// Xen starts it as its first domain.
     Xen,
 }
@@ -40,6 +44,8 @@ impl Boot {
         let way = match self.way {
             Way::Entry(name) => name,
             Way::Ovmf => "ovmf",
+            Way::BiosGrub => "seabios-grub",
+            Way::OvmfGrub => "ovmf-grub",
             Way::Xen => "xen",
         };
         format!("{}-{}-{}-{}-{way}", self.suite, self.cpus, self.model, self.machine)
@@ -62,17 +68,31 @@ impl Boot {
                 a.push(files.initrd.clone().into());
                 a.extend(["--append", "console=com1 com1=115200,8n1 dom0_mem=512M"].map(Into::into));
             }
+            (Way::BiosGrub | Way::OvmfGrub, _) => {
+                let mut disk = files.disk.clone().into_os_string();
+                disk.push(",ro");
+                a.extend(["--drive".into(), disk]);
+            }
             _ => {
                 a.extend(["--kernel".into(), files.image.clone().into(), "--initrd".into()]);
                 a.push(files.initrd.clone().into());
                 a.extend(["--append", "console=ttyS0"].map(Into::into));
             }
         }
-        if self.way == Way::Ovmf {
+        let mut expected = vec![format!("UNDERVISOR-SHELL: up cpus={} ", self.cpus), "UNDERVISOR-DONE rc=0".into()];
+        if matches!(self.way, Way::Ovmf | Way::OvmfGrub) {
             a.extend(["--firmware".into(), files.ovmf.clone().into(), "--firmware-vars".into()]);
             a.push(files.ovmf_variables.clone().into());
         }
-        (a, vec![format!("UNDERVISOR-SHELL: up cpus={} ", self.cpus), "UNDERVISOR-DONE rc=0".into()])
+        match self.way {
+            Way::BiosGrub => {
+                a.extend(["--firmware".into(), files.seabios.clone().into()]);
+                expected.push("UNDERVISOR-GRUB: pc".into());
+            }
+            Way::OvmfGrub => expected.push("UNDERVISOR-GRUB: efi".into()),
+            _ => {}
+        }
+        (a, expected)
     }
 }
 
@@ -90,6 +110,10 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Trixie, 2, "intel", "i440fx", Way::Entry("auto")));
     boots.push(boot(Suite::Trixie, 1, "amd", "q35", Way::Entry("linux32")));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Ovmf));
+    boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::BiosGrub));
+    boots.push(boot(Suite::Sid, 1, "amd", "i440fx", Way::BiosGrub));
+    boots.push(boot(Suite::Trixie, 1, "amd", "q35", Way::OvmfGrub));
+    boots.push(boot(Suite::Sid, 2, "intel", "q35", Way::OvmfGrub));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Xen));
     boots
 }
@@ -141,6 +165,6 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (16, 16));
+        assert_eq!((names.len(), count), (20, 20));
     }
 }

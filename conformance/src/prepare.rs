@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::debian::{self, Archive, Kernel, Suite, Unpacked};
+use crate::grub;
 use crate::guests::{AMD64_INIT, RISCV64_INIT, RISCV64_KVM_CLIENT};
 use crate::initramfs::Initramfs;
 use crate::modules::{self, Modules};
@@ -217,6 +218,8 @@ pub struct Amd64 {
     pub ovmf: PathBuf,
     /// OVMF's variables.
     pub ovmf_variables: PathBuf,
+    /// A disk with the kernel and GRUB, for BIOS and UEFI.
+    pub disk: PathBuf,
     /// Xen, uncompressed; where the suite has one.
     pub xen: Option<PathBuf>,
     /// `uname -r`.
@@ -233,6 +236,7 @@ impl Amd64 {
             seabios: file("bios-256k.bin"),
             ovmf: file("OVMF_CODE_4M.fd"),
             ovmf_variables: file("OVMF_VARS_4M.fd"),
+            disk: file("grub.img"),
             xen: Some(file("xen")).filter(|xen| xen.is_file()),
             release: String::new(),
         }
@@ -244,8 +248,8 @@ fn xen_package(suite: Suite) -> Option<&'static str> {
     (suite == Suite::Trixie).then_some("xen-hypervisor-4.20-amd64")
 }
 
-/// Makes `vmlinuz`, `initrd.cpio` (`initrd.cpio.gz`), `bios-256k.bin`, `OVMF_{CODE,VARS}_4M.fd`, `xen` and `packages.txt` in
-/// `out`. The kernel is what `metapackage` stands for: `linux-image-amd64` or `linux-image-cloud-amd64`.
+/// Makes `vmlinuz`, `initrd.cpio` (`initrd.cpio.gz`), `bios-256k.bin`, `OVMF_{CODE,VARS}_4M.fd`, `grub.img`, `xen` and
+/// `packages.txt` in `out`. The kernel is what `metapackage` stands for: `linux-image-amd64` or `linux-image-cloud-amd64`.
 pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> Result<Amd64, Error> {
     let archive = Archive::new(suite, "amd64");
     if options.refresh {
@@ -273,6 +277,8 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
         let file = tree.file(path)?;
         write(&out.join(file.file_name().unwrap_or_default()), &read(&file)?)?;
     }
+    let files = Amd64 { initrd, release: kernel.release, ..Amd64::at(out) };
+    grub::write_disk(&files.disk, &files.image, &files.initrd)?;
     let mut trees = vec![&kernel.tree, &busybox, &seabios, &ovmf];
     if let Some(tree) = &xen {
         let image = tree.file("boot/xen-4.20-amd64.gz")?;
@@ -281,7 +287,7 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     }
     let packages: Vec<_> = trees.iter().map(|tree| tree.packages.join("\n")).collect();
     write(&out.join("packages.txt"), format!("{}\n", packages.join("\n")).as_bytes())?;
-    Ok(Amd64 { initrd, release: kernel.release, ..Amd64::at(out) })
+    Ok(Amd64 { xen: Amd64::at(out).xen, ..files })
 }
 
 /// A file system with busybox, a first process and modules, in the order in which they have to be loaded.
@@ -334,10 +340,10 @@ fn gzip(data: &[u8]) -> Vec<u8> {
     encoder.write_all(data).and_then(|()| encoder.finish()).expect("writing to memory does not fail")
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(|source| Error::Io { path: path.into(), source })
 }
 
-fn write(path: &Path, data: &[u8]) -> Result<(), Error> {
+pub(crate) fn write(path: &Path, data: &[u8]) -> Result<(), Error> {
     fs::write(path, data).map_err(|source| Error::Io { path: path.into(), source })
 }

@@ -222,18 +222,45 @@ impl Ram {
     #[inline]
     pub fn load(&self, pa: u64, size: u8) -> Result<u64, NoRam> {
         let r = &self.regions[self.index(pa, u64::from(size)).ok_or(NoRam { pa })?];
-        let mut bytes = [0u8; 8];
-        // SAFETY: as in `read`; `size` is at most 8.
+        // SAFETY: as in `read`.
         unsafe {
-            std::ptr::copy_nonoverlapping(r.host.add((pa - r.base) as usize), bytes.as_mut_ptr(), size.min(8).into())
-        };
-        Ok(u64::from_le_bytes(bytes))
+            let host = r.host.add((pa - r.base) as usize);
+            Ok(match size {
+                1 => u64::from(*host),
+                2 => u16::from_le(host.cast::<u16>().read_unaligned()).into(),
+                4 => u32::from_le(host.cast::<u32>().read_unaligned()).into(),
+                8 => u64::from_le(host.cast::<u64>().read_unaligned()),
+                _ => {
+                    let mut bytes = [0u8; 8];
+                    std::ptr::copy_nonoverlapping(host, bytes.as_mut_ptr(), size.min(8).into());
+                    u64::from_le_bytes(bytes)
+                }
+            })
+        }
     }
 
     /// Writes the low `size` bytes (1 to 8) of a number, little-endian.
     #[inline]
     pub fn store(&mut self, pa: u64, size: u8, value: u64) -> Result<(), NoRam> {
-        self.write(pa, &value.to_le_bytes()[..size.min(8).into()])
+        let i = self.index(pa, u64::from(size)).ok_or(NoRam { pa })?;
+        let flags = self.regions[i].flags_at(pa);
+        let is_within_page = (pa & PAGE_MASK) + u64::from(size) <= PAGE_SIZE;
+        if *flags & (READ_ONLY | CODE) != 0 || !is_within_page || !size.is_power_of_two() {
+            return self.write(pa, &value.to_le_bytes()[..size.min(8).into()]);
+        }
+        *flags |= DIRTY | TOUCHED;
+        let r = &self.regions[i];
+        // SAFETY: as in `read`.
+        unsafe {
+            let host = r.host.add((pa - r.base) as usize);
+            match size {
+                1 => *host = value as u8,
+                2 => host.cast::<u16>().write_unaligned((value as u16).to_le()),
+                4 => host.cast::<u32>().write_unaligned((value as u32).to_le()),
+                _ => host.cast::<u64>().write_unaligned(value.to_le()),
+            }
+        }
+        Ok(())
     }
 
     /// Marks the pages of a range written, and their translated blocks for death.

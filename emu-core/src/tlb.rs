@@ -85,6 +85,14 @@ pub(crate) struct Fast {
     pub addend: u64,
 }
 
+/// Where a page belongs, before a space's [`Space::mix`], in units of the byte offset of a [`Fast`] entry. What is above an index's bits is
+/// folded into them: two buffers at any one distance of a power of two do not evict each other.
+#[inline(always)]
+pub(crate) fn fold(va: u64) -> u64 {
+    const INDEX_BITS: u32 = DATA_ENTRIES.trailing_zeros();
+    va >> 7 ^ va >> (7 + INDEX_BITS)
+}
+
 const SLOW: Fast = Fast { read: 0, write: 0, addend: 0 };
 
 /// One vCPU's translations.
@@ -226,7 +234,7 @@ impl Tlb {
     }
 
     fn slot(va: u64, space: Space) -> usize {
-        (((va >> 7 ^ space.mix()) >> 5) as usize) & (DATA_ENTRIES - 1)
+        (((fold(va) ^ space.mix()) >> 5) as usize) & (DATA_ENTRIES - 1)
     }
 
     fn set(va: u64, space: Space) -> usize {

@@ -88,7 +88,7 @@ pub(crate) fn invpcid(h: &mut P, o: Operand) -> Step {
     h.fault_if(descriptor >> 12 != 0, Exception::gp(0))?;
     let no_pcids = h.arch.cr4 & cr4::PCIDE == 0;
     h.fault_if(kind < 2 && no_pcids && descriptor != 0, Exception::gp(0))?;
-    h.fault_if(kind == 0 && !h.arch.controls().is_canonical(address), Exception::gp(0))?;
+    h.fault_if(kind == 0 && !h.arch.is_canonical_in_registers(address), Exception::gp(0))?;
     ask_after(h, || what)?;
     let mmu = &mut h.core.mmu;
     match kind {

@@ -16,6 +16,12 @@ bits! {
     }
 }
 bits! {
+    /// CR3, but for the address, PCD, PWT and PCID.
+    cr3 {
+        LAM_U57 = 61, LAM_U48 = 62,
+    }
+}
+bits! {
     /// CR4.
     cr4 {
         VME = 0, PVI = 1, TSD = 2, DE = 3, PSE = 4, PAE = 5, MCE = 6, PGE = 7, PCE = 8, OSFXSR = 9, OSXMMEXCPT = 10,

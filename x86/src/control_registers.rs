@@ -4,9 +4,10 @@
 use emu_core::engine::Step;
 
 use crate::apic;
-use crate::control::{cr0, cr4, efer};
+use crate::control::{cr0, cr3, cr4, efer};
 use crate::exception::Exception;
 use crate::extension::{self, Intercept, ask_after, ask_before};
+use crate::model::Feature;
 use crate::processor::{P, ProcessorExt, read_entry, segments};
 
 /// Reads CR0, CR2, CR3, CR4 or CR8.
@@ -53,7 +54,9 @@ fn check(h: &P, n: u32, value: u64) -> Step {
     match n {
         0 => check_cr0(h, value)?,
         3 => {
-            let address = if h.arch.cr4 & cr4::PCIDE != 0 { value & !KEEP } else { value };
+            let lam = if h.arch.model.has(Feature::Lam) { cr3::LAM_U48 | cr3::LAM_U57 } else { 0 };
+            let keep = if h.arch.cr4 & cr4::PCIDE != 0 { KEEP } else { 0 };
+            let address = value & !(lam | keep);
             h.fault_if(h.arch.is_long() && address >> h.arch.physical_bits != 0, gp)?;
         }
         4 => check_cr4(h, value)?,

@@ -4,7 +4,7 @@
 
 use emu_core::engine::{Access, Intent, Step};
 
-use crate::control::{DR7_ENABLES, cr4, dr6, dr7, rflags};
+use crate::control::{DR7_ENABLES, cr4, dr6, dr7};
 use crate::exception::{Exception, vector};
 use crate::extension::{Intercept, ask_after, ask_before};
 use crate::processor::{P, ProcessorExt, X86};
@@ -77,7 +77,7 @@ pub(crate) fn sees(h: &mut P, access: Access) -> Step<bool> {
     }
     // Processors of Intel have none behind MOV SS ("Masking Exceptions and Interrupts When Switching Stacks").
     let is_held = h.arch.model.is_intel() && h.arch.shadow_holds_traps && h.arch.shadow == Some(h.core.retired());
-    if is_fetch && hits != 0 && h.arch.rflags & rflags::RF == 0 && access.va == h.core.pc && !is_held {
+    if is_fetch && hits != 0 && !h.resumes() && access.va == h.core.pc && !is_held {
         return Err(Exception { vector: vector::DB, error: None, address: hits }.into());
     }
     if !is_fetch && hits != 0 {

@@ -177,16 +177,6 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         h.arch.shadow = None;
         h.arch.shadow_holds_traps = false;
     }
-    if h.arch.rflags & rflags::RF != 0 {
-        // RF lasts for one instruction.
-        match h.arch.resumed_at {
-            Some(at) if at < now => h.arch.rflags &= !rflags::RF,
-            at => h.arch.resumed_at = at.or(Some(now)),
-        }
-    }
-    if h.arch.rflags & rflags::RF == 0 {
-        h.arch.resumed_at = None;
-    }
     if !h.arch.shadow_holds_traps {
         let stepped = if h.arch.step_from.is_some_and(|from| from < now) { dr6::BS } else { 0 };
         let bits = std::mem::take(&mut h.arch.debug_trap) | stepped;
@@ -294,6 +284,7 @@ fn deliver(h: &mut P, vector: u8, error: Option<u16>, source: Source, rip: u64, 
         deliver_protected(h, vector, error, source, ip, rf)?;
     }
     h.arch.step_from = None;
+    h.arch.resumed_at = None;
     h.core.spaces_changed = true;
     h.core.check_interrupts = true;
     Ok(())
@@ -305,7 +296,7 @@ fn deliver_real(h: &mut P, vector: u8, ip: u64) -> Step {
     h.fault_if(at + 3 > h.arch.idtr.limit.into(), Exception::with(vector::GP, u16::from(vector) << 3 | 2))?;
     let entry = h.read_system(h.arch.idtr.base.wrapping_add(at) & 0xffff_ffff, 4)?;
     enter_real(h, entry, ip, h.rflags())?;
-    h.arch.rflags &= !(rflags::IF | rflags::TF | rflags::AC | rflags::RF);
+    h.arch.rflags &= !(rflags::IF | rflags::TF | rflags::AC);
     Ok(())
 }
 
@@ -319,7 +310,7 @@ fn deliver_redirected(h: &mut P, vector: u8, ip: u64) -> Step {
         flags = flags & !rflags::IF | vif | 3 << 12;
     }
     enter_real(h, entry, ip, flags)?;
-    h.arch.rflags &= !(rflags::TF | rflags::RF | if has_iopl { rflags::IF } else { rflags::VIF });
+    h.arch.rflags &= !(rflags::TF | if has_iopl { rflags::IF } else { rflags::VIF });
     h.all_changed();
     Ok(())
 }
@@ -443,7 +434,7 @@ fn deliver_protected(h: &mut P, vector: u8, error: Option<u16>, source: Source, 
             h.set_segment(i, Segment { attributes: Attributes::UNUSABLE, ..Segment::default() });
         }
     }
-    let mut cleared = rflags::TF | rflags::NT | rflags::RF | rflags::VM;
+    let mut cleared = rflags::TF | rflags::NT | rflags::VM;
     if kind & 1 == 0 {
         cleared |= rflags::IF;
     }

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::{cr0, cr4, efer};
+use crate::control::{cr0, cr3, cr4, efer};
 
 /// How linear addresses are translated ("Paging Modes and Control Bits").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +159,21 @@ impl Controls {
     pub fn is_canonical(&self, linear: u64) -> bool {
         let bits = if self.cr4 & cr4::LA57 != 0 { 57 } else { 48 };
         (linear as i64) << (64 - bits) >> (64 - bits) == linear as i64
+    }
+
+    /// The linear address of a load or store, without the metadata in its upper bits ("Linear-Address Masking"): bits 62 to 57 become as
+    /// bit 56 is, or bits 62 to 48 as bit 47. Bit 63 stays, and tells user-mode addresses from supervisor-mode ones.
+    pub fn without_metadata(&self, linear: u64) -> u64 {
+        let is_supervisor = linear >> 63 != 0;
+        let width = match (is_supervisor, self.cr4 & cr4::LAM_SUP != 0, self.cr4 & cr4::LA57 != 0) {
+            (true, true, true) => 57,
+            (true, true, false) => 48,
+            (false, ..) if self.cr3 & cr3::LAM_U57 != 0 => 57,
+            (false, ..) if self.cr3 & cr3::LAM_U48 != 0 => 48,
+            _ => return linear,
+        };
+        let extended = (linear << (64 - width)) as i64 >> (64 - width);
+        extended as u64 & !(1 << 63) | linear & 1 << 63
     }
 
     fn nx(&self) -> bool {

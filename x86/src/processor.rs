@@ -66,7 +66,7 @@ pub struct X86 {
     pub gdtr: Table,
     /// IDTR.
     pub idtr: Table,
-    /// RFLAGS, but for the arithmetic flags and DF.
+    /// RFLAGS, but for the arithmetic flags, DF and RF.
     pub rflags: u64,
     /// DR0 to DR3.
     pub dr: [u64; 4],
@@ -106,7 +106,7 @@ pub struct X86 {
     pub shadow: Option<u64>,
     /// It is of MOV SS or POP SS: debug traps wait too.
     pub shadow_holds_traps: bool,
-    /// The instruction at this count runs with RFLAGS.RF.
+    /// RFLAGS.RF is set for the instruction at this count alone.
     pub resumed_at: Option<u64>,
     /// The instruction at this count began with RFLAGS.TF.
     pub step_from: Option<u64>,
@@ -335,6 +335,8 @@ impl X86 {
 pub trait ProcessorExt {
     /// All of RFLAGS.
     fn rflags(&self) -> u64;
+    /// RFLAGS.RF, which lasts for the instruction behind that which has set it.
+    fn resumes(&self) -> bool;
     /// Writes all of RFLAGS; reserved bits are as they must be.
     fn set_rflags(&mut self, value: u64);
     /// Anything that translation, rights, the meaning of code or interrupts depend on may have changed.
@@ -362,7 +364,12 @@ pub trait ProcessorExt {
 impl ProcessorExt for P<'_> {
     fn rflags(&self) -> u64 {
         let down = self.core.regs[usize::from(DIRECTION)] != 0;
-        flags(&self.core.regs).all() | self.arch.rflags | if down { rflags::DF } else { 0 }
+        let rf = if self.resumes() { rflags::RF } else { 0 };
+        flags(&self.core.regs).all() | self.arch.rflags | rf | if down { rflags::DF } else { 0 }
+    }
+
+    fn resumes(&self) -> bool {
+        self.arch.resumed_at == Some(self.core.retired())
     }
 
     fn set_rflags(&mut self, value: u64) {
@@ -370,13 +377,13 @@ impl ProcessorExt for P<'_> {
             | rflags::IF
             | 3 << 12
             | rflags::NT
-            | rflags::RF
             | rflags::VM
             | rflags::AC
             | rflags::VIF
             | rflags::VIP
             | rflags::ID;
         self.arch.rflags = value & SYSTEM | 2;
+        self.arch.resumed_at = (value & rflags::RF != 0).then(|| self.core.retired() + 1);
         self.core.regs[usize::from(DIRECTION)] = if value & rflags::DF != 0 { u64::MAX } else { 0 };
         set_flags(&mut self.core.regs, Flags::eager(value & ARITHMETIC));
         self.all_changed();
@@ -585,7 +592,7 @@ impl Arch for X86 {
     }
 
     fn is_single(&self) -> bool {
-        self.shadow.is_some() || self.is_stepped() || self.rflags & rflags::RF != 0 || self.extension.steps()
+        self.shadow.is_some() || self.is_stepped() || self.extension.steps()
     }
 
     fn level(&self) -> u8 {
@@ -638,6 +645,9 @@ impl Arch for X86 {
     fn walk(h: &mut P, access: Access) -> Step<Mapping> {
         let controls = h.arch.controls();
         let va = if h.arch.is_long() { access.va } else { access.va & 0xffff_ffff };
+        let va = if access.intent == Intent::Fetch { va } else { controls.without_metadata(va) };
+        let has_metadata = va != access.va;
+        let access = Access { va, ..access };
         if !controls.is_canonical(va) {
             return Err(Stop::exception(NON_CANONICAL, va));
         }
@@ -664,7 +674,9 @@ impl Arch for X86 {
             read &= second.read;
             write &= second.write;
         }
-        let keep = !is_watched && !h.arch.checks_alignment();
+        let is_own = h.arch.apic.page() == Some(pa);
+        // What is held for a page, INVLPG finds by its address.
+        let keep = !is_watched && !is_own && !h.arch.checks_alignment() && !has_metadata;
         Ok(Mapping { pa, gpa, size_log2, guest_size_log2, read, write, keep })
     }
 

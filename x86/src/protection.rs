@@ -181,7 +181,7 @@ pub(crate) fn load_ldt(h: &mut P, selector: u16, refusal: Refusal) -> Step {
         !a.is_present(),
         refusal.absent(if refusal.vector == vector::TS { vector::TS } else { vector::NP }, selector),
     )?;
-    h.fault_if(!h.arch.controls().is_canonical(base), refusal.of(selector))?;
+    h.fault_if(!h.arch.is_canonical_in_registers(base), refusal.of(selector))?;
     h.arch.ldtr = Segment { selector, base, limit: d.limit(), attributes: a };
     Ok(())
 }
@@ -196,7 +196,7 @@ pub(crate) fn load_task_register(h: &mut P, selector: u16) -> Step {
     let is_task = a.kind() == 9 || a.kind() == 1 && !h.arch.is_long();
     h.fault_if(a.is_code_or_data() || !is_task, refusal.of(selector))?;
     h.fault_if(!a.is_present(), refusal.absent(vector::NP, selector))?;
-    h.fault_if(!h.arch.controls().is_canonical(base), refusal.of(selector))?;
+    h.fault_if(!h.arch.is_canonical_in_registers(base), refusal.of(selector))?;
     set_type(h, selector, 2, 0)?;
     h.arch.tr = Segment { selector, base, limit: d.limit(), attributes: Attributes(a.0 | 2) };
     Ok(())

@@ -467,7 +467,7 @@ fn load_table(h: &mut P, size: u32, instruction: u8) -> Step<Table> {
     let limit = h.load(at, 2, 0)? as u16;
     let base = h.load(at.wrapping_add(2), if size == 8 { 8 } else { 4 }, 0)?;
     let base = if size == 2 { base & 0xff_ffff } else { base };
-    h.fault_if(!h.arch.controls().is_canonical(base), Exception::gp(0))?;
+    h.fault_if(!h.arch.is_canonical_in_registers(base), Exception::gp(0))?;
     Ok(Table { base, limit })
 }
 
@@ -810,32 +810,47 @@ fn flat_segments(h: &mut P, code_selector: u16, stack_selector: u16, cpl: u8, is
     h.set_segment(segments::SS, stack);
 }
 
-/// SYSCALL (SDM vol. 2B), in 64-bit mode.
+/// RFLAGS.TF counts as it is behind SYSCALL and SYSRET: a kernel that masks it is not stepped, the program that it returns to is.
+fn step_by_new_flags(h: &mut P) {
+    h.arch.step_from = h.arch.is_stepped().then(|| h.core.retired());
+}
+
+/// SYSCALL (SDM vol. 2B; APM vol. 3): of 64-bit mode; with AMD also of compatibility mode, and of legacy mode, which has it from STAR alone.
 fn syscall(h: &mut P, _: u32) -> Step {
-    h.fault_if(h.arch.efer & efer::SCE == 0 || !h.arch.is_64(), Exception::UD)?;
-    set(h, RCX, h.core.next_pc);
-    let flags = h.rflags() & !rflags::RF;
-    set(h, 11, flags);
+    let is_intel = h.arch.model.is_intel();
+    h.fault_if(h.arch.efer & efer::SCE == 0 || is_intel && !h.arch.is_64(), Exception::UD)?;
+    let (flags, is_long) = (h.rflags() & !rflags::RF, h.arch.is_long());
+    let next = h.ip(h.core.next_pc);
+    set(h, RCX, next);
+    let (target, new) = if is_long {
+        set(h, 11, flags);
+        (if h.arch.is_64() { h.arch.lstar } else { h.arch.cstar() }, flags & !h.arch.fmask)
+    } else {
+        (h.arch.star & 0xffff_ffff, flags & !(rflags::VM | rflags::IF))
+    };
     let selector = (h.arch.star >> 32) as u16 & !3;
-    let new = flags & !h.arch.fmask;
     h.set_rflags(new);
-    flat_segments(h, selector, selector.wrapping_add(8), 0, true);
-    h.core.next_pc = h.arch.lstar;
+    flat_segments(h, selector, selector.wrapping_add(8), 0, is_long);
+    h.core.next_pc = target;
+    step_by_new_flags(h);
     Ok(())
 }
 
-/// SYSRET: to 64-bit code, or to compatibility mode.
+/// SYSRET: from 64-bit mode to 64-bit code, or to compatibility mode; with AMD also from the other modes, to 32-bit code.
 fn sysret(h: &mut P, size: u32) -> Step {
-    h.fault_if(h.arch.efer & efer::SCE == 0 || !h.arch.is_64(), Exception::UD)?;
+    let is_intel = h.arch.model.is_intel();
+    h.fault_if(h.arch.efer & efer::SCE == 0 || is_intel && !h.arch.is_64(), Exception::UD)?;
+    h.fault_if(!h.arch.is_protected(), Exception::gp(0))?;
     h.require_cpl_0()?;
     let (target, to_64) = (h.reg(RCX), size == 8);
-    h.fault_if(to_64 && !h.arch.controls().is_canonical(target), Exception::gp(0))?;
-    let flags = h.reg(11) & !(rflags::RF | rflags::VM);
+    h.fault_if(to_64 && is_intel && !h.arch.controls().is_canonical(target), Exception::gp(0))?;
+    let flags = if h.arch.is_64() { h.reg(11) & !(rflags::RF | rflags::VM) } else { h.rflags() | rflags::IF };
     let base = (h.arch.star >> 48) as u16;
     let code = base.wrapping_add(if to_64 { 16 } else { 0 }) | 3;
     h.set_rflags(flags);
     flat_segments(h, code, base.wrapping_add(8) | 3, 3, to_64);
     h.core.next_pc = if to_64 { target } else { target & 0xffff_ffff };
+    step_by_new_flags(h);
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use emu_core::machine::Machine;
 use serde::{Deserialize, Serialize};
 use x86::platform::pc::PcConfig;
 
+pub use self::pc::machine_options as pc_options;
 pub use self::riscv::machine_options as riscv_options;
 use crate::error::{UserError, about};
 use crate::gdb::Debuggable;

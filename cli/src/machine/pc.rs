@@ -32,7 +32,7 @@ const PROTOCOL_NAMES: &str =
     "auto, linux64, linux32, linux16, pvh, multiboot, multiboot2, elf or raw16, raw32, raw64 with at=ADDRESS";
 
 /// The machine's options: `pc,chipset=i440fx,virtio=mmio,entry=pvh`.
-fn machine_options(text: &str, config: &mut PcConfig) -> Result<(), UserError> {
+pub fn machine_options(text: &str, config: &mut PcConfig) -> Result<(), UserError> {
     let mut words = text.split(',');
     if words.next().is_some_and(|name| name.ends_with("i440fx")) {
         config.chipset = Chipset::I440Fx;

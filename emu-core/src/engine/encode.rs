@@ -15,7 +15,7 @@ use super::flags::{AluOp, FLAGS_KIND, FLAGS_NONE, FLAGS_X, FLAGS_Y, FlagCond, Fl
 use super::uop::{BinaryOp, Cond, Operand, SIGN, SINK, UnaryOp, Uop, Width, binary_ops, unary_ops};
 use super::uop::{clmul, or_combine, sext32};
 use crate::ram::PAGE_MASK;
-use crate::tlb::{DATA_ENTRIES, Fast};
+use crate::tlb::{DATA_ENTRIES, Fast, fold};
 
 /// Whether handlers jump to each other, or return to a loop.
 pub(crate) const TAIL: bool =

@@ -138,6 +138,7 @@ features! {
     Fzrm        "fzrm"                 7           1 EAX 10          On    No;
     Fsrs        "fsrs"                 7           1 EAX 11          On    No;
     Fsrc        "fsrc"                 7           1 EAX 12          On    No;
+    Lam         "lam"                  7           1 EAX 26          Off   No;
     IntelPsfd   "intel_psfd"           7           2 EDX 0           On    No;
     IpredCtrl   "ipred_ctrl"           7           2 EDX 1           On    No;
     RrsbaCtrl   "rrsba_ctrl"           7           2 EDX 2           On    No;
@@ -201,7 +202,6 @@ pub(super) const MISSING: &[(&str, &str)] = &[
     ("svm", "it needs the extension svm-sim"),
     ("shstk", "control-flow enforcement is not implemented yet"),
     ("ibt", "control-flow enforcement is not implemented yet"),
-    ("lam", "linear address masking is not implemented yet"),
     ("arch_lbr", "last branch records are not implemented yet"),
     ("lbr", "last branch records are not implemented yet"),
     ("user_msr", "URDMSR and UWRMSR are not implemented yet"),

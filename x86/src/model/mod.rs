@@ -67,6 +67,9 @@ pub enum ModelError {
         /// What there is.
         expected: String,
     },
+    /// A number of physical address bits that cannot be.
+    #[error("'{0}': a physical address has 36 to 52 bits")]
+    PhysicalBits(String),
     /// The name is known, but what it stands for is not there.
     #[error("the CPU feature '{feature}' cannot be switched on: {why}")]
     Missing {
@@ -84,6 +87,9 @@ pub enum ModelError {
         needs: &'static str,
     },
 }
+
+/// MAXPHYADDR of 64-bit parts.
+const PHYSICAL_BITS: std::ops::RangeInclusive<u8> = 36..=52;
 
 /// Features that build upon others.
 const NEEDS: &[(Feature, Feature)] = &[
@@ -119,7 +125,7 @@ impl CpuModel {
     }
 
     /// Understands a model's name, with features to switch on (`+`) and off (`-`) behind it: `intel,-avx2,+la57`.
-    /// What builds upon a feature that is switched off goes with it.
+    /// What builds upon a feature that is switched off goes with it. `phys-bits=36` says how many bits a physical address has.
     pub fn parse(text: &str) -> Result<Self, ModelError> {
         let mut words = text.split(',').map(str::trim);
         let (mut model, name) = match words.next().unwrap_or("") {
@@ -129,6 +135,11 @@ impl CpuModel {
         };
         let mut asked = Features::default();
         for word in words {
+            if let Some(bits) = word.strip_prefix("phys-bits=") {
+                let bits = bits.parse().ok().filter(|bits| PHYSICAL_BITS.contains(bits));
+                model.physical_bits = bits.ok_or_else(|| ModelError::PhysicalBits(word.into()))?;
+                continue;
+            }
             let (on, feature) = match word.split_at_checked(1) {
                 Some(("+", feature)) => (true, feature),
                 Some(("-", feature)) => (false, feature),
@@ -156,6 +167,12 @@ impl CpuModel {
             }
         }
         Ok(model)
+    }
+
+    /// The features that parts of this kind have if they are switched on.
+    pub fn optional(&self) -> impl Iterator<Item = &'static str> {
+        let vendor = self.vendor;
+        ROWS.iter().filter(move |r| (if vendor == Vendor::Intel { r.intel } else { r.amd }) == In::Off).map(|r| r.name)
     }
 
     /// The features that can be switched.
@@ -242,6 +259,7 @@ impl CpuModel {
             (Feature::Smap, cr4::SMAP),
             (Feature::Pku, cr4::PKE),
             (Feature::Pks, cr4::PKS),
+            (Feature::Lam, cr4::LAM_SUP),
         ];
         BITS.iter().filter(|(f, _)| self.has(*f)).fold(cr4::PCE, |bits, (_, bit)| bits | bit)
     }
@@ -274,6 +292,7 @@ mod tests {
         let m = CpuModel::parse("amd,-avx").unwrap();
         assert!(!m.has(Feature::Avx2) && !m.has(Feature::Fma), "what builds upon it goes with it");
         assert_eq!(CpuModel::parse("amd").unwrap(), CpuModel::of(Vendor::Amd));
+        assert_eq!(CpuModel::parse("amd,phys-bits=40,-avx").unwrap().physical_bits, 40);
     }
 
     #[test]
@@ -289,6 +308,7 @@ mod tests {
             ("intel,+vmx", "needs the extension vmx-sim"),
             ("amd,+shstk", "not implemented yet"),
             ("amd,-avx,+avx2", "'avx2' needs 'avx'"),
+            ("intel,phys-bits=35", "'phys-bits=35': a physical address has 36 to 52 bits"),
         ] {
             let error = CpuModel::parse(text).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");

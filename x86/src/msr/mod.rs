@@ -116,8 +116,9 @@ impl X86 {
         }
     }
 
-    /// A linear address that an MSR takes: canonical in as many bits as the processor has, whatever the mode is.
-    fn is_canonical_msr(&self, value: u64) -> bool {
+    /// A linear address that a register takes, by WRMSR, LGDT, LIDT, LLDT, LTR: canonical in as many bits as the processor has, whatever the
+    /// mode is (SDM vol. 1, "Canonical Addressing").
+    pub(crate) fn is_canonical_in_registers(&self, value: u64) -> bool {
         let shift = 64 - u32::from(self.model.linear_bits());
         (value as i64) << shift >> shift == value as i64
     }
@@ -286,7 +287,7 @@ fn write_system_call(h: &mut P, number: u32, value: u64) -> Step {
     let is_intel = h.arch.model.is_intel();
     let takes_address =
         matches!(number, n::LSTAR | n::CSTAR) || is_intel && matches!(number, n::SYSENTER_ESP | n::SYSENTER_EIP);
-    h.fault_if(takes_address && !h.arch.is_canonical_msr(value), Exception::gp(0))?;
+    h.fault_if(takes_address && !h.arch.is_canonical_in_registers(value), Exception::gp(0))?;
     let sysenter = if is_intel { value } else { value & 0xffff_ffff };
     let a = &mut h.arch;
     match number {
@@ -310,7 +311,7 @@ fn read_bases(h: &mut P, number: u32) -> Step<u64> {
 }
 
 fn write_bases(h: &mut P, number: u32, value: u64) -> Step {
-    h.fault_if(!h.arch.is_canonical_msr(value), Exception::gp(0))?;
+    h.fault_if(!h.arch.is_canonical_in_registers(value), Exception::gp(0))?;
     match number {
         n::FS_BASE => h.core.regs[usize::from(FS_BASE)] = value,
         n::GS_BASE => h.core.regs[usize::from(GS_BASE)] = value,
@@ -380,8 +381,8 @@ fn write_pkrs(h: &mut P, _: u32, value: u64) -> Step {
     Ok(())
 }
 
-/// MCi_STATUS, ADDR, MISC: only zeros can be written, unless HWCR lets tests write them.
-fn machine_check_is_legal(arch: &X86, _: u32, value: u64) -> bool {
+/// MCi_STATUS: only zeros can be written, unless HWCR lets tests write others.
+fn machine_check_is_legal(arch: &X86, value: u64) -> bool {
     value == 0 || arch.model.is_amd() && arch.stored_msr(n::HWCR) & hwcr::MC_STATUS_WRITE != 0
 }
 

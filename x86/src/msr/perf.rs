@@ -2,8 +2,8 @@
 //! Monitoring Counters", with PerfMonV2).
 //!
 //! Events that count: instructions retired, and unhalted cycles, core and reference, which are the same: an instruction takes a cycle, and
-//! a trap another. CPUID says that the other architectural events are not there; they, and all others, count nothing. CMASK, INV, E
-//! and AnyThread are not heeded. An overflow interrupts behind the instruction that it comes with.
+//! a trap another. CPUID says that the other architectural events are not there; they, and all others, count nothing. E and AnyThread are not
+//! heeded. An overflow interrupts behind the instruction that it comes with.
 //!
 //! Whether a counter of USR or OS alone counts is looked at when [`privilege_changed`] is called.
 
@@ -33,6 +33,13 @@ mod select {
     pub(super) const OS: u64 = 1 << 17;
     pub(super) const INT: u64 = 1 << 20;
     pub(super) const EN: u64 = 1 << 22;
+    pub(super) const INV: u64 = 1 << 23;
+
+    /// "Counter Mask": a cycle counts if so many events come in it; with INV if fewer do. No cycle of ours has more than one.
+    pub(super) fn counts_cycles_of_one(select: u64) -> bool {
+        let mask = select >> 24 & 0xff;
+        mask == 0 || (mask == 1) != (select & INV != 0)
+    }
 }
 
 /// All counters. The fixed ones stand behind the others.
@@ -81,7 +88,7 @@ impl Perf {
             let event = s & 0xff | s >> 24 & 0xf00;
             let counts =
                 if is_intel { matches!(s & 0xffff, 0x003c | 0x013c | 0x00c0) } else { matches!(event, 0x076 | 0x0c0) };
-            if s & select::EN == 0 || !counts {
+            if s & select::EN == 0 || !counts || !select::counts_cycles_of_one(s) {
                 return None;
             }
             (s & select::OS != 0, s & select::USR != 0, s & select::INT != 0)

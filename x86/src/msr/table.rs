@@ -293,12 +293,16 @@ fn pat_is_legal(_: &X86, _: u32, value: u64) -> bool {
     value.to_le_bytes().iter().all(|b| matches!(b, 0 | 1 | 4..=7))
 }
 
-/// IA32_MCi_CTL, _STATUS, _ADDR, _MISC.
+/// IA32_MCi_CTL, _STATUS, _ADDR, _MISC. Intel's parts enable all errors of a bank or none.
 fn bank_is_legal(arch: &X86, number: u32, value: u64) -> bool {
-    number.is_multiple_of(4) || machine_check_is_legal(arch, number, value)
+    match number % 4 {
+        0 => arch.model.is_amd() || value == 0 || value == u64::MAX,
+        1 => machine_check_is_legal(arch, value),
+        _ => true,
+    }
 }
 
-/// Scalable MCA: sixteen registers a bank, of which CTL, CONFIG and those that nothing reads are free.
+/// Scalable MCA: sixteen registers a bank. STATUS and DESTAT are as above, the others free.
 fn smca_is_legal(arch: &X86, number: u32, value: u64) -> bool {
-    matches!(number % 16, 0 | 4) || machine_check_is_legal(arch, number, value)
+    !matches!(number % 16, 1 | 8) || machine_check_is_legal(arch, value)
 }

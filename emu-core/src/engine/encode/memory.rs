@@ -8,7 +8,7 @@ use super::*;
 pub(super) unsafe fn probe(core: *mut Core, va: u64) -> *const Fast {
     const MASK: u64 = (DATA_ENTRIES as u64 - 1) << 5;
     // SAFETY: `tlb` points to `DATA_ENTRIES` entries of 32 bytes.
-    unsafe { (*core).tlb.cast::<u8>().add(((va >> 7 ^ (*core).mix) & MASK) as usize).cast() }
+    unsafe { (*core).tlb.cast::<u8>().add(((fold(va) ^ (*core).mix) & MASK) as usize).cast() }
 }
 
 /// The tag that lets an access of `size` bytes at `va` through: that of its last byte's page, so that an access across

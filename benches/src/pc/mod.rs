@@ -1,0 +1,58 @@
+//! The PC beside QEMU: bare guests and boots of Debian's kernel.
+
+mod guests;
+mod image;
+
+use std::path::Path;
+
+use crate::emulators::{Emulator, Laboratory};
+use crate::report::{Peer, Row, Target, Unit};
+
+/// Whose columns the table has.
+const PEERS: &[Peer] = &[Peer::QemuPc];
+/// A boot at most takes 1.5 times as long as QEMU's.
+const BOOT: &[Target] = &[Target { peer: Peer::QemuPc, times: 1.0 / 1.5 }];
+
+/// The rows whose names `wanted` accepts. `files` holds what `prepare-amd64` makes, for each suite.
+pub fn rows(laboratory: &Laboratory, files: Option<&Path>, wanted: impl Fn(&str) -> bool) {
+    crate::report::print_head(PEERS);
+    for guest in guests::ALL.iter().filter(|g| wanted(g.name)) {
+        let image = guest.image();
+        let run = |emulator| laboratory.pc(emulator, &image);
+        Row {
+            name: guest.name,
+            unit: Unit::Rate(guest.work, guest.unit),
+            ours: run(Emulator::Undervisor),
+            peers: PEERS.iter().map(|peer| (*peer, run(Emulator::Peer(*peer)))).collect(),
+            targets: guest.targets,
+        }
+        .print();
+    }
+    let Some(files) = files else {
+        println!("| boots | skipped: UNDERVISOR_PC_BOOT_FILES is not set |");
+        return;
+    };
+    for suite in ["trixie", "sid"] {
+        let name = format!("boot of {suite} to power-off");
+        if wanted(&name) {
+            let run = |emulator| laboratory.pc_linux(emulator, &files.join(suite));
+            Row {
+                name: &name,
+                unit: Unit::Seconds,
+                ours: run(Emulator::Undervisor),
+                peers: PEERS.iter().map(|peer| (*peer, run(Emulator::Peer(*peer)))).collect(),
+                targets: BOOT,
+            }
+            .print();
+        }
+    }
+}
+
+/// Writes the bare guests' images, for a profiler or a debugger.
+pub fn write(dir: &Path) {
+    for (i, guest) in guests::ALL.iter().enumerate() {
+        let path = dir.join(format!("pc-{i}.multiboot"));
+        std::fs::write(&path, guest.image()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        println!("{}: {}", path.display(), guest.name);
+    }
+}

@@ -1,0 +1,104 @@
+//! Units for x86_64 and i386. They are Multiboot kernels; their environment is a module.
+
+use std::path::Path;
+
+use emu_core::file::File;
+use emu_core::machine::End;
+use x86::model::CpuModel;
+use x86::platform::loader::Module;
+use x86::platform::pc::{self, CONSOLE, Images, PcConfig};
+
+use super::{Text, Unit, qemu, verdicts};
+use crate::suite::{self, Outcome, Verdict};
+
+/// Units that ask for what is not a PC's: KVM's own features and hypercalls, Hyper-V's, VMware's, the instruction prefix that KVM emulates.
+const OTHERS: &[(&str, &str)] = &[
+    ("asyncpf", "KVM's asynchronous page faults"),
+    ("hypercall", "KVM's hypercalls"),
+    ("vmexit_vmcall", "KVM's hypercalls"),
+    ("kvmclock_test", "KVM's clock"),
+    ("hyperv_*", "Hyper-V's interface"),
+    ("vmware_backdoors", "VMware's ports"),
+    ("access_fep", "KVM's prefix for forced emulation"),
+    ("*_test_fep", "KVM's prefix for forced emulation"),
+    ("init", "firmware that starts it again with memory as it was"),
+];
+
+/// What a unit reads in its environment: that it does not run under KVM, whose hypercalls it may else make.
+const ENVIRONMENT: &str = "TEST_DEVICE=0\n";
+
+/// The files that no unit names, as units.
+pub(super) fn unlisted(units: &[Unit], dir: &Path) -> std::io::Result<Vec<Unit>> {
+    let files = suite::files(dir, |p| p.extension().is_some_and(|e| e == "flat"))?;
+    let unit = |file: std::path::PathBuf| {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Unit { name, file, smp: 1, ..Unit::default() }
+    };
+    Ok(files.into_iter().filter(|f| units.iter().all(|u| u.file != *f)).map(unit).collect())
+}
+
+/// The machine that a unit wants, or why there is none such.
+fn configure(unit: &Unit, config: &PcConfig, cpu: Option<&str>, architecture: &str) -> Result<PcConfig, String> {
+    if let Some(only) = unit.architecture.as_deref().filter(|a| *a != architecture) {
+        return Err(format!("arch = {only}: these were built for {architecture}"));
+    }
+    if let Some((_, what)) = OTHERS.iter().find(|(name, _)| super::matches(&unit.name, name)) {
+        return Err(format!("it is about {what}"));
+    }
+    let mut config = PcConfig { vcpus: unit.smp, arguments: unit.arguments.clone(), ..config.clone() };
+    qemu::translate(&unit.parameters, cpu, &mut config)?;
+    CpuModel::parse(&config.cpu).map_err(|e| format!("-cpu: {e}"))?;
+    Ok(config)
+}
+
+pub(super) fn run_unit(unit: &Unit, config: &PcConfig, cpu: Option<&str>, architecture: &str) -> Vec<Outcome> {
+    let mut config = match configure(unit, config, cpu, architecture) {
+        Ok(config) => config,
+        Err(why) => return unit.whole(Verdict::Skip(why)),
+    };
+    let name = unit.file.display().to_string();
+    config.arguments = format!("{name} {}", config.arguments);
+    let bytes = match std::fs::read(&unit.file) {
+        Ok(bytes) => bytes,
+        Err(e) => return unit.whole(Verdict::Skip(format!("{name}: {e}"))),
+    };
+    let environment = File { name: "environment".into(), bytes: ENVIRONMENT.into() };
+    let images = Images {
+        kernel: Some(File { name, bytes }),
+        modules: vec![Module { file: environment, arguments: String::new() }],
+        ..Images::default()
+    };
+    let mut machine = match pc::build(&config, &images) {
+        Ok(machine) => machine,
+        Err(e) => return unit.whole(Verdict::Fail(e.to_string())),
+    };
+    let text = Text::default();
+    machine.world.door.connect_output(CONSOLE, Box::new(text.clone()));
+    let end = machine.run(unit.limit());
+    // The exit port doubles the code and adds one.
+    let code = if let End::PowerOff(code) = end { Some(code >> 1) } else { None };
+    verdicts(unit, &text.take(), end, code, machine.retired())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_run_says_why() {
+        let of = |name: &str, architecture: Option<&str>, parameters: &str| {
+            let unit = Unit {
+                name: name.into(),
+                smp: 2,
+                parameters: parameters.into(),
+                architecture: architecture.map(Into::into),
+                ..Unit::default()
+            };
+            configure(&unit, &PcConfig::default(), None, "x86_64").map(|c| (c.cpu, c.vcpus))
+        };
+        assert_eq!(of("a", Some("x86_64"), ""), Ok(("intel".into(), 2)));
+        assert!(of("a", Some("i386"), "").unwrap_err().contains("built for x86_64"));
+        assert!(of("hyperv_clock", None, "").unwrap_err().contains("Hyper-V"));
+        assert!(of("a", None, "-device intel-iommu").unwrap_err().contains("-device intel-iommu"));
+    }
+}
