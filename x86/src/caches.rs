@@ -5,6 +5,7 @@ use emu_core::engine::{Intent, Step};
 
 use crate::control::cr4;
 use crate::exception::Exception;
+use crate::extension::{Intercept, ask_after, ask_before};
 use crate::monitor::linear;
 use crate::processor::{P, ProcessorExt};
 use crate::processor_instructions::Operand;
@@ -23,9 +24,22 @@ pub(crate) fn clflush(h: &mut P, _: Operand) -> Step {
     h.resolve(at, 1, Intent::Read, 0).map(drop)
 }
 
-/// WBINVD, WBNOINVD, INVD (SDM vol. 2A, 2D).
-pub(crate) fn write_back(h: &mut P, _: Operand) -> Step {
-    h.require_cpl_0()
+/// WBINVD (SDM vol. 2D).
+pub(crate) fn wbinvd(h: &mut P, _: Operand) -> Step {
+    h.require_cpl_0()?;
+    ask_after(h, || Intercept::Wbinvd)
+}
+
+/// WBNOINVD (SDM vol. 2D).
+pub(crate) fn wbnoinvd(h: &mut P, _: Operand) -> Step {
+    h.require_cpl_0()?;
+    ask_after(h, || Intercept::Wbnoinvd)
+}
+
+/// INVD (SDM vol. 2A).
+pub(crate) fn invd(h: &mut P, _: Operand) -> Step {
+    h.require_cpl_0()?;
+    ask_after(h, || Intercept::Invd)
 }
 
 /// Eight words of a line, or a fault before any is written.
@@ -67,12 +81,15 @@ pub(crate) fn invpcid(h: &mut P, o: Operand) -> Step {
     let kind = h.core.regs[o.register()];
     let kind = if o.size() == 4 { kind & 0xffff_ffff } else { kind };
     let at = address(h);
+    let what = Intercept::Invpcid { register: o.register() as u8, address: at };
+    ask_before(h, || what)?;
     let (descriptor, address) = (h.load(at, 8, 0)?, h.load(at.wrapping_add(8), 8, 0)?);
     h.fault_if(kind > 3, Exception::gp(0))?;
     h.fault_if(descriptor >> 12 != 0, Exception::gp(0))?;
     let no_pcids = h.arch.cr4 & cr4::PCIDE == 0;
     h.fault_if(kind < 2 && no_pcids && descriptor != 0, Exception::gp(0))?;
     h.fault_if(kind == 0 && !h.arch.is_canonical_in_registers(address), Exception::gp(0))?;
+    ask_after(h, || what)?;
     let mmu = &mut h.core.mmu;
     match kind {
         0 => mmu.drop_page(address, |k| k.0 >> 8 & 0xfff == descriptor),

@@ -6,22 +6,23 @@ use emu_core::engine::Step;
 use crate::apic;
 use crate::control::{cr0, cr3, cr4, efer};
 use crate::exception::Exception;
-use crate::extension::{Intercept, ask_after, ask_before};
+use crate::extension::{self, Intercept, ask_after, ask_before};
 use crate::model::Feature;
-use crate::processor::{P, ProcessorExt, segments};
+use crate::processor::{P, ProcessorExt, read_entry, segments};
 
 /// Reads CR0, CR2, CR3, CR4 or CR8.
 pub(crate) fn read(h: &mut P, n: u32, register: u8) -> Step<u64> {
     h.fault_if(!matches!(n, 0 | 2 | 3 | 4 | 8), Exception::UD)?;
     h.require_cpl_0()?;
     ask_after(h, || Intercept::MovFromCr { cr: n as u8, register })?;
-    Ok(match n {
+    let value = match n {
         0 => h.arch.cr0,
         2 => h.arch.cr2,
         3 => h.arch.cr3,
         4 => h.arch.cr4,
         _ => apic::cr8(h),
-    })
+    };
+    Ok(extension::read_cr(h, n as u8, value))
 }
 
 /// Writes one, from this general register.
@@ -30,6 +31,7 @@ pub(crate) fn write(h: &mut P, n: u32, register: u8, value: u64) -> Step {
     h.require_cpl_0()?;
     let what = Intercept::MovToCr { cr: n as u8, register, value };
     ask_before(h, || what)?;
+    let Some(value) = extension::write_cr(h, n as u8, value)? else { return Ok(()) };
     check(h, n, value)?;
     ask_after(h, || what)?;
     match n {
@@ -118,7 +120,8 @@ pub(crate) fn load_cr3(h: &mut P, value: u64) -> Step {
     }
     if !keep {
         let pcid = if pcide { value & 0xfff } else { 0 };
-        h.core.mmu.drop_spaces(|k| k.0 >> 8 == pcid);
+        let guest = h.arch.extension.get().map_or(0, |e| e.address_space());
+        h.core.mmu.drop_spaces(|k| k.0 >> 8 == pcid | guest << 12);
     }
     h.arch.cr3 = value;
     h.all_changed();
@@ -130,8 +133,8 @@ fn load_pdptes(h: &mut P, cr3: u64) -> Step {
     let reserved = h.arch.controls().pdpte_reserved();
     let mut pdptes = [0; 4];
     for (i, pdpte) in pdptes.iter_mut().enumerate() {
-        let at = h.arch.through_a20((cr3 & 0xffff_ffe0) + 8 * i as u64);
-        *pdpte = h.read_physical(at, 8).unwrap_or(u64::MAX);
+        let at = (cr3 & 0xffff_ffe0) + 8 * i as u64;
+        *pdpte = read_entry(h, at, 8, 0)?;
         h.fault_if(*pdpte & 1 != 0 && *pdpte & reserved != 0, Exception::gp(0))?;
     }
     h.arch.pdptes = pdptes;

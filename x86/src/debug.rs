@@ -128,8 +128,8 @@ fn require_no_detect(h: &P) -> Step {
 pub(crate) fn read(h: &mut P, n: u32, register: u8) -> Step<u64> {
     let what = Intercept::MovFromDr { dr: n as u8, register };
     h.require_cpl_0()?;
-    ask_before(h, || what)?;
     let n = number(h, n)?;
+    ask_before(h, || what)?;
     require_no_detect(h)?;
     ask_after(h, || what)?;
     Ok(match n {
@@ -143,8 +143,8 @@ pub(crate) fn read(h: &mut P, n: u32, register: u8) -> Step<u64> {
 pub(crate) fn write(h: &mut P, n: u32, register: u8, value: u64) -> Step {
     let what = Intercept::MovToDr { dr: n as u8, register };
     h.require_cpl_0()?;
-    ask_before(h, || what)?;
     let n = number(h, n)?;
+    ask_before(h, || what)?;
     require_no_detect(h)?;
     h.fault_if(n >= 6 && value >> 32 != 0, Exception::gp(0))?;
     ask_after(h, || what)?;

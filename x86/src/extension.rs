@@ -8,7 +8,11 @@
 //! An extension that lets the event happen returns `Ok`. One that takes it, changes the processor's state as an exit does, sets `h.core.pc`,
 //! and returns [`moved`]: the instruction is given up where it is.
 //!
-//! While the extension acts nobody is asked: it is taken out of the processor for the time of the call.
+//! While the extension acts nobody is asked: it is taken out of the processor for the time of the call. To reach its guest's memory through
+//! linear addresses meanwhile it goes through [`as_guest`].
+//!
+//! What a second stage refuses stops the access like a fault, and the extension is told once the processor knows which instruction that was:
+//! [`Extension::second_stage_fault`].
 
 use std::sync::Mutex;
 
@@ -36,14 +40,17 @@ pub type Register = u8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the manuals' names")]
 pub enum Intercept {
-    /// An exception is about to be delivered; `first` is the one in whose delivery it occurred.
+    /// An exception is about to be delivered: of INT3 or INTO, if `software`; and in the delivery of `first`.
     Exception {
         exception: Exception,
         software: bool,
-        first: Option<Exception>,
+        first: Option<Delivery>,
     },
-    /// An interrupt from outside could be taken. Its vector is not known before it is acknowledged.
-    ExternalInterrupt,
+    /// An interrupt from outside could be taken, were it not for RFLAGS.IF, if that is `masked`. Its vector is not known before it is
+    /// acknowledged ([`acknowledge`]).
+    ExternalInterrupt {
+        masked: bool,
+    },
     Nmi,
     Smi,
     Init,
@@ -54,11 +61,11 @@ pub enum Intercept {
     SoftwareInterrupt(u8),
     /// INT1.
     Icebp,
-    /// A task switch to this selector; by a gate of the IDT, if `gate`.
+    /// A task switch to this selector: 0 by CALL, 1 by IRET, 2 by JMP, 3 by a gate of the IDT, in the delivery of
+    /// [`X86::delivering`](crate::processor::X86::delivering).
     TaskSwitch {
         selector: u16,
         reason: u8,
-        gate: bool,
         error: Option<u16>,
     },
     MovToCr {
@@ -114,28 +121,81 @@ pub enum Intercept {
     Cpuid,
     Hlt,
     Pause,
+    /// MONITOR, MONITORX.
     Monitor,
-    Mwait,
+    /// MWAIT, MWAITX.
+    Mwait {
+        armed: bool,
+    },
+    /// UMWAIT, TPAUSE.
+    Umwait,
     Invlpg(u64),
-    Invpcid,
+    /// Its operand is memory at a linear address.
+    Invpcid {
+        register: Register,
+        address: u64,
+    },
     Invd,
-    /// WBINVD, WBNOINVD.
     Wbinvd,
+    Wbnoinvd,
     Rdtsc,
     Rdtscp,
     Rdpmc,
     Rdpru,
-    Rdrand,
-    Rdseed,
+    /// To a register of so many bytes.
+    Rdrand {
+        register: Register,
+        size: u8,
+    },
+    Rdseed {
+        register: Register,
+        size: u8,
+    },
     Xsetbv,
-    Xsaves,
-    Xrstors,
+    /// The components that are asked for: EDX:EAX.
+    Xsaves(u64),
+    Xrstors(u64),
     Pushf,
     Popf,
     Iret,
     Rsm,
-    /// An interrupt could be taken between this instruction and the next.
-    Boundary,
+    /// The processor is between two instructions, and looks for what comes there: traps have been taken, NMIs and interrupts have not. In the
+    /// shadow of STI or MOV SS, if `shadowed`. Asked wherever an interrupt might be taken, and behind every instruction if the extension
+    /// [steps](Extension::steps).
+    Boundary {
+        shadowed: bool,
+    },
+}
+
+/// What kind of event is delivered, by VMX's numbers ("Interruption type").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Origin {
+    /// An interrupt from outside.
+    External = 0,
+    /// A non-maskable interrupt.
+    Nmi = 2,
+    /// An exception of the processor's own.
+    Exception = 3,
+    /// INT n.
+    SoftwareInterrupt = 4,
+    /// INT1.
+    PrivilegedSoftwareException = 5,
+    /// INT3, INTO.
+    SoftwareException = 6,
+}
+
+/// An event that is delivered through the IDT, or that an extension wants delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// What kind it is.
+    pub origin: Origin,
+    /// Its vector.
+    pub vector: u8,
+    /// Its error code.
+    pub error: Option<u16>,
+    /// How long the instruction is that asks for it, in bytes; 0 for what no instruction asks for.
+    pub length: u8,
 }
 
 /// A second stage's answer.
@@ -145,6 +205,8 @@ pub struct SecondStage {
     pub physical: u64,
     /// log2 of its page's size in bytes.
     pub size_log2: u8,
+    /// Loads may go there from now on without being asked for.
+    pub read: bool,
     /// Stores may go there from now on without being asked for.
     pub write: bool,
 }
@@ -222,6 +284,37 @@ pub trait Extension: Send {
         true
     }
 
+    /// What a guest's MOV, SMSW reads from a control register that holds `value`.
+    fn read_cr(&mut self, _h: &mut P, _cr: u8, value: u64) -> u64 {
+        value
+    }
+
+    /// What a control register gets from a guest's MOV, CLTS or LMSW of `value`; `None` if nothing.
+    fn write_cr(&mut self, _h: &mut P, _cr: u8, value: u64) -> Step<Option<u64>> {
+        Ok(Some(value))
+    }
+
+    /// An event from outside waits, guest or not ([`Intercept::Init`], `Smi`, `Nmi`, `ExternalInterrupt`): VMX operation holds INIT, a clear
+    /// global interrupt flag all of them.
+    fn holds(&self, _what: &Intercept) -> bool {
+        false
+    }
+
+    /// Interrupts from outside concern the extension even if the guest's RFLAGS.IF masks them.
+    fn takes_masked_interrupts(&self) -> bool {
+        false
+    }
+
+    /// [`Intercept::Boundary`] is to be asked behind every instruction.
+    fn steps(&self) -> bool {
+        false
+    }
+
+    /// IRET is about to unblock NMIs. Returns whether it does so, or what it unblocks is the extension's own.
+    fn iret_unblocks_nmi(&mut self, _h: &mut P) -> bool {
+        true
+    }
+
     /// What guest translations are tagged with beside what the processor's own are; 0 for those of the host.
     fn address_space(&self) -> u64 {
         0
@@ -232,9 +325,16 @@ pub trait Extension: Send {
         false
     }
 
-    /// Translates a guest-physical address.
-    fn second_stage(&mut self, _h: &mut P, access: SecondAccess) -> Step<SecondStage> {
-        Ok(SecondStage { physical: access.address, size_log2: 12, write: true })
+    /// Translates a guest-physical address; or says why it refuses, in its own terms. Nothing else may change but the tables: which
+    /// instruction it is that makes the access may not be known yet.
+    fn second_stage(&mut self, _h: &mut P, access: SecondAccess) -> Result<SecondStage, u64> {
+        Ok(SecondStage { physical: access.address, size_log2: 12, read: true, write: true })
+    }
+
+    /// It has refused, and the access has stopped its instruction, which is at `h.core.pc`, or the delivery of an event. To end with
+    /// [`moved`], or with an exception for the guest.
+    fn second_stage_fault(&mut self, _h: &mut P, _access: SecondAccess, _why: u64) -> Stop {
+        Exception::gp(0).into()
     }
 
     /// The time-stamp counter as the guest sees it.
@@ -248,30 +348,72 @@ pub fn moved() -> Stop {
     Stop::of(StopKind::Moved)
 }
 
+/// Acknowledges the interrupt that [`Intercept::ExternalInterrupt`] tells of, and returns its vector.
+pub fn acknowledge(h: &mut P) -> u8 {
+    crate::interrupt::acknowledge(h)
+}
+
+/// How long the present instruction is, in bytes, for an intercept of an instruction.
+pub fn instruction_length(h: &P) -> u8 {
+    h.core.next_pc.wrapping_sub(h.core.pc) as u8
+}
+
+/// Does something with the guest's memory, while the extension acts: a copy of it stands in its place.
+pub fn as_guest<T>(h: &mut P, extension: &dyn Extension, f: impl FnOnce(&mut P) -> T) -> T {
+    let away = std::mem::replace(&mut h.arch.extension, Slot::with(extension.duplicate()));
+    let result = f(h);
+    h.arch.extension = away;
+    result
+}
+
 /// Where a processor keeps its extension.
 #[derive(Default)]
-pub struct Slot(Option<Box<dyn Extension>>);
+pub struct Slot {
+    extension: Option<Box<dyn Extension>>,
+    /// It acts, and its guest's translations go through it.
+    is_missed: bool,
+}
 
 impl Slot {
     /// With this extension.
     pub fn with(extension: Box<dyn Extension>) -> Self {
-        Slot(Some(extension))
+        Slot { extension: Some(extension), is_missed: false }
     }
 
     /// The extension, if there is one, and it is not acting just now.
     pub fn get(&self) -> Option<&dyn Extension> {
-        self.0.as_deref()
+        self.extension.as_deref()
     }
 
     /// A guest is at work.
     pub fn is_guest(&self) -> bool {
         self.get().is_some_and(Extension::is_guest)
     }
+
+    /// The extension holds an event from outside back.
+    pub(crate) fn holds(&self, what: Intercept) -> bool {
+        self.get().is_some_and(|e| e.holds(&what))
+    }
+
+    /// Interrupts are the extension's concern though they are masked.
+    pub(crate) fn takes_masked_interrupts(&self) -> bool {
+        self.get().is_some_and(|e| e.is_guest() && e.takes_masked_interrupts())
+    }
+
+    /// It is asked behind every instruction.
+    pub(crate) fn steps(&self) -> bool {
+        self.get().is_some_and(|e| e.is_guest() && e.steps())
+    }
+
+    /// Translations cannot be made now.
+    pub(crate) fn is_missed(&self) -> bool {
+        self.is_missed
+    }
 }
 
 impl Clone for Slot {
     fn clone(&self) -> Self {
-        Slot(self.get().map(Extension::duplicate))
+        Slot { extension: self.get().map(Extension::duplicate), is_missed: false }
     }
 }
 
@@ -309,20 +451,21 @@ impl Serialize for Slot {
 impl<'de> Deserialize<'de> for Slot {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         use serde::de::Error;
-        let Some((name, bytes)) = Option::<(String, Vec<u8>)>::deserialize(d)? else { return Ok(Slot(None)) };
+        let Some((name, bytes)) = Option::<(String, Vec<u8>)>::deserialize(d)? else { return Ok(Slot::default()) };
         let kinds = KINDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let restore = kinds.iter().find(|(n, _)| *n == name).map(|(_, r)| *r);
         drop(kinds);
         let restore = restore.ok_or_else(|| D::Error::custom(format!("the extension {name} is not known here")))?;
-        restore(&bytes).map(|e| Slot(Some(e))).map_err(D::Error::custom)
+        restore(&bytes).map(Slot::with).map_err(D::Error::custom)
     }
 }
 
 /// Lets the extension act, if there is one, and nobody asks it meanwhile.
 pub(crate) fn act<T>(h: &mut P, f: impl FnOnce(&mut dyn Extension, &mut P) -> T) -> Option<T> {
-    let mut extension = h.arch.extension.0.take()?;
+    let mut extension = h.arch.extension.extension.take()?;
+    h.arch.extension.is_missed = extension.is_guest() && extension.has_second_stage();
     let result = f(&mut *extension, h);
-    h.arch.extension.0 = Some(extension);
+    h.arch.extension = Slot::with(extension);
     Some(result)
 }
 
@@ -336,6 +479,36 @@ pub(crate) fn ask_before(h: &mut P, what: impl FnOnce() -> Intercept) -> Step {
 #[inline]
 pub(crate) fn ask_after(h: &mut P, what: impl FnOnce() -> Intercept) -> Step {
     if h.arch.extension.is_guest() { ask(h, &what(), When::AfterChecks) } else { Ok(()) }
+}
+
+/// What a guest reads from a control register.
+pub(crate) fn read_cr(h: &mut P, cr: u8, value: u64) -> u64 {
+    if !h.arch.extension.is_guest() {
+        return value;
+    }
+    act(h, |e, h| e.read_cr(h, cr, value)).unwrap_or(value)
+}
+
+/// What a control register gets that a guest writes.
+pub(crate) fn write_cr(h: &mut P, cr: u8, value: u64) -> Step<Option<u64>> {
+    if !h.arch.extension.is_guest() {
+        return Ok(Some(value));
+    }
+    act(h, |e, h| e.write_cr(h, cr, value)).unwrap_or(Ok(Some(value)))
+}
+
+/// Whether an IRET unblocks NMIs.
+pub(crate) fn iret_unblocks_nmi(h: &mut P) -> bool {
+    !h.arch.extension.is_guest() || act(h, |e, h| e.iret_unblocks_nmi(h)).unwrap_or(true)
+}
+
+/// The time-stamp counter, as whoever is at work sees it.
+pub(crate) fn tsc(h: &P) -> u64 {
+    let tsc = h.arch.tsc(h.core.count());
+    match h.arch.extension.get() {
+        Some(e) if e.is_guest() => e.tsc(tsc),
+        _ => tsc,
+    }
 }
 
 #[cold]

@@ -240,7 +240,9 @@ pub(crate) fn changeable(h: &P, size: Size) -> u64 {
 
 /// IRET, IRETD, IRETQ.
 pub(crate) fn iret(h: &mut P, size: Size) -> Step {
-    h.arch.nmi_blocked = false;
+    if crate::extension::iret_unblocks_nmi(h) {
+        h.arch.nmi_blocked = false;
+    }
     if h.arch.is_v8086() {
         if h.arch.iopl() == 3 {
             return iret_real(h, size);

@@ -2,17 +2,17 @@
 //! Handling in Virtual-8086 Mode").
 
 use emu_core::engine::flags::Size;
-use emu_core::engine::{Step, Stop, StopKind};
+use emu_core::engine::{Arch, Step, Stop, StopKind};
 use emu_core::event::{Event, Kind};
 
 use crate::apic::{self, Pending};
 use crate::control::{cr4, dr6, rflags};
 use crate::debug;
 use crate::exception::{Conclusion, Exception, name, vector};
-use crate::extension::{Intercept, ask_after};
+use crate::extension::{Delivery, Intercept, Origin, ask_after};
 use crate::frame::Stack;
 use crate::linear::is_within;
-use crate::processor::{P, ProcessorExt, segments, shutdown};
+use crate::processor::{P, ProcessorExt, exception_of, segments, shutdown};
 use crate::protection::{self, Refusal, accessed, code_at, descriptor, null_stack};
 use crate::registers::RSP;
 use crate::segment::{Attributes, Descriptor, Segment, index_of};
@@ -21,30 +21,61 @@ use crate::task::{self, Switch};
 /// What is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// An exception of the processor's own, or INT1.
+    /// An exception of the processor's own.
     Exception,
+    /// INT1.
+    Icebp,
     /// INT n: the gate's DPL counts, and IOPL in virtual-8086 mode.
     Software,
     /// INT3, INTO: the gate's DPL counts.
     SoftwareException,
     /// An interrupt from outside.
     External,
+    /// A non-maskable interrupt.
+    Nmi,
 }
 
 impl Source {
     /// EXT: the program is not to blame.
     fn ext(self) -> u16 {
-        u16::from(matches!(self, Source::Exception | Source::External))
+        u16::from(!matches!(self, Source::Software | Source::SoftwareException))
     }
 
     fn asks_dpl(self) -> bool {
         self.ext() == 0
     }
+
+    fn origin(self) -> Origin {
+        match self {
+            Source::Exception => Origin::Exception,
+            Source::Icebp => Origin::PrivilegedSoftwareException,
+            Source::Software => Origin::SoftwareInterrupt,
+            Source::SoftwareException => Origin::SoftwareException,
+            Source::External => Origin::External,
+            Source::Nmi => Origin::Nmi,
+        }
+    }
+
+    fn of(origin: Origin) -> Self {
+        match origin {
+            Origin::Exception => Source::Exception,
+            Origin::PrivilegedSoftwareException => Source::Icebp,
+            Origin::SoftwareInterrupt => Source::Software,
+            Origin::SoftwareException => Source::SoftwareException,
+            Origin::External => Source::External,
+            Origin::Nmi => Source::Nmi,
+        }
+    }
 }
 
 /// Takes an exception, and whatever its delivery comes to.
 pub(crate) fn take_exception(h: &mut P, exception: Exception) -> Step {
-    let (mut e, mut first) = (exception, None);
+    take_in_delivery(h, exception, None)
+}
+
+/// Takes an exception that occurs in the delivery of another event, if any.
+fn take_in_delivery(h: &mut P, exception: Exception, mut first: Option<Delivery>) -> Step {
+    let mut e = exception;
     loop {
         ask_after(h, || Intercept::Exception { exception: e, software: false, first })?;
         match e.vector {
@@ -56,30 +87,54 @@ pub(crate) fn take_exception(h: &mut P, exception: Exception) -> Step {
         // Faults are to be taken once: the handler's IRET steps over a breakpoint on their instruction.
         let is_fault = !matches!(e.vector, vector::DB | vector::BP | vector::OF);
         let rf = if is_fault { rflags::RF } else { 0 };
-        let Err(stop) = deliver(h, e.vector, e.error, Source::Exception, h.core.pc, rf) else { return Ok(()) };
-        let second = require_exception(stop)?;
-        first = Some(e);
+        let event = Delivery { origin: Origin::Exception, vector: e.vector, error: e.error, length: 0 };
+        let Some(second) = delivered(h, event, h.core.pc, rf)? else { return Ok(()) };
+        first = Some(event);
         e = match e.and_then(second) {
             Conclusion::Second => second,
             Conclusion::DoubleFault => Exception::with(vector::DF, 0),
-            Conclusion::Shutdown => {
-                ask_after(h, || Intercept::TripleFault)?;
-                return shutdown();
-            }
+            Conclusion::Shutdown => return triple_fault(h),
         };
     }
 }
 
 /// Delivers an interrupt that an instruction or somebody outside asks for; `rip` is the linear address where it returns to.
 pub(crate) fn take(h: &mut P, vector: u8, source: Source, rip: u64) -> Step {
-    match deliver(h, vector, None, source, rip, 0) {
-        Ok(()) => Ok(()),
-        Err(stop) => take_exception(h, require_exception(stop)?),
+    // What an instruction asks for returns behind it.
+    let length = rip.wrapping_sub(h.core.pc) as u8;
+    let event = Delivery { origin: source.origin(), vector, error: None, length };
+    take_event(h, event, rip)
+}
+
+fn take_event(h: &mut P, event: Delivery, rip: u64) -> Step {
+    match delivered(h, event, rip, 0)? {
+        None => Ok(()),
+        Some(e) if event.origin == Origin::Exception => {
+            let first = Exception { vector: event.vector, error: event.error, address: 0 };
+            match first.and_then(e) {
+                Conclusion::Second => take_in_delivery(h, e, Some(event)),
+                Conclusion::DoubleFault => take_in_delivery(h, Exception::with(vector::DF, 0), Some(event)),
+                Conclusion::Shutdown => triple_fault(h),
+            }
+        }
+        Some(e) => take_in_delivery(h, e, Some(event)),
     }
 }
 
-fn require_exception(stop: Stop) -> Step<Exception> {
-    if stop.kind == StopKind::Exception { Ok(Exception::of(stop)) } else { Err(stop) }
+/// Delivers an event, or gives the exception that its delivery comes to.
+fn delivered(h: &mut P, event: Delivery, rip: u64, rf: u64) -> Step<Option<Exception>> {
+    h.arch.delivering = Some(event);
+    let result = match deliver(h, event.vector, event.error, Source::of(event.origin), rip, rf) {
+        Ok(()) => Ok(None),
+        Err(stop) => exception_of(h, stop).map(Some),
+    };
+    h.arch.delivering = None;
+    result
+}
+
+fn triple_fault(h: &mut P) -> Step {
+    ask_after(h, || Intercept::TripleFault)?;
+    shutdown()
 }
 
 fn note(h: &mut P, e: Exception) {
@@ -102,7 +157,7 @@ fn note(h: &mut P, e: Exception) {
 /// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt). What comes between two instructions, by priority ("Priority Among Concurrent
 /// Events").
 pub(crate) fn take_pending(h: &mut P) -> Step {
-    if h.arch.pending.init {
+    if h.arch.pending.init && !h.arch.extension.holds(Intercept::Init) {
         ask_after(h, || Intercept::Init)?;
         initialize(h);
     }
@@ -113,6 +168,9 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     }
     h.arch.pending.sipi = None;
     h.arch.waiting.ends();
+    if let Some(event) = h.arch.injected.take() {
+        return inject(h, event);
+    }
     let now = h.core.retired();
     let is_shadowed = h.arch.shadow == Some(now);
     if !is_shadowed {
@@ -128,20 +186,36 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
             return take_exception(h, Exception { vector: vector::DB, error: None, address: bits });
         }
     }
-    if h.arch.pending.nmi && !h.arch.nmi_blocked && !is_shadowed {
+    if h.arch.extension.is_guest() {
+        ask_after(h, || Intercept::Boundary { shadowed: is_shadowed })?;
+        if let Some(event) = h.arch.injected.take() {
+            return inject(h, event);
+        }
+    }
+    if h.arch.pending.smi && !h.arch.extension.holds(Intercept::Smi) {
+        // Without system management mode it stays where it is, unless the extension takes it.
+        ask_after(h, || Intercept::Smi)?;
+    }
+    let holds_nmi = h.arch.nmi_blocked || is_shadowed || h.arch.extension.holds(Intercept::Nmi);
+    if h.arch.pending.nmi && !holds_nmi {
         ask_after(h, || Intercept::Nmi)?;
         h.arch.pending.nmi = false;
         h.arch.nmi_blocked = true;
-        return take_from_outside(h, vector::NMI);
+        return take_from_outside(h, vector::NMI, Source::Nmi);
     }
     let has_vector = h.arch.pending.ext_int || h.arch.apic.pending_vector().is_some();
-    if has_vector && h.arch.rflags & rflags::IF != 0 && !is_shadowed {
-        ask_after(h, || Intercept::ExternalInterrupt)?;
-        let vector = acknowledge(h);
-        return take_from_outside(h, vector);
+    let masked = h.arch.rflags & rflags::IF == 0;
+    let what = Intercept::ExternalInterrupt { masked };
+    let concerns = !masked || h.arch.extension.takes_masked_interrupts();
+    if has_vector && concerns && !is_shadowed && !h.arch.extension.holds(what) {
+        ask_after(h, || what)?;
+        if !masked {
+            let vector = acknowledge(h);
+            return take_from_outside(h, vector, Source::External);
+        }
     }
     h.arch.step_from = h.arch.is_stepped().then_some(now);
-    h.core.check_interrupts |= h.arch.is_stepped() || h.arch.shadow.is_some();
+    h.core.check_interrupts |= h.arch.is_single();
     Ok(())
 }
 
@@ -150,10 +224,20 @@ pub(crate) fn acknowledge(h: &mut P) -> u8 {
     if h.arch.pending.ext_int { apic::acknowledge_ext_int(h) } else { apic::acknowledge(h) }
 }
 
-fn take_from_outside(h: &mut P, vector: u8) -> Step {
+/// What an extension wants delivered as its guest begins: as if it had occurred before the instruction that is next.
+fn inject(h: &mut P, event: Delivery) -> Step {
+    h.core.check_interrupts = true;
+    if event.origin == Origin::Nmi {
+        h.arch.nmi_blocked = true;
+    }
+    let rip = h.core.pc.wrapping_add(event.length.into());
+    take_event(h, event, rip)
+}
+
+fn take_from_outside(h: &mut P, vector: u8, source: Source) -> Step {
     h.world.events.count_exit(1, vector.into());
     h.core.check_interrupts = true;
-    take(h, vector, Source::External, h.core.pc)
+    take(h, vector, source, h.core.pc)
 }
 
 /// INIT: the bootstrap processor begins anew, the others wait for a start-up message.

@@ -5,6 +5,7 @@ use emu_core::engine::flags::Flags;
 
 use crate::control::cr4;
 use crate::exception::Exception;
+use crate::extension::{self, Intercept, ask_after, ask_before};
 use crate::msr::{self, perf};
 use crate::processor::{P, ProcessorExt, set_flags};
 use crate::processor_instructions::Operand;
@@ -44,6 +45,7 @@ fn write_sized(h: &mut P, o: Operand, value: u64) {
 /// CPUID (SDM vol. 2A).
 pub(crate) fn cpuid(h: &mut P, _: Operand) -> Step {
     h.fault_if(h.arch.faults_cpuid() && h.arch.cpl() != 0, Exception::gp(0))?;
+    ask_after(h, || Intercept::Cpuid)?;
     let answer = msr::cpuid(h, get(h, RAX) as u32, get(h, RCX) as u32);
     for (r, value) in [RAX, RBX, RCX, RDX].into_iter().zip(answer) {
         set(h, r, value.into());
@@ -54,7 +56,9 @@ pub(crate) fn cpuid(h: &mut P, _: Operand) -> Step {
 /// RDMSR (SDM vol. 2B).
 pub(crate) fn rdmsr(h: &mut P, _: Operand) -> Step {
     h.require_cpl_0()?;
-    let value = msr::read(h, get(h, RCX) as u32)?;
+    let number = get(h, RCX) as u32;
+    ask_before(h, || Intercept::Rdmsr(number))?;
+    let value = msr::read(h, number)?;
     set_pair(h, value);
     Ok(())
 }
@@ -62,7 +66,9 @@ pub(crate) fn rdmsr(h: &mut P, _: Operand) -> Step {
 /// WRMSR (SDM vol. 2D).
 pub(crate) fn wrmsr(h: &mut P, _: Operand) -> Step {
     h.require_cpl_0()?;
-    msr::write(h, get(h, RCX) as u32, pair(h))?;
+    let (msr, value) = (get(h, RCX) as u32, pair(h));
+    ask_before(h, || Intercept::Wrmsr { msr, value })?;
+    msr::write(h, msr, value)?;
     h.core.spaces_changed = true;
     h.core.check_interrupts = true;
     h.core.leave = true;
@@ -77,7 +83,8 @@ fn require_time(h: &P) -> Step {
 /// RDTSC, RDTSCP (SDM vol. 2B).
 pub(crate) fn rdtsc<const WITH_AUX: bool>(h: &mut P, _: Operand) -> Step {
     require_time(h)?;
-    let tsc = h.arch.tsc(h.core.count());
+    ask_after(h, || if WITH_AUX { Intercept::Rdtscp } else { Intercept::Rdtsc })?;
+    let tsc = extension::tsc(h);
     set_pair(h, tsc);
     if WITH_AUX {
         set(h, RCX, h.arch.tsc_aux);
@@ -94,6 +101,7 @@ pub(crate) fn rdpid(h: &mut P, o: Operand) -> Step {
 /// RDPMC (SDM vol. 2B): CR4.PCE lets programs read.
 pub(crate) fn rdpmc(h: &mut P, _: Operand) -> Step {
     h.fault_if(h.arch.cr4 & cr4::PCE == 0 && h.arch.cpl() != 0, Exception::gp(0))?;
+    ask_before(h, || Intercept::Rdpmc)?;
     let value = perf::rdpmc(h, get(h, RCX) as u32)?;
     set_pair(h, value);
     Ok(())
@@ -102,6 +110,7 @@ pub(crate) fn rdpmc(h: &mut P, _: Operand) -> Step {
 /// RDPRU (APM vol. 3): MPERF and APERF.
 pub(crate) fn rdpru(h: &mut P, _: Operand) -> Step {
     h.fault_if(h.arch.cr4 & cr4::TSD != 0 && h.arch.cpl() != 0, Exception::UD)?;
+    ask_after(h, || Intercept::Rdpru)?;
     let value = match get(h, RCX) as u32 {
         n @ (0 | 1) => msr::effective_frequency(h, n == 1),
         _ => 0,
@@ -131,7 +140,9 @@ pub(crate) fn write_base<const I: usize>(h: &mut P, o: Operand) -> Step {
 }
 
 /// RDRAND, RDSEED (SDM vol. 2B): there is always a number. They follow from the machine's seed (SplitMix64; Steele, Lea, Flood 2014).
-pub(crate) fn rdrand(h: &mut P, o: Operand) -> Step {
+pub(crate) fn rdrand<const SEED: bool>(h: &mut P, o: Operand) -> Step {
+    let (register, size) = (o.register() as u8, o.size());
+    ask_after(h, || if SEED { Intercept::Rdseed { register, size } } else { Intercept::Rdrand { register, size } })?;
     h.arch.random = h.arch.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = h.arch.random;
     let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

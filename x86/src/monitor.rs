@@ -12,6 +12,7 @@ use crate::apic;
 use crate::caches::LINE;
 use crate::control::{cr4, rflags};
 use crate::exception::Exception;
+use crate::extension::{self, Intercept, ask_after, ask_before};
 use crate::model::misc_enable;
 use crate::model_specific::pair;
 use crate::msr::{number, perf};
@@ -70,7 +71,12 @@ fn has_interrupt(h: &P, masked: bool) -> bool {
     let p = &h.arch.pending;
     let maskable = p.ext_int || h.arch.apic.pending_vector().is_some();
     // SMIs come with system management mode: until somebody takes them, they wake nobody.
-    p.nmi && !h.arch.nmi_blocked || p.init || maskable && (masked || h.arch.rflags & rflags::IF != 0)
+    let x = &h.arch.extension;
+    let masked = masked || h.arch.rflags & rflags::IF != 0 || x.takes_masked_interrupts();
+    p.nmi && !h.arch.nmi_blocked && !x.holds(Intercept::Nmi)
+        || p.init && !x.holds(Intercept::Init)
+        || maskable && masked && !x.holds(Intercept::ExternalInterrupt { masked: false })
+        || h.arch.injected.is_some()
 }
 
 /// Whether a processor that waits has a reason to go on.
@@ -152,13 +158,17 @@ fn require_monitor(h: &P) -> Step {
 /// MONITOR: there are no extensions.
 pub(crate) fn monitor(h: &mut P, o: Operand) -> Step {
     require_monitor(h)?;
+    ask_before(h, || Intercept::Monitor)?;
     h.fault_if(ecx(h) != 0, Exception::gp(0))?;
+    ask_after(h, || Intercept::Monitor)?;
     arm(h, o)
 }
 
 /// MONITORX, at any privilege level.
 pub(crate) fn monitorx(h: &mut P, o: Operand) -> Step {
+    ask_before(h, || Intercept::Monitor)?;
     h.fault_if(ecx(h) != 0, Exception::gp(0))?;
+    ask_after(h, || Intercept::Monitor)?;
     arm(h, o)
 }
 
@@ -187,15 +197,21 @@ fn begin(h: &mut P, masked: bool, until: Option<u64>, limited: bool) -> Step {
 /// MWAIT: bit 0 of ECX makes masked interrupts break events.
 pub(crate) fn mwait(h: &mut P, _: Operand) -> Step {
     require_monitor(h)?;
+    let what = Intercept::Mwait { armed: h.arch.waiting.line.is_some() };
+    ask_before(h, || what)?;
     let extensions = ecx(h);
     h.fault_if(extensions & !1 != 0, Exception::gp(0))?;
+    ask_after(h, || what)?;
     wait(h, extensions & 1 != 0, None, false)
 }
 
 /// MWAITX: bit 1 of ECX bounds the wait by EBX, in ticks of the TSC.
 pub(crate) fn mwaitx(h: &mut P, _: Operand) -> Step {
+    let what = Intercept::Mwait { armed: h.arch.waiting.line.is_some() };
+    ask_before(h, || what)?;
     let extensions = ecx(h);
     h.fault_if(extensions & !3 != 0, Exception::gp(0))?;
+    ask_after(h, || what)?;
     let ticks = h.core.regs[usize::from(RBX)] & 0xffff_ffff;
     let until = (extensions & 2 != 0).then(|| h.core.count().saturating_add(ticks));
     wait(h, extensions & 1 != 0, until, false)
@@ -205,9 +221,10 @@ pub(crate) fn mwaitx(h: &mut P, _: Operand) -> Step {
 fn user_deadline(h: &mut P, o: Operand) -> Step<(Option<u64>, bool)> {
     h.fault_if(h.arch.cr4 & cr4::TSD != 0 && h.arch.cpl() != 0, Exception::gp(0))?;
     h.fault_if(h.core.regs[o.register()] as u32 & !1 != 0, Exception::gp(0))?;
+    ask_after(h, || Intercept::Umwait)?;
     const UMWAIT_CONTROL: u32 = 0xe1;
     let now = h.core.count();
-    let deadline = now.saturating_add(pair(h).saturating_sub(h.arch.tsc(now)));
+    let deadline = now.saturating_add(pair(h).saturating_sub(extension::tsc(h)));
     let limit = match h.arch.stored_msr(UMWAIT_CONTROL) & 0xffff_fffc {
         0 => u64::MAX,
         ticks => now.saturating_add(ticks),
@@ -230,6 +247,7 @@ pub(crate) fn tpause(h: &mut P, o: Operand) -> Step {
 }
 
 /// PAUSE: others may go on.
-pub(crate) fn pause(_: &mut P, _: Operand) -> Step {
+pub(crate) fn pause(h: &mut P, _: Operand) -> Step {
+    ask_after(h, || Intercept::Pause)?;
     Err(Stop::of(StopKind::Yield))
 }

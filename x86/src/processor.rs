@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::apic::{self, LocalApic, Pending};
 use crate::control::{DR7_ENABLES, cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
-use crate::extension::{self, SecondAccess, Slot};
+use crate::extension::{self, Delivery, SecondAccess, Slot};
 use crate::fpu::X87;
 use crate::isa::{self, compute};
 use crate::mode::Mode;
@@ -114,6 +114,14 @@ pub struct X86 {
     pub physical_bits: u32,
     /// The virtualization extension.
     pub extension: Slot,
+    /// An event that it wants delivered before the next instruction.
+    pub injected: Option<Delivery>,
+    /// The event that is being delivered; none between two instructions.
+    #[serde(skip)]
+    pub delivering: Option<Delivery>,
+    /// What the second stage has refused last, and why.
+    #[serde(skip)]
+    refused: Option<(SecondAccess, u64)>,
     /// The x87, and with it MMX.
     pub x87: X87,
     /// XCR0.
@@ -178,6 +186,9 @@ impl X86 {
             step_from: None,
             physical_bits: 46,
             extension: Slot::default(),
+            injected: None,
+            delivering: None,
+            refused: None,
             x87: X87::default(),
             xcr0: crate::xsave::RESET_XCR0,
             xss: 0,
@@ -452,6 +463,8 @@ const NOTE_STACK: u32 = 1;
 const NOTE_MOVES: u32 = 1;
 /// A near branch to an address that is not canonical.
 const BAD_TARGET: u32 = u32::MAX - 1;
+/// The second stage refuses a guest-physical address.
+const SECOND_STAGE: u32 = u32::MAX - 2;
 /// A linear address that is not canonical: #SS or #GP, as the segment has it.
 const NON_CANONICAL: u32 = u32::MAX;
 
@@ -491,7 +504,31 @@ impl Tables for Physical<'_, '_> {
 }
 
 fn second_stage(h: &mut P, access: SecondAccess) -> Step<extension::SecondStage> {
-    extension::act(h, |e, h| e.second_stage(h, access)).expect("it has a second stage")
+    let answer = extension::act(h, |e, h| e.second_stage(h, access)).expect("it has a second stage");
+    answer.map_err(|why| {
+        h.arch.refused = Some((access, why));
+        Stop::exception(SECOND_STAGE, access.address)
+    })
+}
+
+/// Reads physical memory as paging does: through the second stage, if there is one.
+pub(crate) fn read_entry(h: &mut P, address: u64, size: u8, linear: u64) -> Step<u64> {
+    let has_second = h.arch.extension.get().is_some_and(|e| e.has_second_stage());
+    Physical { h, linear, has_second }.read(address, size)
+}
+
+/// The exception that a stop stands for, now that it is known whose it is; or an exit of the extension.
+pub(crate) fn exception_of(h: &mut P, stop: Stop) -> Step<Exception> {
+    match (stop.kind, stop.code) {
+        (StopKind::Exception, SECOND_STAGE) => {
+            let (access, why) = h.arch.refused.take().expect("the second stage has refused");
+            let answer = extension::act(h, |e, h| e.second_stage_fault(h, access, why)).unwrap_or(stop);
+            if answer.kind == StopKind::Exception { Ok(Exception::of(answer)) } else { Err(answer) }
+        }
+        (StopKind::Exception, NON_CANONICAL) => Ok(Exception::gp(0)),
+        (StopKind::Exception, _) => Ok(Exception::of(stop)),
+        _ => Err(stop),
+    }
 }
 
 /// An access, as the rights of pages ask for it.
@@ -556,7 +593,7 @@ impl Arch for X86 {
     }
 
     fn is_single(&self) -> bool {
-        self.shadow.is_some() || self.is_stepped()
+        self.shadow.is_some() || self.is_stepped() || self.extension.steps()
     }
 
     fn level(&self) -> u8 {
@@ -615,6 +652,7 @@ impl Arch for X86 {
         if !controls.is_canonical(va) {
             return Err(Stop::exception(NON_CANONICAL, va));
         }
+        debug_assert!(!h.arch.extension.is_missed(), "an extension reaches its guest's memory through as_guest");
         let is_watched = debug::sees(h, access)?;
         let how = self::access(h.arch, access.as_whom, access.intent);
         let has_second = h.arch.extension.get().is_some_and(|e| e.has_second_stage());
@@ -627,19 +665,20 @@ impl Arch for X86 {
         };
         let gpa = t.physical & !0xfff;
         let size_log2 = if t.size_log2 == 32 { 12 } else { t.size_log2 };
-        let (mut pa, mut guest_size_log2, mut write) = (h.arch.through_a20(gpa), 0, t.write);
+        let (mut pa, mut guest_size_log2, mut read, mut write) = (h.arch.through_a20(gpa), 0, t.read, t.write);
         if has_second {
             let access =
                 SecondAccess { address: t.physical, kind: how.kind, linear: va, is_entry: false, user: how.user };
             let second = second_stage(h, access)?;
             pa = h.arch.through_a20(second.physical & !0xfff);
             guest_size_log2 = second.size_log2;
+            read &= second.read;
             write &= second.write;
         }
         let is_own = h.arch.apic.page() == Some(pa);
         // What is held for a page, INVLPG finds by its address.
         let keep = !is_watched && !is_own && !h.arch.checks_alignment() && !has_metadata;
-        Ok(Mapping { pa, gpa, size_log2, guest_size_log2, read: t.read, write, keep })
+        Ok(Mapping { pa, gpa, size_log2, guest_size_log2, read, write, keep })
     }
 
     fn read_own(h: &mut P, pa: u64, size: u8) -> Option<u64> {
@@ -676,7 +715,7 @@ impl Arch for X86 {
             let vector = if h.core.note & NOTE_STACK != 0 { vector::SS } else { vector::GP };
             Exception::with(vector, 0)
         } else {
-            Exception::of(stop)
+            exception_of(h, stop)?
         };
         interrupt::take_exception(h, exception)
     }

@@ -3,7 +3,7 @@
 use emu_core::engine::{Lift, Step};
 use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
 
-use crate::caches::{clflush, clzero, invpcid, movdir64b, movdiri, write_back};
+use crate::caches::{clflush, clzero, invd, invpcid, movdir64b, movdiri, wbinvd, wbnoinvd};
 use crate::isa::Lifting;
 use crate::mode::Mode;
 use crate::model_specific::{cpuid, rdmsr, rdpid, rdpmc, rdpru, rdrand, rdtsc, read_base, write_base, wrmsr};
@@ -52,8 +52,8 @@ const ROWS: &[Row] = &[
     row(M::Rdgsbase, InRegister(0), false, read_base::<1>),
     row(M::Wrfsbase, InRegister(0), false, write_base::<0>),
     row(M::Wrgsbase, InRegister(0), false, write_base::<1>),
-    row(M::Rdrand, InRegister(0), false, rdrand),
-    row(M::Rdseed, InRegister(0), false, rdrand),
+    row(M::Rdrand, InRegister(0), false, rdrand::<false>),
+    row(M::Rdseed, InRegister(0), false, rdrand::<true>),
     row(M::Monitor, Pointer(0), false, monitor),
     row(M::Mwait, Implied, true, mwait),
     row(M::Monitorx, Pointer(0), false, monitorx),
@@ -67,9 +67,9 @@ const ROWS: &[Row] = &[
     row(M::Clwb, Memory(0), false, clflush),
     row(M::Cldemote, Implied, false, hint),
     row(M::Clzero, Pointer(0), false, clzero),
-    row(M::Wbinvd, Implied, false, write_back),
-    row(M::Wbnoinvd, Implied, false, write_back),
-    row(M::Invd, Implied, false, write_back),
+    row(M::Wbinvd, Implied, false, wbinvd),
+    row(M::Wbnoinvd, Implied, false, wbnoinvd),
+    row(M::Invd, Implied, false, invd),
     row(M::Movdiri, Memory(1), false, movdiri),
     row(M::Movdir64b, Memory(0), false, movdir64b),
     row(M::Serialize, Implied, true, hint),

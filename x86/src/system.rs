@@ -7,7 +7,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::control::{cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
-use crate::extension::{Intercept, ask_after, ask_before};
+use crate::extension::{self, Intercept, ask_after, ask_before};
 use crate::far::{self, Transfer};
 use crate::frame::Stack;
 use crate::interrupt::{self, Source};
@@ -110,6 +110,7 @@ functions! {
     /// The base.
     Aam decimal::aam;
     Aad decimal::aad;
+    Rsm rsm;
 }
 
 /// Functions of this module stand behind that of the computations.
@@ -227,6 +228,7 @@ fn lift_system(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
             end(l.lift, F::MovToSegment, (segment as u32) << 8 | to | 1 << 31);
         }
         Mnemonic::Hlt => end(l.lift, F::Hlt, 0),
+        Mnemonic::Rsm => end(l.lift, F::Rsm, 0),
         Mnemonic::Cli => go_on(l.lift, F::Cli, 0),
         Mnemonic::Sti => end(l.lift, F::Sti, 0),
         Mnemonic::Cld => l.lift.constant(DIRECTION, 0),
@@ -423,7 +425,9 @@ fn mov_from_dr(h: &mut P, operand: u32) -> Step {
 fn clts(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
     ask_after(h, || Intercept::Clts)?;
-    h.arch.cr0 &= !cr0::TS;
+    if let Some(value) = extension::write_cr(h, 0, h.arch.cr0 & !cr0::TS)? {
+        control_registers::write_cr0(h, value)?;
+    }
     h.all_changed();
     Ok(())
 }
@@ -434,8 +438,10 @@ fn lmsw(h: &mut P, operand: u32) -> Step {
     let low = first(h) & (cr0::PE | cr0::MP | cr0::EM | cr0::TS);
     let (source, memory) = (first(h) as u16, (operand != 0).then(|| h.reg(temp::ADDRESS)));
     ask_after(h, || Intercept::Lmsw { source, memory })?;
-    let cr0 = h.arch.cr0;
-    control_registers::write_cr0(h, cr0 & !(cr0::MP | cr0::EM | cr0::TS) | low)?;
+    let value = h.arch.cr0 & !(cr0::MP | cr0::EM | cr0::TS) | low;
+    if let Some(value) = extension::write_cr(h, 0, value)? {
+        control_registers::write_cr0(h, value)?;
+    }
     h.all_changed();
     Ok(())
 }
@@ -448,7 +454,8 @@ fn require_no_umip(h: &P) -> Step {
 fn smsw(h: &mut P, _: u32) -> Step {
     require_no_umip(h)?;
     ask_after(h, || Intercept::Smsw)?;
-    set(h, temp::FIRST, h.arch.cr0);
+    let value = extension::read_cr(h, 0, h.arch.cr0);
+    set(h, temp::FIRST, value);
     Ok(())
 }
 
@@ -618,6 +625,12 @@ fn hlt(h: &mut P, _: u32) -> Step {
     Err(Stop::of(StopKind::Wait))
 }
 
+/// RSM outside of system management mode.
+fn rsm(h: &mut P, _: u32) -> Step {
+    ask_before(h, || Intercept::Rsm)?;
+    Err(Exception::UD.into())
+}
+
 /// How CLI and STI go: for IF itself, for VIF in its place (CR4.VME, CR4.PVI), or not at all.
 #[derive(PartialEq, Eq)]
 enum InterruptFlag {
@@ -710,14 +723,21 @@ fn int1(h: &mut P, _: u32) -> Step {
     // What was to come behind it comes with it.
     let waiting = std::mem::take(&mut h.arch.debug_trap);
     debug::record(h.arch, waiting);
-    interrupt_by_software(h, vector::DB, Source::Exception)
+    interrupt_by_software(h, vector::DB, Source::Icebp)
+}
+
+/// INT3 and INTO raise exceptions, which an extension may take.
+fn ask_exception(h: &mut P, vector: u8) -> Step {
+    ask_after(h, || Intercept::Exception { exception: Exception::plain(vector), software: true, first: None })
 }
 
 fn int3(h: &mut P, _: u32) -> Step {
+    ask_exception(h, vector::BP)?;
     interrupt_by_software(h, vector::BP, Source::SoftwareException)
 }
 
 fn into(h: &mut P, _: u32) -> Step {
+    ask_exception(h, vector::OF)?;
     interrupt_by_software(h, vector::OF, Source::SoftwareException)
 }
 

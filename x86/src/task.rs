@@ -149,13 +149,13 @@ pub(crate) fn switch_from(h: &mut P, selector: u16, how: Switch, error: Option<u
     let busy = if how == Switch::Return { 2 } else { 0 };
     h.fault_if(a.is_code_or_data() || a.kind() & 7 != 1 | busy, refusal.of(selector))?;
     h.fault_if(!a.is_present(), Exception::with(vector::NP, index_of(selector) | ext))?;
-    let reason = match (how, error.is_some() || ext != 0) {
+    let reason = match (how, h.arch.delivering.is_some()) {
         (Switch::Call, false) => 0,
         (Switch::Return, _) => 1,
         (Switch::Jump, _) => 2,
         (Switch::Call, true) => 3,
     };
-    ask_after(h, || Intercept::TaskSwitch { selector, reason, gate: reason == 3, error })?;
+    ask_after(h, || Intercept::TaskSwitch { selector, reason, error })?;
     let new = layout(a.kind());
     h.fault_if(d.limit() < new.limit, Refusal::TS.with_ext(ext).of(selector))?;
     let old_tr = h.arch.tr;

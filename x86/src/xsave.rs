@@ -11,6 +11,7 @@ use iced_x86::Mnemonic;
 
 use crate::control::{cr0, cr4, efer};
 use crate::exception::{Exception, vector};
+use crate::extension::{Intercept, ask_after, ask_before};
 use crate::fpu::X87;
 use crate::fpu::image::{self, Pointers};
 use crate::isa::{self, Lifting, Unknown};
@@ -413,6 +414,8 @@ fn xsaves(h: &mut P, long: bool) -> Step {
     h.fault_if(h.arch.cr4 & cr4::OSXSAVE == 0, Exception::UD)?;
     h.require_cpl_0()?;
     require_xsave(h)?;
+    let components = edx_eax(h);
+    ask_before(h, || Intercept::Xsaves(components))?;
     save_compacted(h, long, h.arch.xcr0 | h.arch.xss)
 }
 
@@ -449,6 +452,8 @@ fn xrstors(h: &mut P, long: bool) -> Step {
     h.fault_if(h.arch.cr4 & cr4::OSXSAVE == 0, Exception::UD)?;
     h.require_cpl_0()?;
     require_xsave(h)?;
+    let components = edx_eax(h);
+    ask_before(h, || Intercept::Xrstors(components))?;
     let (xstate_bv, xcomp_bv, reserved) = load_header(h)?;
     h.fault_if(xcomp_bv & COMPACTED == 0, Exception::gp(0))?;
     restore_compacted(h, long, h.arch.xcr0 | h.arch.xss, xstate_bv, xcomp_bv, reserved[1])
@@ -512,10 +517,12 @@ fn xgetbv(h: &mut P, _: bool) -> Step {
 fn xsetbv(h: &mut P, _: bool) -> Step {
     h.fault_if(h.arch.cr4 & cr4::OSXSAVE == 0, Exception::UD)?;
     h.require_cpl_0()?;
+    ask_before(h, || Intercept::Xsetbv)?;
     let (register, value) = (h.core.regs[usize::from(RCX)] as u32, edx_eax(h));
     h.fault_if(register != 0, Exception::gp(0))?;
     h.fault_if(value & !h.arch.model.xcr0_bits() != 0 || value & xcr0::X87 == 0, Exception::gp(0))?;
     h.fault_if(value & xcr0::AVX != 0 && value & xcr0::SSE == 0, Exception::gp(0))?;
+    ask_after(h, || Intercept::Xsetbv)?;
     h.arch.xcr0 = value;
     h.core.spaces_changed = true;
     h.core.leave = true;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::apic;
 use crate::control::{cr0, efer};
 use crate::exception::Exception;
+use crate::extension;
 use crate::model::{self, Feature, Query, misc_enable};
 use crate::processor::{P, ProcessorExt, X86, base_of, segments};
 use crate::registers::{FS_BASE, GS_BASE};
@@ -140,7 +141,11 @@ pub(crate) fn cpuid(h: &mut P, leaf: u32, subleaf: u32) -> [u32; 4] {
     if leaf == 1 {
         h.arch.msrs.signature = u64::from(model::INTEL_MICROCODE) << 32;
     }
-    model::cpuid(&query, leaf, subleaf)
+    let mut answer = model::cpuid(&query, leaf, subleaf);
+    if let Some(e) = h.arch.extension.get() {
+        e.cpuid(leaf, subleaf, &mut answer);
+    }
+    answer
 }
 
 fn row(arch: &X86, number: u32) -> Option<&'static Row> {
@@ -149,6 +154,11 @@ fn row(arch: &X86, number: u32) -> Option<&'static Row> {
 
 /// RDMSR: #GP where there is no such register.
 pub(crate) fn read(h: &mut P, number: u32) -> Step<u64> {
+    if h.arch.extension.get().is_some()
+        && let Some(own) = extension::act(h, |e, h| e.read_msr(h, number)).flatten()
+    {
+        return own;
+    }
     if let 0x800..=0x8ff = number {
         return apic::read_msr(h, number - 0x800);
     }
@@ -165,6 +175,11 @@ pub(crate) fn read(h: &mut P, number: u32) -> Step<u64> {
 
 /// WRMSR: #GP where there is no such register, or it does not take the value.
 pub(crate) fn write(h: &mut P, number: u32, value: u64) -> Step {
+    if h.arch.extension.get().is_some()
+        && let Some(own) = extension::act(h, |e, h| e.write_msr(h, number, value)).flatten()
+    {
+        return own;
+    }
     if let 0x800..=0x8ff = number {
         return apic::write_msr(h, number - 0x800, value);
     }
@@ -186,7 +201,7 @@ pub(crate) fn write(h: &mut P, number: u32, value: u64) -> Step {
 
 fn read_time(h: &mut P, number: u32) -> Step<u64> {
     Ok(match number {
-        n::TSC => h.arch.tsc(h.core.count()),
+        n::TSC => extension::tsc(h),
         _ => h.arch.msrs.tsc_adjust,
     })
 }
@@ -333,7 +348,8 @@ fn write_efer(h: &mut P, _: u32, value: u64) -> Step {
         (AIBRSE, m.has(Feature::Autoibrs)),
     ];
     let defined = defined.iter().filter(|(_, there)| *there).fold(0, |bits, (bit, _)| bits | bit);
-    h.fault_if(value & !defined != 0, Exception::gp(0))?;
+    let more = h.arch.extension.get().map_or(0, |e| e.efer_bits());
+    h.fault_if(value & !(defined | more) != 0, Exception::gp(0))?;
     let old = h.arch.efer;
     h.fault_if(h.arch.cr0 & cr0::PG != 0 && (value ^ old) & efer::LME != 0, Exception::gp(0))?;
     if (value ^ old) & efer::NXE != 0 {
