@@ -37,6 +37,10 @@ fn handler(vector: u64) -> &'static [u8] {
 
 /// Writes to ports, in their order.
 const PORTS: &[(u64, u64)] = &[
+    // Counter 0 of the 8254: rate generator, 65536, which is 18.2 Hz. Its output rises as it is set; ICW1 forgets that edge.
+    (0x43, 0x34),
+    (0x40, 0x00),
+    (0x40, 0x00),
     // The 8259As: ICW1 to ICW4, vectors from 08h and 70h; of their inputs timer, keyboard and cascade are let through.
     (0x20, 0x11),
     (0xa0, 0x11),
@@ -48,10 +52,6 @@ const PORTS: &[(u64, u64)] = &[
     (0xa1, 0x01),
     (0x21, 0xf8),
     (0xa1, 0xff),
-    // Counter 0 of the 8254: rate generator, 65536, which is 18.2 Hz.
-    (0x43, 0x34),
-    (0x40, 0x00),
-    (0x40, 0x00),
 ];
 
 /// Leaves it all, but for the local APIC. The shadow is RAM.
