@@ -23,7 +23,7 @@ const ALARMS: &[&str] = &[
     "timed out",
     "unstable",
     "soft lockup",
-    "stall",
+    " stall",
     "mismatch",
     "Error:",
 ];
