@@ -26,3 +26,11 @@ proptest! {
         prop_assert!(begin.elapsed() < LIMIT, "seed {seed:#x}");
     }
 }
+
+/// `NONSENSE_SEED` alone, to look at a seed that has failed.
+#[test]
+fn one_seed() {
+    if let Some(seed) = std::env::var("NONSENSE_SEED").ok().and_then(|s| s.parse::<u64>().ok()) {
+        guest::run(&seed.to_le_bytes());
+    }
+}

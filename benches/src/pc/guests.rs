@@ -56,13 +56,19 @@ pub const ALL: &[Guest] = &[
     guest("integer", "instructions/s", ROUNDS * 12, &[of_qemu(0.28)], integer),
     guest("pointer chase, 64 MiB", "loads/s", STEPS, &[of_qemu(1.0)], chase),
     guest("copy loop of 8-byte words", "words/s", COPIES * WORDS, &[of_qemu(1.0)], |a, d, _| copy(a, d, 136 << 20)),
-    guest("the same, buffers 128 MiB apart", "words/s", COPIES * WORDS, &[of_qemu(1.0)], |a, d, _| copy(a, d, 128 << 20)),
+    guest("the same, buffers 128 MiB apart", "words/s", COPIES * WORDS, &[of_qemu(1.0)], |a, d, _| {
+        copy(a, d, 128 << 20)
+    }),
     guest("rep movsq, 512 MiB", "bytes/s", 512 << 20, &[of_qemu(1.0)], |a, d, _| rep(a, d, 136 << 20, true)),
-    guest("the same, buffers 128 MiB apart ", "bytes/s", 512 << 20, &[of_qemu(1.0)], |a, d, _| rep(a, d, 128 << 20, true)),
+    guest("the same, buffers 128 MiB apart ", "bytes/s", 512 << 20, &[of_qemu(1.0)], |a, d, _| {
+        rep(a, d, 128 << 20, true)
+    }),
     guest("rep movsb, 512 MiB", "bytes/s", 512 << 20, &[of_qemu(1.0)], |a, d, _| rep(a, d, 136 << 20, false)),
     guest("#UD and IRETQ", "round trips/s", TRAPS, &[of_qemu(1.5)], undefined),
     guest("#PF and IRETQ", "round trips/s", TRAPS, &[of_qemu(1.5)], |a, d, f| page_fault(a, d, f, TRAPS, false)),
-    guest("#PF, map, INVLPG", "round trips/s", TRAPS / 4, &[of_qemu(1.5)], |a, d, f| page_fault(a, d, f, TRAPS / 4, true)),
+    guest("#PF, map, INVLPG", "round trips/s", TRAPS / 4, &[of_qemu(1.5)], |a, d, f| {
+        page_fault(a, d, f, TRAPS / 4, true)
+    }),
     guest("MOV to CR3", "writes/s", TRAPS, &[of_qemu(10.0)], |a, d, _| {
         repeated(a, d, TRAPS, |a| {
             a.mov(rax, cr3)?;
