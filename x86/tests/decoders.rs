@@ -52,6 +52,9 @@ const ALIASES: &[(&str, &str)] = &[
     ("int1", "icebp"),
     ("xlatb", "xlat"),
     ("fstpnce", "fstp"),
+    ("fnsetpm", "fsetpm"),
+    ("vmgexit", "vmmcall"),
+    ("seamcall", "encls"),
     ("fneni", "feni8087_nop"),
     ("fndisi", "fdisi8087_nop"),
 ];
@@ -131,7 +134,9 @@ const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         why: "LOCK before what cannot be locked is #UD",
-        applies: |_, b, ours, _| ours.is_none() && b.iter().take_while(|b| is_legacy_prefix(**b)).any(|b| *b == 0xf0),
+        applies: |_, b, ours, _| {
+            ours.is_none() && b.iter().take_while(|b| is_legacy_prefix(**b) || **b & 0xf0 == 0x40).any(|b| *b == 0xf0)
+        },
     },
     Difference {
         why: "in 16-bit code 66 is part of these opcodes as elsewhere",
@@ -152,13 +157,14 @@ const DIFFERENCES: &[Difference] = &[
         applies: |bits, b, ours, theirs| bits == 64 && b.contains(&0x66) && name(ours) == name(theirs),
     },
     Difference {
-        why: "F2 before BSF and BSR is ignored",
-        applies: |_, _, ours, theirs| theirs.is_none() && matches!(name(ours), "bsf" | "bsr"),
+        why: "F2 and F3 before BSF, BSR and IMUL are ignored",
+        applies: |_, _, ours, theirs| theirs.is_none() && matches!(name(ours), "bsf" | "bsr" | "imul"),
     },
     Difference {
         why: "REX.W goes before 66, and changes nothing of PAUSE",
         applies: |bits, _, ours, _| {
-            bits == 64 && matches!(name(ours), "insd" | "outsd" | "pause" | "jrcxz" | "loop" | "loope" | "loopne")
+            bits == 64
+                && matches!(name(ours), "insd" | "outsd" | "pause" | "jrcxz" | "jecxz" | "loop" | "loope" | "loopne")
         },
     },
     Difference {
@@ -168,6 +174,18 @@ const DIFFERENCES: &[Difference] = &[
     Difference {
         why: "VIA's PadLock wants a REP prefix, except for XSTORE",
         applies: |_, b, _, _| matches!(behind_prefixes(b).0, [0x0f, 0xa6 | 0xa7, ..]),
+    },
+    Difference {
+        why: "EVEX or XOP behind a prefix that they do not allow, or with reserved bits",
+        applies: |_, b, ours, _| ours.is_none() && matches!(behind_prefixes(b).0, [0x62 | 0x8f, ..]),
+    },
+    Difference {
+        why: "SWAPGS is one of 64-bit code only",
+        applies: |bits, _, ours, theirs| bits != 64 && ours.is_none() && name(theirs) == "swapgs",
+    },
+    Difference {
+        why: "PAUSE is F3 90, whatever else stands before it",
+        applies: |_, _, ours, _| name(ours) == "pause",
     },
     Difference {
         why: "later than this capstone: AVX-VNNI(-INT8, -INT16), AVX-NE-CONVERT, CMPccXADD, RAO-INT, SM3, SM4, ENQCMD, MSRLIST, ...",
@@ -222,6 +240,26 @@ const DIFFERENCES: &[Difference] = &[
                 "eret",
                 "vp2",
                 "loadiwkey",
+                "lkgs",
+                "ptwrite",
+                "rdpru",
+                "tlbsync",
+                "invlpgb",
+                "xresldtrk",
+                "xsusldtrk",
+                "rmp",
+                "pvalidate",
+                "psmash",
+                "umwait",
+                "tpause",
+                "umonitor",
+                "incssp",
+                "clrssbsy",
+                "rstorssp",
+                "setssbsy",
+                "saveprevssp",
+                "mcommit",
+                "monitorx",
             ];
             theirs.is_none() && NEWER.iter().any(|n| name(ours).starts_with(n))
         },

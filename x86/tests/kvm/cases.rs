@@ -165,15 +165,15 @@ fn state(c: &Case) -> (Vec<u8>, X86) {
     let page = |i: u64| if i << 12 == PAGE { PAGE | c.rights } else { i << 12 | 3 };
     match c.mode {
         Mode::Paging32 => {
-            put(TABLES, TABLES + 0x1000 | 7);
+            put(TABLES, (TABLES + 0x1000) | 7);
             for i in 0..256 {
                 put(TABLES + 0x1000 + 8 * i, page(2 * i) | page(2 * i + 1) << 32);
             }
         }
         Mode::Pae | Mode::Long => {
-            put(TABLES, if c.mode == Mode::Pae { TABLES + 0x2000 | 1 } else { TABLES + 0x1000 | 7 });
-            put(TABLES + 0x1000, TABLES + 0x2000 | 7);
-            put(TABLES + 0x2000, TABLES + 0x3000 | 7);
+            put(TABLES, if c.mode == Mode::Pae { (TABLES + 0x2000) | 1 } else { (TABLES + 0x1000) | 7 });
+            put(TABLES + 0x1000, (TABLES + 0x2000) | 7);
+            put(TABLES + 0x2000, (TABLES + 0x3000) | 7);
             for i in 0..512 {
                 put(TABLES + 0x3000 + 8 * i, page(i));
             }
@@ -193,7 +193,7 @@ fn state(c: &Case) -> (Vec<u8>, X86) {
     };
     cpu.cr3 = if paging != 0 { TABLES } else { 0 };
     if c.mode == Mode::Pae {
-        cpu.pdptes = [TABLES + 0x2000 | 1, 0, 0, 0];
+        cpu.pdptes = [(TABLES + 0x2000) | 1, 0, 0, 0];
     }
     cpu.gdtr = Table { base: GDT, limit: 0x47 };
     cpu.idtr = Table { base: if c.mode == Mode::Real { 0 } else { IDT }, limit: 0x3ff };
