@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use rayon::prelude::*;
 
 use crate::debian::Suite;
+use crate::determinism::{consoles, states};
 use crate::prepare::{self, Riscv64};
 use crate::suite::{Outcome, Verdict};
 
@@ -168,28 +169,15 @@ impl Files {
         restore.input = "";
         let second: Vec<_> = [&replay, &restore].par_iter().map(|b| self.run(b)).collect();
 
-        let state = |r: &Result<serde_json::Value, String>| {
-            r.as_ref().map(|s| (s["state_hash"].clone(), s["instructions"].clone())).map_err(Clone::clone)
-        };
-        let console =
-            |r: &Result<serde_json::Value, String>| r.as_ref().map(|s| s["console_hash"].clone()).map_err(Clone::clone);
-        let same = |name: &str, a: Result<String, String>, b: Result<String, String>, equal: bool| {
-            let verdict = match (a, b) {
-                (Ok(a), Ok(b)) if (a == b) == equal => Verdict::Pass,
-                (Ok(a), Ok(b)) => Verdict::Fail(format!("{a} and {b}")),
-                (Err(why), _) | (_, Err(why)) => Verdict::Fail(why),
-            };
-            Outcome { name: name.into(), verdict, instructions: 0 }
-        };
-        let text = |r: Result<(serde_json::Value, serde_json::Value), String>| r.map(|(h, n)| format!("{h} {n}"));
-        let words = |r: Result<serde_json::Value, String>| r.map(|h| h.to_string());
+        let [once, again, other_seed, record] = first.try_into().expect("there are four");
+        let [replay, restore] = second.try_into().expect("there are two");
         vec![
-            same("the same seed: the same state", text(state(&first[0])), text(state(&first[1])), true),
-            same("the same seed: the same console", words(console(&first[0])), words(console(&first[1])), true),
-            same("another seed: another run", text(state(&first[0])), text(state(&first[2])), false),
-            same("a snapshot, restored: the same state", text(state(&first[0])), text(state(&second[1])), true),
-            same("a recording, replayed: the same state", text(state(&first[3])), text(state(&second[0])), true),
-            same("a recording changes nothing", text(state(&first[0])), text(state(&first[3])), true),
+            states("the same seed: the same state", &once, &again, true),
+            consoles("the same seed: the same console", &once, &again, true),
+            states("another seed: another run", &once, &other_seed, false),
+            states("a snapshot, restored: the same state", &once, &restore, true),
+            states("a recording, replayed: the same state", &record, &replay, true),
+            states("a recording changes nothing", &once, &record, true),
         ]
     }
 }

@@ -57,7 +57,7 @@ enum Command {
         /// Where `prepare-amd64` has put the files of each suite already
         #[arg(long)]
         prepared: Option<PathBuf>,
-        /// Only boots with this in their names
+        /// Only boots with this in their names; `determinism` stands for the checks of that
         #[arg(long, default_value = "")]
         filter: String,
         /// Also write the outcome as JUnit's XML
@@ -132,7 +132,10 @@ fn main() -> anyhow::Result<()> {
             let out = out.unwrap_or_else(|| cache::root().join("pc-boots"));
             let files = pc_boots::Files::prepare(&undervisor, &out, prepared.as_deref())?;
             let boots: Vec<_> = pc_boots::all().into_iter().filter(|b| b.name().contains(&filter)).collect();
-            let outcomes = files.run_all(&boots);
+            let mut outcomes = files.run_all(&boots);
+            if "determinism".contains(&filter) {
+                outcomes.extend(files.determinism());
+            }
             print!("{}", suite::table(&outcomes));
             if let Some(path) = junit {
                 std::fs::write(path, suite::junit("pc-boots", &outcomes))?;

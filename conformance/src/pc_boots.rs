@@ -8,6 +8,8 @@ use rayon::prelude::*;
 
 use crate::boots::{outcome, run};
 use crate::debian::Suite;
+use crate::determinism::{consoles, states};
+use crate::dmesg;
 use crate::prepare::{self, Amd64};
 use crate::suite::Outcome;
 
@@ -143,15 +145,71 @@ impl Files {
         Ok(Files { suites, undervisor: undervisor.into(), out: out.into() })
     }
 
+    /// The kernel must have complained of nothing that it does not complain of elsewhere.
+    fn require_quiet(&self, name: &str) -> Result<(), String> {
+        let console = fs::read(self.out.join(format!("{name}.console"))).map_err(|e| e.to_string())?;
+        let console = String::from_utf8_lossy(&console);
+        if !dmesg::has_log(&console) {
+            return Err("the console has no log with levels".into());
+        }
+        match dmesg::complaints(&console).as_slice() {
+            [] => Ok(()),
+            [first, rest @ ..] => Err(format!("the kernel says `{first}`, and {} more", rest.len())),
+        }
+    }
+
     /// Runs boots, two at a time on two processors.
     pub fn run_all(&self, boots: &[Boot]) -> Vec<Outcome> {
         let one = |boot: &Boot| {
             let files = &self.suites.iter().find(|(s, _)| *s == boot.suite).expect("every suite was prepared").1;
             let (arguments, expected) = boot.arguments(files);
             let name = boot.name();
-            outcome(&name, run(&self.undervisor, &self.out.join(&name), &arguments, &expected, ""))
+            let summary = run(&self.undervisor, &self.out.join(&name), &arguments, &expected, "");
+            outcome(&name, summary.and_then(|summary| self.require_quiet(&name).map(|()| summary)))
         };
         boots.par_iter().map(one).collect()
+    }
+
+    /// With 1 and 4 processors: the same run twice, another seed, a snapshot in the middle, a recording replayed: what must be
+    /// the same is.
+    pub fn determinism(&self) -> Vec<Outcome> {
+        [1, 4].par_iter().flat_map(|cpus| self.determinism_with(*cpus)).collect()
+    }
+
+    fn determinism_with(&self, cpus: u32) -> Vec<Outcome> {
+        const TYPED: &str = "echo typed $((6*7))\nexit\n";
+        let files = &self.suites[0].1;
+        let file = |name: &str| self.out.join(format!("{name}-{cpus}")).display().to_string();
+        // Its name, words of the kernel's command line, further options, what is typed.
+        let start = |name: &str, words: &str, more: &[&str], typed: &str| {
+            let boot = Boot { suite: Suite::Trixie, cpus, model: "intel", machine: "q35", way: Way::Entry("auto") };
+            let (mut arguments, mut expected) = boot.arguments(files);
+            *arguments.last_mut().expect("the kernel's command line") = format!("console=ttyS0 {words}").into();
+            arguments.extend(more.iter().map(Into::into));
+            expected.extend(words.contains("shell").then(|| "typed 42".into()));
+            run(&self.undervisor, Path::new(&file(name)), &arguments, &expected, typed)
+        };
+        let [snapshot, recording] = ["mid.snap", "typed.rec"].map(file);
+        // The kernel is about halfway to its first process, and all processors run.
+        let taken = ["--seed", "7", "--snapshot-at", "250000000", "--snapshot", &snapshot];
+        let once = start("once", "quiet", &["--seed", "7"], "");
+        let again = start("again-with-snapshot", "quiet", &taken, "");
+        let other_seed = start("other-seed", "quiet", &["--seed", "8"], "");
+        let typed = start("typed", "quiet shell", &["--seed", "7"], TYPED);
+        let record = start("record", "quiet shell", &["--seed", "7", "--record", &recording], TYPED);
+        let replay = start("replay", "quiet shell", &["--seed", "7", "--replay", &recording], "");
+        let restored = ["--restore", &snapshot].map(OsString::from);
+        let done = ["UNDERVISOR-DONE rc=0".to_owned()];
+        let restore = run(&self.undervisor, Path::new(&file("restore")), &restored, &done, "");
+        let name = |what: &str| format!("{cpus} vCPUs: {what}");
+        vec![
+            states(&name("the same seed: the same state"), &once, &again, true),
+            consoles(&name("the same seed: the same console"), &once, &again, true),
+            states(&name("another seed: another run"), &once, &other_seed, false),
+            states(&name("a snapshot, restored: the same state"), &once, &restore, true),
+            states(&name("a recording, replayed: the same state"), &record, &replay, true),
+            states(&name("a recording changes nothing"), &typed, &record, true),
+        ]
     }
 }
 

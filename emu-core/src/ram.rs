@@ -129,6 +129,49 @@ pub struct Ram {
     last: RamImage,
 }
 
+/// Reads a little-endian number of `size` bytes (1 to 8).
+///
+/// # Safety
+/// So many bytes at `host` can be read, and nothing else refers to them.
+#[inline]
+pub(crate) unsafe fn load_host(host: *const u8, size: u8) -> u64 {
+    // SAFETY: by the caller.
+    unsafe {
+        match size {
+            1 => u64::from(*host),
+            2 => u16::from_le(host.cast::<u16>().read_unaligned()).into(),
+            4 => u32::from_le(host.cast::<u32>().read_unaligned()).into(),
+            8 => u64::from_le(host.cast::<u64>().read_unaligned()),
+            _ => {
+                let mut bytes = [0u8; 8];
+                std::ptr::copy_nonoverlapping(host, bytes.as_mut_ptr(), size.min(8).into());
+                u64::from_le_bytes(bytes)
+            }
+        }
+    }
+}
+
+/// Writes the low `size` bytes (1 to 8) of a number, little-endian.
+///
+/// # Safety
+/// So many bytes at `host` can be written, and nothing else refers to them.
+#[inline]
+pub(crate) unsafe fn store_host(host: *mut u8, size: u8, value: u64) {
+    // SAFETY: by the caller.
+    unsafe {
+        match size {
+            1 => *host = value as u8,
+            2 => host.cast::<u16>().write_unaligned((value as u16).to_le()),
+            4 => host.cast::<u32>().write_unaligned((value as u32).to_le()),
+            8 => host.cast::<u64>().write_unaligned(value.to_le()),
+            _ => {
+                let bytes = value.to_le_bytes();
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), host, size.min(8).into());
+            }
+        }
+    }
+}
+
 impl Ram {
     /// Adds a region of zeroes. Both `base` and `size` are in bytes, multiples of 4096.
     pub fn add(&mut self, base: u64, size: u64) -> Result<(), RamError> {
@@ -223,20 +266,7 @@ impl Ram {
     pub fn load(&self, pa: u64, size: u8) -> Result<u64, NoRam> {
         let r = &self.regions[self.index(pa, u64::from(size)).ok_or(NoRam { pa })?];
         // SAFETY: as in `read`.
-        unsafe {
-            let host = r.host.add((pa - r.base) as usize);
-            Ok(match size {
-                1 => u64::from(*host),
-                2 => u16::from_le(host.cast::<u16>().read_unaligned()).into(),
-                4 => u32::from_le(host.cast::<u32>().read_unaligned()).into(),
-                8 => u64::from_le(host.cast::<u64>().read_unaligned()),
-                _ => {
-                    let mut bytes = [0u8; 8];
-                    std::ptr::copy_nonoverlapping(host, bytes.as_mut_ptr(), size.min(8).into());
-                    u64::from_le_bytes(bytes)
-                }
-            })
-        }
+        Ok(unsafe { load_host(r.host.add((pa - r.base) as usize), size) })
     }
 
     /// Writes the low `size` bytes (1 to 8) of a number, little-endian.
@@ -251,15 +281,7 @@ impl Ram {
         *flags |= DIRTY | TOUCHED;
         let r = &self.regions[i];
         // SAFETY: as in `read`.
-        unsafe {
-            let host = r.host.add((pa - r.base) as usize);
-            match size {
-                1 => *host = value as u8,
-                2 => host.cast::<u16>().write_unaligned((value as u16).to_le()),
-                4 => host.cast::<u32>().write_unaligned((value as u32).to_le()),
-                _ => host.cast::<u64>().write_unaligned(value.to_le()),
-            }
-        }
+        unsafe { store_host(r.host.add((pa - r.base) as usize), size, value) };
         Ok(())
     }
 

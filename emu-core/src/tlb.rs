@@ -252,6 +252,12 @@ impl Tlb {
         (e.tag == Self::tag(va, space)).then_some(&e.map)
     }
 
+    /// What micro-ops would probe.
+    #[inline]
+    pub(crate) fn fast_entry(&self, va: u64, space: Space) -> &Fast {
+        &self.fast[Self::slot(va, space)]
+    }
+
     /// The fetch translation of `va`'s page, if it is held.
     #[inline]
     pub fn fetch(&self, va: u64, space: Space) -> Option<&Mapping> {

@@ -545,6 +545,7 @@ fn access(arch: &X86, as_whom: u8, intent: Intent) -> paging::Access {
 impl Arch for X86 {
     const REGISTERS: usize = crate::registers::COUNT;
     const BUS_FLOATS: bool = true;
+    const KEEPS_SPACES: bool = true;
 
     fn lift(&self, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8> {
         let mode = Mode::of(self);

@@ -4,7 +4,8 @@ use emu_core::engine::World;
 use emu_core::machine::{End, Machine, Schedule};
 use emu_core::time::Frequency;
 use iced_x86::code_asm::*;
-use x86::control::{cr0, cr4};
+use x86::control::{cr0, cr3, cr4, rflags};
+use x86::model::CpuModel;
 use x86::processor::X86;
 use x86::registers::{RAX, RBX, RCX, RDX, RSP};
 use x86::segment::Table;
@@ -36,6 +37,10 @@ struct Guest {
 
 impl Guest {
     fn new() -> Self {
+        Guest::of("intel")
+    }
+
+    fn of(model: &str) -> Self {
         let mut world = World::new(Frequency::default());
         world.ram.add(0, 0x20_0000).unwrap();
         let mut put = |at: u64, value: u64| world.ram.store(at, 8, value).unwrap();
@@ -63,7 +68,7 @@ impl Guest {
             };
             put(PT + 8 * page, at | flags);
         }
-        let mut hart = X86::flat_64();
+        let mut hart = X86::flat_64().of_model(CpuModel::parse(model).unwrap(), 0, 1, 0);
         hart.gdtr = Table { base: GDT, limit: 0x37 };
         hart.idtr = Table { base: IDT, limit: 0xfff };
         hart.cr3 = PML4;
@@ -383,4 +388,117 @@ fn a_run_goes_on_from_its_snapshot() {
     assert_eq!(second.machine.run(100_000), End::Deadlock);
     assert_eq!(second.machine.state_hash(), whole.machine.state_hash());
     assert_eq!(second.reg(RAX), whole.reg(RAX));
+}
+
+fn write_msr(a: &mut CodeAssembler, number: u32, value: u64) {
+    a.mov(ecx, number).unwrap();
+    a.mov(eax, value as u32).unwrap();
+    a.mov(edx, (value >> 32) as u32).unwrap();
+    a.wrmsr().unwrap();
+}
+
+/// Goes to 32-bit code at `USER` by SYSRET, with these flags; SYSCALL from there leads to a handler.
+fn to_compatibility_mode(a: &mut CodeAssembler, flags: u64) {
+    write_msr(a, 0xc000_0081, 0x0010_0008 << 32);
+    write_msr(a, 0xc000_0083, HANDLERS + 0xf00);
+    write_msr(a, 0xc000_0084, rflags::TF);
+    a.mov(ax, 0x28).unwrap();
+    a.ltr(ax).unwrap();
+    a.mov(rcx, USER).unwrap();
+    a.mov(r11, flags).unwrap();
+    a.sysret().unwrap();
+}
+
+/// APM vol. 3, "SYSCALL": compatibility mode has it, by CSTAR. SDM vol. 2B: #UD there.
+#[test]
+fn syscall_in_compatibility_mode() {
+    for model in ["amd", "intel"] {
+        let mut g = Guest::of(model);
+        let mut stop = CodeAssembler::new(64).unwrap();
+        stop.hlt().unwrap();
+        g.code(HANDLERS + 0xf00, stop);
+        let mut user = CodeAssembler::new(32).unwrap();
+        user.syscall().unwrap();
+        g.code(USER, user);
+        assert_eq!(g.run(|a| to_compatibility_mode(a, 3)), End::Deadlock);
+        let hart = &g.machine.vcpus[0].arch;
+        if model == "amd" {
+            assert!(hart.is_64() && hart.cpl() == 0);
+            assert_eq!((g.get(FOUND), g.reg(RCX), g.reg(11)), (0, USER + 2, 3));
+        } else {
+            assert_eq!((g.found(), g.get(FOUND + 24)), ((6, 0, USER), 0x13));
+        }
+    }
+}
+
+/// RFLAGS.TF counts as SYSRET and SYSCALL leave it: #DB comes behind SYSRET, and none behind SYSCALL that has masked TF.
+#[test]
+fn stepping_over_system_calls() {
+    let mut g = Guest::of("amd");
+    assert_eq!(g.run(|a| to_compatibility_mode(a, 2 | rflags::TF)), End::Deadlock);
+    assert_eq!((g.found(), g.get(FOUND + 24)), ((1, 0, USER), 0x13));
+    let mut g = Guest::of("amd");
+    let mut stop = CodeAssembler::new(64).unwrap();
+    stop.hlt().unwrap();
+    g.code(HANDLERS + 0xf00, stop);
+    let mut user = CodeAssembler::new(32).unwrap();
+    user.mov(esp, (USER + 0x800) as u32).unwrap();
+    user.pushfd().unwrap();
+    user.or(dword_ptr(esp), rflags::TF as i32).unwrap();
+    user.popfd().unwrap();
+    user.syscall().unwrap();
+    g.code(USER, user);
+    assert_eq!(g.run(|a| to_compatibility_mode(a, 2)), End::Deadlock);
+    assert_eq!((g.get(FOUND), g.reg(11) & rflags::TF), (0, rflags::TF));
+}
+
+/// "Canonical Addressing": LGDT takes as many bits as the processor has, whatever the paging mode is.
+#[test]
+fn descriptor_tables_as_far_as_the_processor_reaches() {
+    for (model, base, vector) in [
+        ("intel", 0x0000_7fff_ffff_f000u64, 0),
+        ("intel", 0x0000_8000_0000_0000, 13),
+        ("intel,+la57", 0x0000_8000_0000_0000, 0),
+        ("intel,+la57", 0x0100_0000_0000_0000, 13),
+    ] {
+        let mut g = Guest::of(model);
+        g.put(FOUND + 0x102, base);
+        let end = g.run(|a| {
+            a.lgdt(ptr(FOUND + 0x100)).unwrap();
+            a.hlt().unwrap();
+        });
+        assert_eq!((end, g.get(FOUND)), (End::Deadlock, vector), "{model} {base:#x}");
+    }
+}
+
+/// "Linear-Address Masking": loads and stores leave metadata out, fetches do not.
+#[test]
+fn linear_address_masking() {
+    const METADATA: u64 = 0x7e00_0000_0000_0000;
+    for (bits, vector, loaded) in [(0, 13, 0), (cr3::LAM_U57, 6, 0x55aa), (cr3::LAM_U48, 6, 0x55aa)] {
+        let mut g = Guest::of("intel,+lam");
+        g.put(USER + 0x100, 0x55aa);
+        let end = g.run(|a| {
+            a.mov(rax, PML4 | bits).unwrap();
+            a.mov(cr3, rax).unwrap();
+            a.mov(rax, METADATA | (USER + 0x100)).unwrap();
+            a.mov(rbx, qword_ptr(rax)).unwrap();
+            a.ud2().unwrap();
+        });
+        assert_eq!((end, g.get(FOUND), g.reg(RBX)), (End::Deadlock, vector, loaded));
+    }
+    let mut g = Guest::of("intel,+lam");
+    g.run(|a| {
+        a.mov(rax, PML4 | cr3::LAM_U57).unwrap();
+        a.mov(cr3, rax).unwrap();
+        a.mov(rax, METADATA | CODE).unwrap();
+        a.jmp(rax).unwrap();
+    });
+    assert_eq!(g.get(FOUND), 13);
+    let mut g = Guest::of("intel");
+    g.run(|a| {
+        a.mov(rax, PML4 | cr3::LAM_U57).unwrap();
+        a.mov(cr3, rax).unwrap();
+    });
+    assert_eq!(g.get(FOUND), 13, "a reserved bit without the feature");
 }

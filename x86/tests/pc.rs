@@ -132,3 +132,31 @@ fn firmware_is_rom() {
     assert_eq!((other.world.ram.load(0xf_fff0, 2), other.world.ram.store(0xf_fff0, 1, 0)), (Ok(0x1234), Ok(())));
     assert!(other.world.ram.store(0xe_0000, 1, 0).is_err());
 }
+
+/// A program in real mode behind a boot loader: BIOS services that are not there say so, the timer ticks and wakes it.
+#[test]
+fn real_mode_behind_multiboot() {
+    // Header with addresses: all of it at 1 MiB, entry behind it.
+    let (flags, at) = (1u32 << 16, 0x10_0000u32);
+    let header = [0x1bad_b002, flags, 0u32.wrapping_sub(0x1bad_b002 + flags), at, at, 0, 0, at + 32];
+    let mut image: Vec<u8> = header.iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
+    image.push(0xf4);
+    let config = PcConfig { protocol: Protocol::Multiboot, ..config(Chipset::Q35) };
+    let mut machine = pc::build(&config, &raw(&image)).unwrap();
+    // int 15h; mov cx, ax; sbb bl, bl; sti; hlt; cli; mov eax, [046ch]; out 0f4h, eax
+    let code = [0xcd, 0x15, 0x89, 0xc1, 0x18, 0xdb, 0xfb, 0xf4, 0xfa, 0x66, 0xa1, 0x6c, 0x04, 0x66, 0xe7, 0xf4];
+    machine.world.ram.write(0x7c00, &code).unwrap();
+    let vcpu = &mut machine.vcpus[0];
+    let data = X86::reset(0).segments[0];
+    vcpu.arch.cr0 = 0x10;
+    vcpu.arch.segments = [data; 6];
+    vcpu.arch.idtr.limit = 0x3ff;
+    vcpu.core.pc = 0x7c00;
+    vcpu.core.regs[usize::from(x86::registers::RSP)] = 0x7c00;
+    assert_eq!(machine.run(1000), End::PowerOff(1 << 1 | 1), "one tick");
+    let regs = &machine.vcpus[0].core.regs;
+    let (carry, ah) =
+        (regs[usize::from(x86::registers::RBX)] as u8, (regs[usize::from(x86::registers::RCX)] >> 8) as u8);
+    assert_eq!((carry, ah), (0xff, 0x86));
+    assert!(machine.now() > 54_000_000, "a period of 18.2 Hz has gone by");
+}

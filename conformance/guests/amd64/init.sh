@@ -15,7 +15,7 @@ done < /modules.order
 echo "UNDERVISOR-SHELL: up cpus=$(nproc) linux=$(uname -r)"
 [ ! -b /dev/vda ] || echo "UNDERVISOR-DRIVE: $(md5sum < /dev/vda)"
 echo "UNDERVISOR-DMESG-BEGIN"
-dmesg
+dmesg -r
 echo "UNDERVISOR-DMESG-END"
 
 shell=

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use emu_core::file::File;
-use emu_core::machine::End;
+use emu_core::machine::{End, Machine};
 use x86::model::CpuModel;
 use x86::platform::loader::Module;
 use x86::platform::pc::{self, CONSOLE, Images, PcConfig};
+use x86::processor::X86;
 
 use super::{Text, Unit, qemu, verdicts};
 use crate::suite::{self, Outcome, Verdict};
@@ -22,7 +23,11 @@ const OTHERS: &[(&str, &str)] = &[
     ("access_fep", "KVM's prefix for forced emulation"),
     ("*_test_fep", "KVM's prefix for forced emulation"),
     ("init", "firmware that starts it again with memory as it was"),
+    ("s3", "suspend to RAM, which needs firmware to wake from"),
 ];
+
+/// A turn of one of several processors, in instructions.
+const QUANTUM: u64 = 1000;
 
 /// What a unit reads in its environment: that it does not run under KVM, whose hypercalls it may else make.
 const ENVIRONMENT: &str = "TEST_DEVICE=0\n";
@@ -45,19 +50,36 @@ fn configure(unit: &Unit, config: &PcConfig, cpu: Option<&str>, architecture: &s
     if let Some((_, what)) = OTHERS.iter().find(|(name, _)| super::matches(&unit.name, name)) {
         return Err(format!("it is about {what}"));
     }
-    let mut config = PcConfig { vcpus: unit.smp, arguments: unit.arguments.clone(), ..config.clone() };
+    // Processors that wait for one another in loops do so 100,000 times.
+    let quantum = if unit.smp > 1 { QUANTUM } else { config.quantum };
+    let mut config = PcConfig { vcpus: unit.smp, quantum, arguments: unit.arguments.clone(), ..config.clone() };
     qemu::translate(&unit.parameters, cpu, &mut config)?;
     CpuModel::parse(&config.cpu).map_err(|e| format!("-cpu: {e}"))?;
     Ok(config)
 }
 
+/// How often a unit may have waited for something when it counts as waiting for ever.
+const WAITS: u32 = 10_000_000;
+
+/// Runs a unit to its end; one that only waits, on and on, has come to a deadlock.
+fn run_to_end(machine: &mut Machine<X86>, unit: &Unit) -> End {
+    machine.stops_when_idle = true;
+    for _ in 0..WAITS {
+        match machine.run(unit.limit().saturating_sub(machine.retired())) {
+            End::Idle(Some(_)) if machine.skip_idle() => {}
+            End::Idle(_) => return End::Deadlock,
+            end => return end,
+        }
+    }
+    End::Deadlock
+}
+
 pub(super) fn run_unit(unit: &Unit, config: &PcConfig, cpu: Option<&str>, architecture: &str) -> Vec<Outcome> {
-    let mut config = match configure(unit, config, cpu, architecture) {
+    let config = match configure(unit, config, cpu, architecture) {
         Ok(config) => config,
         Err(why) => return unit.whole(Verdict::Skip(why)),
     };
     let name = unit.file.display().to_string();
-    config.arguments = format!("{name} {}", config.arguments);
     let bytes = match std::fs::read(&unit.file) {
         Ok(bytes) => bytes,
         Err(e) => return unit.whole(Verdict::Skip(format!("{name}: {e}"))),
@@ -74,7 +96,7 @@ pub(super) fn run_unit(unit: &Unit, config: &PcConfig, cpu: Option<&str>, archit
     };
     let text = Text::default();
     machine.world.door.connect_output(CONSOLE, Box::new(text.clone()));
-    let end = machine.run(unit.limit());
+    let end = run_to_end(&mut machine, unit);
     // The exit port doubles the code and adds one.
     let code = if let End::PowerOff(code) = end { Some(code >> 1) } else { None };
     verdicts(unit, &text.take(), end, code, machine.retired())

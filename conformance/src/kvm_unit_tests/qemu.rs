@@ -1,6 +1,6 @@
 //! QEMU's options, as `unittests.cfg` has them, in terms of the `pc` machine.
 
-use x86::model::{CpuModel, Vendor};
+use x86::model::{CpuModel, ModelError, Vendor};
 use x86::platform::pc::PcConfig;
 use x86::platform::pci::chipset::Chipset;
 
@@ -85,6 +85,12 @@ fn processor(model: &str, cpu: Option<&str>) -> Result<String, String> {
     for word in words {
         let Some((sign, feature)) = word.split_at_checked(1).filter(|(sign, _)| matches!(*sign, "+" | "-")) else {
             match word.split_once('=') {
+                Some(("vendor", "GenuineIntel")) if known.is_amd() => {
+                    return Err(format!("-cpu {word}: the model is AMD's"));
+                }
+                Some(("vendor", "AuthenticAMD")) if known.is_intel() => {
+                    return Err(format!("-cpu {word}: the model is Intel's"));
+                }
                 Some(("vendor" | "host-phys-bits" | "migratable", _)) => {}
                 Some(("phys-bits", _)) => ours = format!("{ours},{word}"),
                 None if word == "host-phys-bits" => {}
@@ -93,9 +99,10 @@ fn processor(model: &str, cpu: Option<&str>) -> Result<String, String> {
             continue;
         };
         let feature = NAMES.iter().find(|(theirs, _)| *theirs == feature).map_or(feature, |(_, ours)| ours);
-        // A feature that parts of the kind never have is off.
-        let is_known = CpuModel::parse(&format!("{},{sign}{feature}", vendor_name(known.vendor))).is_ok();
-        if sign == "+" || is_known {
+        // A feature that parts of the kind never have is off, and cannot be asked for where the user chose the kind.
+        let switched = CpuModel::parse(&format!("{},{sign}{feature}", vendor_name(known.vendor)));
+        let is_unknown = matches!(switched, Err(ModelError::Feature { .. }));
+        if !is_unknown || sign == "+" && cpu.is_none() {
             ours = format!("{ours},{sign}{feature}");
         }
     }
@@ -126,6 +133,8 @@ mod tests {
         assert_eq!(cpu("-cpu Opteron_G1,vendor=AuthenticAMD", None), "amd");
         assert!(cpu("-cpu max,host-phys-bits", None).starts_with("intel,+"));
         assert_eq!(cpu("-cpu qemu64,+umip", Some("amd,-avx")), "amd,-avx,+umip");
+        assert_eq!(cpu("-cpu qemu64,+tsc-deadline", Some("amd")), "amd", "AMD has none");
+        assert!(of("-cpu max,vendor=GenuineIntel", Some("amd")).unwrap_err().contains("vendor=GenuineIntel"));
         assert_eq!(cpu("-cpu qemu64,-skinit", None), "intel", "what is not there is off");
         assert_eq!(cpu("-cpu IvyBridge,phys-bits=36,host-phys-bits=off", None), "intel,phys-bits=36");
     }

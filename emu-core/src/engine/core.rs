@@ -95,6 +95,9 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
     /// Where nothing answers on the bus, loads get ones and stores are lost; else they are errors.
     const BUS_FLOATS: bool = false;
 
+    /// Whatever a space depends on sets [`Core::spaces_changed`], for accesses as anybody: then spaces are kept as long as nothing does.
+    const KEEPS_SPACES: bool = false;
+
     /// Lifts the instruction at `pc`, whose first bytes are `bytes` (to the end of the page, and beyond it if asked for),
     /// by calls on `lift`. Returns its length in bytes, or `None` if `bytes` ends within it.
     fn lift(&self, pc: u64, bytes: &[u8], lift: &mut Lift) -> Option<u8>;
@@ -243,6 +246,8 @@ pub struct Core {
     pub(crate) space_epoch: u64,
     pub(crate) data_space: Space,
     pub(crate) fetch_space: Space,
+    /// Spaces of accesses as others than 0, see [`Arch::KEEPS_SPACES`].
+    pub(crate) kept_spaces: [Space; 4],
     /// Spreads spaces over the jump cache.
     pub(crate) fetch_mix: u64,
     pub(crate) mode: u32,
@@ -302,6 +307,7 @@ impl Core {
             space_epoch: 0,
             data_space: Space::NONE,
             fetch_space: Space::NONE,
+            kept_spaces: [Space::NONE; 4],
             fetch_mix: 0,
             mode: 0,
             context: 0,
@@ -579,10 +585,32 @@ impl<A: Arch> Hart<'_, A> {
     #[inline]
     fn space_of(&mut self, access: Access) -> Space {
         let core = &self.core;
-        if access.as_whom == 0 && core.in_block && !core.spaces_changed && core.space_epoch == core.mmu.space_epoch {
+        let is_valid = !core.spaces_changed && core.space_epoch == core.mmu.space_epoch;
+        if access.as_whom == 0 && (core.in_block || A::KEEPS_SPACES) && is_valid {
             return core.data_space;
         }
-        A::space(self, access.as_whom, access.intent)
+        let keeps = A::KEEPS_SPACES && is_valid && access.as_whom < 4 && access.intent != Intent::Fetch;
+        if !keeps {
+            return A::space(self, access.as_whom, access.intent);
+        }
+        let kept = usize::from(access.as_whom);
+        if self.core.kept_spaces[kept] == Space::NONE {
+            self.core.kept_spaces[kept] = A::space(self, access.as_whom, access.intent);
+        }
+        self.core.kept_spaces[kept]
+    }
+
+    /// The host's address of an access that is aligned, to a page that is open for it.
+    #[inline]
+    fn open_page(&mut self, access: Access) -> Option<*mut u8> {
+        if access.va & (u64::from(access.size) - 1) != 0 {
+            return None;
+        }
+        let space = self.space_of(access);
+        let entry = self.core.mmu.fast_entry(access.va, space);
+        let open = if access.intent == Intent::Write { entry.write } else { entry.read };
+        let tag = access.va & !PAGE_MASK | space.id();
+        (open == tag).then(|| access.va.wrapping_add(entry.addend) as *mut u8)
     }
 
     /// The physical page of `access.va`, from the TLB or by a walk.
@@ -769,12 +797,21 @@ impl<A: Arch> Hart<'_, A> {
 
     /// Loads `size` bytes, zero-extended.
     pub fn load(&mut self, va: u64, size: u8, as_whom: u8) -> Step<u64> {
+        if let Some(host) = self.open_page(Access { va, intent: Intent::Read, as_whom, size }) {
+            // SAFETY: the tag fits, so the address is in the host's copy of that page.
+            return Ok(unsafe { crate::ram::load_host(host, size) });
+        }
         let place = self.resolve(va, size, Intent::Read, as_whom)?;
         self.load_at(place, size)
     }
 
     /// Stores the low `size` bytes of `value`.
     pub fn store(&mut self, va: u64, size: u8, value: u64, as_whom: u8) -> Step {
+        if let Some(host) = self.open_page(Access { va, intent: Intent::Write, as_whom, size }) {
+            // SAFETY: as in `load`; an open page counts as written and holds no translated code.
+            unsafe { crate::ram::store_host(host, size, value) };
+            return Ok(());
+        }
         let place = self.resolve(va, size, Intent::Write, as_whom)?;
         let value = if size == 8 { value } else { value & ((1 << (8 * u32::from(size))) - 1) };
         self.store_at(place, size, value)

@@ -6,7 +6,7 @@ use super::core::{Access, Arch, Hart, Intent, JumpEntry, MAX_BLOCK, Step, Stop, 
 use super::encode::{Exit, Link, Op, run};
 use super::lift::Lift;
 use crate::ram::{PAGE_MASK, PAGE_SIZE};
-use crate::tlb::Mapping;
+use crate::tlb::{Mapping, Space};
 
 /// Why a vCPU came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,6 +264,7 @@ impl<A: Arch> Vcpu<A> {
             core.space_id = data.id();
             core.mix = data.mix();
             core.data_space = data;
+            core.kept_spaces = [Space::NONE; 4];
             core.fetch_space = fetch;
             core.fetch_mix = fetch.mix();
             core.mode = mode;

@@ -168,6 +168,14 @@ impl LocalApic {
         }
     }
 
+    /// "Virtual Wire Mode" (MultiProcessor Specification 1.4): enabled, LINT0 is the 8259A's interrupt and LINT1 is NMI.
+    pub(crate) fn set_virtual_wire(&mut self) {
+        const EXT_INT: u32 = 7 << 8;
+        const NMI: u32 = 4 << 8;
+        self.svr |= 1 << 8;
+        (self.lvt[lvt::LINT0], self.lvt[lvt::LINT1]) = (EXT_INT, NMI);
+    }
+
     /// "Local APIC State After an INIT Reset": as after power-up, but for the APIC's ID and its base register.
     fn init(&mut self) {
         *self = LocalApic { base: self.base, lint: self.lint, ..LocalApic::new(self.id, false) };

@@ -4,8 +4,8 @@
 pub(super) const SIGNATURE: u32 = 0x0008_06f8;
 /// CPUID.80000002H to 80000004H.
 pub(super) const BRAND: &str = "Intel(R) Xeon(R) Platinum 8480+";
-/// IA32_BIOS_SIGN_ID: the microcode's revision.
-pub(crate) const MICROCODE: u32 = 0x2b00_0620;
+/// IA32_BIOS_SIGN_ID: the microcode's revision. Later than those that Linux calls old.
+pub(crate) const MICROCODE: u32 = 0x2b00_0fff;
 /// MAXPHYADDR.
 pub(super) const PHYSICAL_BITS: u8 = 46;
 

@@ -277,9 +277,9 @@ fn write_global(h: &mut P, number: u32, value: u64) -> Step {
             h.arch.msrs.perf.control = value;
         }
         _ => {
-            /// OvfUncore, OvfBuf, CondChgd.
-            const OTHERS: u64 = 7 << 61;
-            h.fault_if(value & !(bits | OTHERS) != 0, Exception::gp(0))?;
+            // OvfUncore, OvfBuf, CondChgd; PerfCntrGlobalStatusClr has LbrFreeze.
+            let others = if h.arch.model.is_intel() { 7 << 61 } else { 1 << 58 };
+            h.fault_if(value & !(bits | others) != 0, Exception::gp(0))?;
             h.arch.msrs.perf.status &= !value;
         }
     }
@@ -298,4 +298,17 @@ pub(crate) fn rdpmc(h: &mut P, ecx: u32) -> Step<u64> {
     };
     sync(h);
     Ok(h.arch.msrs.perf.counters[i])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::select::{INV, counts_cycles_of_one};
+
+    #[test]
+    fn counter_mask() {
+        let mask = |n: u64| n << 24;
+        assert!(counts_cycles_of_one(0) && counts_cycles_of_one(INV) && counts_cycles_of_one(mask(1)));
+        assert!(!counts_cycles_of_one(mask(1) | INV) && !counts_cycles_of_one(mask(2)));
+        assert!(counts_cycles_of_one(mask(2) | INV));
+    }
 }

@@ -284,3 +284,16 @@ fn five_levels() {
     assert_eq!(controls.translate(&mut m, linear, READ), Err(Fail::PageFault(error::P | error::RSVD)));
     assert!(controls.is_canonical(linear) && !long().is_canonical(linear));
 }
+
+#[test]
+fn metadata_of_pointers() {
+    let of = |cr3, cr4, linear| Controls { cr3, cr4: cr4 | cr4::PAE, ..long() }.without_metadata(linear);
+    assert_eq!(of(0, 0, 0x7e00_0000_0000_1000), 0x7e00_0000_0000_1000);
+    assert_eq!(of(cr3::LAM_U57, 0, 0x7e00_0000_0000_1000), 0x1000);
+    assert_eq!(of(cr3::LAM_U57, 0, 0x7e80_0000_0000_1000), 0x0080_0000_0000_1000, "bits 56 to 47 are checked");
+    assert_eq!(of(cr3::LAM_U48, 0, 0x7fff_0000_0000_1000), 0x1000);
+    assert_eq!(of(cr3::LAM_U48 | cr3::LAM_U57, 0, 0x7fff_0000_0000_1000), 0x7fff_0000_0000_1000);
+    assert_eq!(of(cr3::LAM_U57, 0, 0x8000_8000_0000_1000), 0x8000_8000_0000_1000, "a supervisor-mode address");
+    assert_eq!(of(0, cr4::LAM_SUP, 0x8000_8000_0000_1000), 0xffff_8000_0000_1000);
+    assert_eq!(of(0, cr4::LAM_SUP | cr4::LA57, 0x8100_8000_0000_1000), 0xff00_8000_0000_1000);
+}

@@ -49,7 +49,7 @@ pub const MMIO_GSI: u32 = 16;
 /// The number of virtio-mmio slots: inputs 16 to 19 of the I/O APIC are no function's on PCI.
 pub const MMIO_SLOTS: usize = 4;
 /// Base of the enhanced configuration space where nobody else says so. Its size is 256 MiB.
-pub const ECAM: u64 = 0xb000_0000;
+pub use super::memory::ECAM;
 /// Input of the I/O APIC that ISA's interrupt 0 is wired to.
 pub const IRQ0_GSI: u32 = 2;
 /// ID of the I/O APIC.

@@ -15,6 +15,10 @@ pub const SHADOW: u64 = 0xc_0000;
 pub const SHADOW_END: u64 = 0x10_0000;
 /// End of the 32-bit addresses.
 pub const FOUR_GIB: u64 = 1 << 32;
+/// Where Q35's enhanced configuration space lies, unless firmware moves it.
+pub const ECAM: u64 = 0xb000_0000;
+/// Size in bytes of the enhanced configuration space.
+pub const ECAM_SIZE: u64 = 256 << 20;
 /// Where the devices below 4 GiB begin that have fixed places: the I/O APIC is the first.
 pub const FIXED: u64 = 0xfec0_0000;
 /// Base of system management RAM in guest RAM, beyond all addresses that a guest can form. What a processor in system
@@ -34,6 +38,8 @@ pub struct Layout {
     pub low_end: u64,
     /// End of the RAM above 4 GiB; 4 GiB where there is none.
     pub high_end: u64,
+    /// Where the enhanced configuration space lies without firmware, if there is one.
+    pub ecam: Option<u64>,
 }
 
 /// Types of ranges, as in E820 ("ACPI Specification 6.5", "Address Range Types").
@@ -51,12 +57,12 @@ impl Layout {
     /// on: at 3.5 GiB or, with more RAM than fits below, 3 GiB (i440FX); at 2.75 or 2 GiB (Q35, whose enhanced configuration
     /// space lies there too).
     pub fn new(chipset: Chipset, size: u64) -> Self {
-        let (limit, split) = match chipset {
-            Chipset::I440Fx => (0xe000_0000, 0xc000_0000),
-            Chipset::Q35 => (0xb000_0000, 0x8000_0000),
+        let (limit, split, ecam) = match chipset {
+            Chipset::I440Fx => (0xe000_0000, 0xc000_0000, None),
+            Chipset::Q35 => (ECAM, 0x8000_0000, Some(ECAM)),
         };
         let low_end = if size < limit { size } else { split };
-        Layout { low_end, high_end: FOUR_GIB + (size - low_end) }
+        Layout { low_end, high_end: FOUR_GIB + (size - low_end), ecam }
     }
 
     /// Bytes above 4 GiB.
@@ -75,7 +81,8 @@ impl Layout {
         Ok(())
     }
 
-    /// The memory map as a PC's firmware tells it: base and size in bytes, and type.
+    /// The memory map as a PC's firmware tells it: base and size in bytes, and type. "PCI Firmware Specification", "MCFG Table
+    /// Description": the enhanced configuration space is reserved.
     pub fn e820(&self) -> Vec<(u64, u64, u32)> {
         let mut map = vec![
             (0, EBDA, range::RAM),
@@ -83,6 +90,7 @@ impl Layout {
             (0xe_0000, SHADOW_END - 0xe_0000, range::RESERVED),
             (SHADOW_END, self.low_end - SHADOW_END, range::RAM),
         ];
+        map.extend(self.ecam.map(|base| (base, ECAM_SIZE, range::RESERVED)));
         if self.high() != 0 {
             map.push((FOUR_GIB, self.high(), range::RAM));
         }

@@ -26,6 +26,7 @@
 //! A local APIC that ends a level-triggered interrupt writes its vector to the EOI register of every [`ioapic`].
 
 pub mod acpi;
+pub mod bios;
 pub mod board;
 pub mod debug;
 pub mod flash;

@@ -8,6 +8,7 @@ use emu_core::time::{DEFAULT_HERTZ, Frequency};
 use serde::{Deserialize, Serialize};
 
 use super::acpi::{self, Described, Tables};
+use super::bios;
 use super::board::{self, Board, BoardConfig, BoardError, Transport, VirtioDevice};
 use super::flash::Flash;
 use super::fw_cfg::{self, FwCfg, key};
@@ -312,6 +313,11 @@ pub fn build(config: &PcConfig, images: &Images) -> Result<Machine<X86>, PcError
         _ => {
             let entry = load(config, images, &mut machine.world)?;
             enter(&mut machine.vcpus[0], &entry);
+            if entry.after_bios {
+                let World { bus, ram, door, .. } = &mut machine.world;
+                bios::leave(bus, ram, door);
+                machine.vcpus[0].arch.apic.set_virtual_wire();
+            }
         }
     }
     Ok(machine)

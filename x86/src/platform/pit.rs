@@ -5,6 +5,9 @@
 //! whole periods have gone by. Nothing is done per pulse; a counter is brought forward when somebody looks, or when the OUT
 //! of counter 0 has to change.
 //!
+//! A cycle of the ISA bus is longer than CLK's, and an instruction here is shorter: a count that is read right behind its
+//! writing is the one that CLK is about to load, as it is on hardware.
+//!
 //! The gates of counters 0 and 1 are tied high. Not modelled: the sources of NMI behind port 61h, which read as quiet, and
 //! the digits above 9 of a BCD count (undefined), which count as what they are worth.
 
@@ -255,8 +258,16 @@ impl Counter {
         self.left = Self::half(count, self.out) - beyond;
     }
 
-    /// The counting element as it reads.
+    /// What is read of the counting element: with a load to come, what it loads.
     fn reading(&self) -> u16 {
+        let Some(at) = self.loads_at else { return self.element() };
+        let mut loaded = self.clone();
+        loaded.advance(at);
+        loaded.element()
+    }
+
+    /// The counting element as it is.
+    fn element(&self) -> u16 {
         let value = match self.mode {
             Mode::RateGenerator | Mode::SquareWave if self.left == 0 => self.element, // not loaded yet
             Mode::RateGenerator => self.left,

@@ -10,15 +10,13 @@ use acpi_tables::sdt::Sdt;
 
 use super::{Described, OEM, OEM_REVISION, OEM_TABLE, fixed, header};
 use crate::platform::board::{MMIO, MMIO_GSI, MMIO_STRIDE, PCI_END, SERIAL, Transport};
-use crate::platform::memory::FOUR_GIB;
+use crate::platform::memory::{ECAM_SIZE, FIXED, FOUR_GIB};
 use crate::platform::pci::Slot;
 use crate::platform::pci::chipset::Chipset;
 use crate::platform::{fw_cfg, hpet, i8042, rtc};
 
 /// IRQs that PIRQA# to PIRQD#, and PIRQE# to PIRQH#, are routed to.
 pub const PIRQ_IRQS: [u8; 4] = [10, 10, 11, 11];
-/// Size in bytes of the enhanced configuration space.
-const ECAM_SIZE: u64 = 256 << 20;
 
 fn path(name: &str) -> Path {
     Path::new(name)
@@ -100,19 +98,23 @@ fn routes(board: &Described, input: impl Fn(u8) -> u32) -> PackageBuilder {
 /// The root of PCI.
 fn pci(board: &Described) -> Vec<u8> {
     let layout = &board.layout;
-    // Behind RAM, and behind the enhanced configuration space where that lies at once behind it.
-    let ecam = board.firmware.ecam;
     let is_q35 = board.chipset == Chipset::Q35;
-    let low = if is_q35 && ecam >= layout.low_end { ecam + ECAM_SIZE } else { layout.low_end };
+    let end = if board.virtio.1 == Transport::Mmio { MMIO } else { FIXED };
+    // Video memory, and what is behind RAM but for the enhanced configuration space.
+    let ecam = if is_q35 { board.firmware.ecam..board.firmware.ecam + ECAM_SIZE } else { end..end };
+    let windows = [0xa_0000..0xc_0000, layout.low_end..ecam.start, ecam.end.max(layout.low_end)..end];
     let busses = AddressSpace::new_bus_number(0u16, 0xff);
     let config = io(0xcf8, 8);
     let ports = [AddressSpace::new_io(0u16, 0xcf7, None), AddressSpace::new_io(0xd00, 0xffff, None)];
+    // Firmware places functions there whether they are prefetchable or not.
     let uncached = AddressSpaceCacheable::NotCacheable;
-    let memory = [(0xa_0000, 0xb_ffff), (low as u32, MMIO as u32 - 1)]
-        .map(|(first, last)| AddressSpace::new_memory(uncached, true, first, last, None));
-    let prefetchable = AddressSpaceCacheable::PreFetchable;
-    let high = AddressSpace::new_memory(prefetchable, true, layout.high_end.max(64 * FOUR_GIB), PCI_END - 1, None);
-    let resources = ResourceTemplate::new(vec![&busses, &config, &ports[0], &ports[1], &memory[0], &memory[1], &high]);
+    let window = |first: u64, end: u64| AddressSpace::new_memory(uncached, true, first as u32, end as u32 - 1, None);
+    let memory: Vec<_> = windows.iter().filter(|w| !w.is_empty()).map(|w| window(w.start, w.end)).collect();
+    let high = AddressSpace::new_memory(uncached, true, layout.high_end.max(64 * FOUR_GIB), PCI_END - 1, None);
+    let mut resources: Vec<&dyn Aml> = vec![&busses, &config, &ports[0], &ports[1]];
+    resources.extend(memory.iter().map(|m| m as &dyn Aml));
+    resources.push(&high);
+    let resources = ResourceTemplate::new(resources);
     let hid = EISAName::new(if is_q35 { "PNP0A08" } else { "PNP0A03" });
     let cid = EISAName::new("PNP0A03");
     let names = [name("_HID", &hid), name("_CID", &cid), name("_UID", &0u8), name("_BBN", &0u8)];

@@ -127,7 +127,7 @@ impl Loader<'_> {
             let setup = [&setup, &bytes[header_end..setup_size]].concat();
             self.put("the kernel's set-up code", SETUP, &setup)?;
             let segment = (SETUP >> 4) as u16;
-            let mut entry = Entry::real(segment + 0x20, 0).with(&[(RSP, SETUP_STACK)]);
+            let mut entry = Entry::real(segment + 0x20, 0).with(&[(RSP, SETUP_STACK)]).after_bios();
             entry.selectors.1 = segment;
             return Ok(entry);
         }

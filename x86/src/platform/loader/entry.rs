@@ -37,17 +37,30 @@ pub struct Entry {
     pub selectors: (u16, u16),
     /// General registers that are not 0: number in the order of their encoding, and value.
     pub registers: Vec<(u8, u64)>,
+    /// It may count on what a BIOS leaves.
+    pub after_bios: bool,
 }
 
 impl Entry {
     /// Real mode, all segments alike.
     pub fn real(cs: u16, ip: u16) -> Self {
-        Entry { mode: Mode::Real { cs, ip }, gdt: (0, 0xffff), selectors: (cs, cs), registers: Vec::new() }
+        Entry {
+            mode: Mode::Real { cs, ip },
+            gdt: (0, 0xffff),
+            selectors: (cs, cs),
+            registers: Vec::new(),
+            after_bios: false,
+        }
     }
 
     /// With these registers.
     pub fn with(self, registers: &[(u8, u64)]) -> Self {
         Entry { registers: registers.to_vec(), ..self }
+    }
+
+    /// Behind a BIOS.
+    pub fn after_bios(self) -> Self {
+        Entry { after_bios: true, ..self }
     }
 }
 
@@ -76,7 +89,7 @@ impl Loader<'_> {
     pub(super) fn enter_32(&mut self, eip: u64, code: u64) -> Result<Entry, LoadError> {
         let gdt = self.put_gdt(code)?;
         let mode = Mode::Protected32 { eip: eip as u32 };
-        Ok(Entry { mode, gdt, selectors: SELECTORS, registers: Vec::new() })
+        Ok(Entry { mode, gdt, selectors: SELECTORS, registers: Vec::new(), after_bios: false })
     }
 
     /// 64-bit mode: the first 4 GiB in pages of 2 MiB.
@@ -93,6 +106,6 @@ impl Loader<'_> {
         let bytes: Vec<u8> = tables.iter().flat_map(|e| e.to_le_bytes()).collect();
         self.put("page tables", PAGE_TABLES, &bytes)?;
         let mode = Mode::Long64 { rip, cr3: PAGE_TABLES };
-        Ok(Entry { mode, gdt, selectors: SELECTORS, registers: Vec::new() })
+        Ok(Entry { mode, gdt, selectors: SELECTORS, registers: Vec::new(), after_bios: false })
     }
 }

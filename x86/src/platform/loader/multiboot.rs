@@ -81,7 +81,7 @@ impl Loader<'_> {
             info.extend(kind.to_le_bytes());
         }
         self.put("Multiboot's information", INFO, &info)?;
-        Ok(self.enter_32(entry, code_32())?.with(&[(RAX, LOADER_MAGIC), (RBX, INFO)]))
+        Ok(self.enter_32(entry, code_32())?.with(&[(RAX, LOADER_MAGIC), (RBX, INFO)]).after_bios())
     }
 
     /// "The address fields of Multiboot header".

@@ -119,6 +119,6 @@ impl Loader<'_> {
         info.0[..4].copy_from_slice(&size.to_le_bytes());
         self.put("Multiboot's information", INFO, &info.0)?;
         let entry = header.entry.unwrap_or(elf.physical_entry());
-        Ok(self.enter_32(entry, code_32())?.with(&[(RAX, LOADER_MAGIC), (RBX, INFO)]))
+        Ok(self.enter_32(entry, code_32())?.with(&[(RAX, LOADER_MAGIC), (RBX, INFO)]).after_bios())
     }
 }
