@@ -132,7 +132,7 @@ fn state(c: &Case) -> (Vec<u8>, X86) {
         0x00cf_fb00_0000_ffff,
         0x00cf_1300_0000_ffff,
         0x0000_8900_0000_0067 | TSS << 16,
-        0x0000_8c00_0008_0000 | CODE + 7,
+        0x0000_8c00_0008_0000 | (CODE + 7),
         0x0000_8900_0000_0067 | OTHER_TSS << 16,
         0x0000_8b00_0000_0067 | TSS << 16,
     ]
@@ -275,9 +275,9 @@ fn supervisor_code_does_the_same() {
             if our_ip != rip {
                 found.push(format!("RIP {our_ip:x} {rip:x}"));
             }
-            for i in 0..16 {
-                if vcpu.core.regs[i] != theirs[i] {
-                    found.push(format!("register {i}: {:x} {:x}", vcpu.core.regs[i], theirs[i]));
+            for (i, (x, y)) in vcpu.core.regs.iter().zip(theirs).enumerate() {
+                if *x != y {
+                    found.push(format!("register {i}: {x:x} {y:x}"));
                 }
             }
             let control = [vcpu.arch.cr0, vcpu.arch.cr2, vcpu.arch.cr3, vcpu.arch.cr4];
