@@ -567,7 +567,8 @@ impl Arch for X86 {
             return Some(length);
         }
         let uses_stack = insn.memory_segment() == iced_x86::Register::SS || insn.is_stack_instruction();
-        lift.note(u32::from(uses_stack) * NOTE_STACK | (insn.stack_pointer_increment() as u32) << NOTE_MOVES);
+        let moves = insn.stack_pointer_increment() as u32;
+        lift.note(if uses_stack { NOTE_STACK } else { 0 } | moves << NOTE_MOVES);
         let own = self.extension.get().and_then(|e| e.opcode(&insn));
         if let Some(opcode) = own {
             isa::lift_own(lift, &insn, &mode, opcode);

@@ -52,6 +52,8 @@ pub(crate) const FUNCTION: u16 = 0x181;
 
 /// A call does no more elements, so that what comes from outside is not kept waiting.
 const MOST: u64 = 4096;
+/// An element that is done by itself counts as so many, so that no instruction takes longer than a thousand others.
+const ALONE: u64 = 32;
 
 /// Lifts a call. It leaves in [`temp::TEST`] whether the instruction is to be run again.
 pub(crate) fn lift(lift: &mut Lift, r: Repeat) {
@@ -249,14 +251,15 @@ pub(crate) fn call(h: &mut P, operand: u32) -> Step {
     }
     let count = r.register(h, RCX);
     // One after the other where each is looked at.
-    let most = if h.arch.is_stepped() { 1 } else { MOST };
-    let mut left = count.min(most);
-    while left > 0 {
-        let done = r.many(h, left)?;
+    let mut budget = if h.arch.is_stepped() { 1 } else { MOST };
+    let mut left = count;
+    while left > 0 && budget > 0 {
+        let done = r.many(h, left.min(budget))?;
         if done == 0 {
             r.one(h)?;
         }
         left -= done.max(1);
+        budget = budget.saturating_sub(if done == 0 { ALONE } else { done });
         if matches!(r.what, Does::Compare | Does::Scan) && flags(&h.core.regs).zero() == r.until_equal {
             return Ok(());
         }

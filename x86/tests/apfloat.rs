@@ -44,7 +44,7 @@ impl Random {
             2 => all & !((1 << fraction) - 1),
             3 => (any & all) | 0x3f << fraction,
             4 => all & !((1 << fraction) - 1) & !(1 << fraction) | any & short,
-            _ => one + (u128::from(self.next() % 8) << fraction) - (4 << fraction) | any & short,
+            _ => (one + (u128::from(self.next() % 8) << fraction) - (4 << fraction)) | any & short,
         };
         magnitude & all | u128::from(self.next() & 1) << (bits - 1)
     }

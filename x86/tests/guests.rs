@@ -502,3 +502,20 @@ fn linear_address_masking() {
     });
     assert_eq!(g.get(FOUND), 13, "a reserved bit without the feature");
 }
+
+/// A table that ends where canonical addresses do: what lies beyond is #GP(0), of the delivery that looks there.
+#[test]
+fn a_descriptor_that_is_not_at_a_canonical_address() {
+    let mut g = Guest::new();
+    for (at, to) in [(PML4 + 8 * 255, 0x5000), (0x5000 + 8 * 511, 0x6000), (0x6000 + 8 * 511, PT)] {
+        g.put(at, to | 7);
+    }
+    // Number 1 is the last quadword below.
+    g.put(0x1f_fff8, 0x00af_9b00_0000_ffff);
+    g.machine.vcpus[0].arch.gdtr = Table { base: 0x7fff_ffff_fff0, limit: 0x37 };
+    // The gate of #UD leads to number 2.
+    let gate = g.get(IDT + 16 * 6);
+    g.put(IDT + 16 * 6, gate & !0xffff_0000 | 16 << 16);
+    assert_eq!(g.run(|a| a.ud2().unwrap()), End::Deadlock);
+    assert_eq!((g.found().0, g.found().1), (13, 0));
+}

@@ -345,7 +345,7 @@ pub fn fill(machine: &mut Machine<X86>, r: &mut Choices) {
     (cpu.cr0, cpu.cr4, cpu.efer, cpu.cr3) = (cr0, cr4, efer, TABLES);
     if cr4 & cr4::PAE != 0 && levels == 2 {
         cpu.cr3 = TABLES + 0x1000;
-        cpu.pdptes = [TABLES + 0x2000 | 1, 0, 0, 0];
+        cpu.pdptes = [(TABLES + 0x2000) | 1, 0, 0, 0];
     }
     cpu.gdtr = Table { base: GDT, limit: r.of(&[0x1ff, 0x1ff, 0x7f]) };
     cpu.idtr = if is_real { Table { base: 0, limit: 0x3ff } } else { Table { base: IDT, limit: 0xfff } };
