@@ -6,6 +6,7 @@ use std::io::Write as _;
 use emu_core::event::{LEVELS, REASONS, Stats};
 use riscv::cpu::{CpuConfig, Ext};
 use serde_json::{Value, json};
+use x86::model::{CpuModel, Vendor};
 
 /// The models and the extensions of each.
 pub fn cpus() -> String {
@@ -19,6 +20,14 @@ pub fn cpus() -> String {
         let needs: Vec<_> = ext.needs().iter().map(|e| e.name()).collect();
         let needs = if needs.is_empty() { String::new() } else { format!("needs {}", needs.join(", ")) };
         let _ = writeln!(text, "  {state} {:12} {needs}", ext.name());
+    }
+    for vendor in [Vendor::Intel, Vendor::Amd] {
+        let model = CpuModel::of(vendor);
+        let _ = writeln!(text, "\nx86 model {} (--cpu {}):", model.name(), model.name());
+        let on: Vec<_> = model.switches().filter(|name| !model.optional().any(|o| o == *name)).collect();
+        let _ = writeln!(text, "  on  {}", on.join(" "));
+        let off: Vec<_> = model.optional().collect();
+        let _ = writeln!(text, "  off {}", off.join(" "));
     }
     text
 }
@@ -44,6 +53,36 @@ const FEATURES: &[(&str, &str, &str)] = &[
     ("Debug triggers", "no", "Sdtrig: there are none, and tinfo says so"),
     ("IOMMU", "no", "RISC-V IOMMU"),
     ("User-mode network", "no", "a network device has no other end"),
+    (
+        "x86 modes",
+        "yes",
+        "real, virtual-8086 with VME, 16 and 32-bit protected with tasks and call gates, compatibility, 64-bit",
+    ),
+    (
+        "x86 paging",
+        "yes",
+        "32-bit, PSE, PAE, 4 and 5 levels; PCID, NX, WP, SMEP, SMAP, UMIP, PKU, PKS, LAM as switches",
+    ),
+    (
+        "x86 instructions",
+        "yes",
+        "x86-64-v3, x87, MMX, AES, VAES, SHA, PCLMUL, GFNI, SSE4A, ADX, XSAVE family, MOVDIR64B, WAITPKG",
+    ),
+    ("x86 models", "yes", "intel (family 6, model 8FH), amd (family 19H, model 11H): CPUID and MSRs, features by name"),
+    (
+        "x86 local APIC",
+        "yes",
+        "xAPIC, x2APIC, TSC deadline; INIT and start-up messages; IPIs to more than 255 processors",
+    ),
+    (
+        "x86 counters",
+        "yes",
+        "cycles and instructions, fixed and general, with overflow interrupts; branches are not counted",
+    ),
+    ("x86 debugging", "yes", "debug registers, single-stepping, shadows of STI and MOV SS, general detect"),
+    ("x86 AVX-512", "no", "the state components and instructions of EVEX"),
+    ("x86 CET, LBR, SMM", "no", "shadow stacks, IBT; last branch records; system management mode"),
+    ("x86 MTRR, PAT, MCA", "part", "registers are held and checked; memory types change nothing, and no bank reports"),
     (
         "x86 PC",
         "yes",

@@ -187,3 +187,29 @@ fn a_machine_that_ends_tells_the_debugger() {
     assert_eq!(wait(&mut child), Some(0));
     assert_eq!(dir.json("json")["resets"], 3);
 }
+
+#[test]
+fn a_session_with_a_pc_of_four_processors() {
+    let dir = Dir::new("gdb-pc");
+    // mov eax, 5; inc eax; mov [rip + 20h], rax; jmp to inc
+    let code = [0xb8, 5, 0, 0, 0, 0xff, 0xc0, 0x48, 0x89, 0x05, 0x20, 0, 0, 0, 0xeb, 0xf5];
+    let kernel = dir.file("kernel", &code);
+    let machine = ["--machine", "pc,entry=raw64", "--smp", "4", "--memory", "16M", "--kernel", &kernel];
+    let (mut child, mut gdb) = debug(&machine, Stdio::null());
+    const RIP: usize = 16;
+    assert!(gdb.ask("qXfer:features:read:target.xml:0,ffff").contains("i386:x86-64"));
+    assert!(gdb.ask("qfThreadInfo").contains("p01.04"), "each processor is a thread");
+    assert_eq!(gdb.register(RIP), 0x10_0000);
+    gdb.ask("vCont;s:p1.1");
+    assert_eq!((gdb.register(RIP), gdb.register(0)), (0x10_0005, 5));
+    assert_eq!(gdb.ask("Z0,10000e,1"), "OK");
+    assert!(gdb.ask("vCont;c").contains("swbreak"));
+    assert_eq!((gdb.register(RIP), gdb.register(0)), (0x10_000e, 6));
+    assert_eq!(gdb.ask("m10002e,2"), "0600");
+    assert_eq!(gdb.ask("z0,10000e,1"), "OK");
+    assert_eq!(gdb.ask("Z2,10002e,8"), "OK");
+    let stop = gdb.ask("vCont;c");
+    assert!(stop.contains("watch:10002e"), "{stop}");
+    write!(gdb.0, "$vKill;1#6e").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

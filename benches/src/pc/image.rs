@@ -104,7 +104,7 @@ pub fn image(write: impl Fn(&mut CodeAssembler, CodeLabel, CodeLabel) -> Result<
     put(&mut image, GDT + 0x20, &[&23u16.to_le_bytes()[..], &GDT.to_le_bytes()].concat());
     put(&mut image, GDT + 0x30, &[&(32 * 16 - 1u16).to_le_bytes()[..], &IDT.to_le_bytes()].concat());
     let present = 3;
-    put(&mut image, PML4, &(PML4 + 0x1000 | present).to_le_bytes());
+    put(&mut image, PML4, &((PML4 + 0x1000) | present).to_le_bytes());
     for i in 0..4 {
         let directory = PML4 + 0x2000 + 0x1000 * i;
         put(&mut image, PML4 + 0x1000 + 8 * i, &(directory | present).to_le_bytes());

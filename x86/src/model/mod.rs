@@ -176,7 +176,7 @@ impl CpuModel {
     }
 
     /// The features that can be switched.
-    fn switches(&self) -> impl Iterator<Item = &'static str> {
+    pub fn switches(&self) -> impl Iterator<Item = &'static str> {
         let vendor = self.vendor;
         ROWS.iter().filter(move |r| (if vendor == Vendor::Intel { r.intel } else { r.amd }) != In::No).map(|r| r.name)
     }
