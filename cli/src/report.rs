@@ -21,9 +21,9 @@ pub fn cpus() -> String {
         let needs = if needs.is_empty() { String::new() } else { format!("needs {}", needs.join(", ")) };
         let _ = writeln!(text, "  {state} {:12} {needs}", ext.name());
     }
-    for vendor in [Vendor::Intel, Vendor::Amd] {
+    for (vendor, name) in [(Vendor::Intel, "intel"), (Vendor::Amd, "amd")] {
         let model = CpuModel::of(vendor);
-        let _ = writeln!(text, "\nx86 model {} (--cpu {}):", model.name(), model.name());
+        let _ = writeln!(text, "\nx86 model {name} (--cpu {name},+FEATURE,-FEATURE):");
         let on: Vec<_> = model.switches().filter(|name| !model.optional().any(|o| o == *name)).collect();
         let _ = writeln!(text, "  on  {}", on.join(" "));
         let off: Vec<_> = model.optional().collect();
