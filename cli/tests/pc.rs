@@ -102,5 +102,8 @@ fn four_processors_take_the_same_turns_again() {
     assert_eq!(run("replay", &["--seed", "3", "--replay", &recording]), once);
     let json = dir.path("restored");
     assert_eq!(undervisor(&["run", "--restore", &snap, "--json", &json]).status.code(), Some(0));
-    assert_eq!(dir.json("restored"), once);
+    // Counts of levels begin anew.
+    for what in ["state_hash", "instructions", "virtual_time_ns", "harts"] {
+        assert_eq!(dir.json("restored")[what], once[what], "{what}");
+    }
 }

@@ -78,7 +78,7 @@ impl Smbios {
         let mut module = 0x1000u16.to_le_bytes().to_vec();
         module.extend([0xfe, 0xff, 0xff, 0xff, 0xff, 0xff]);
         module.extend(0x7fffu16.to_le_bytes());
-        module.extend([9, 0, 1, 0, 7, 2, 0, 0, 0, 2, 0, 0, 0]);
+        module.extend([9, 0, 1, 0, 7, 2, 0, 0, 0, 2, 0, 0, 0, 0]);
         module.extend(((total >> 20) as u32).to_le_bytes());
         module.extend([0; 8]);
         s.add(17, 0x1100, &module, &["DIMM 0", maker]);

@@ -71,7 +71,7 @@ fn linux_finds_its_zero_page() {
     let (at, size) = (page(0x218, 4), page(0x21c, 4));
     assert_eq!((at % 4096, size, ram.load(at + 4999, 1)), (0, 5000, Ok(7)));
     assert!(at + size <= MEMORY && at > MEMORY - 0x3000, "at the end of RAM");
-    assert_eq!((page(0x70, 8), page(0x1e8, 1)), (0xe_0000, 4));
+    assert_eq!((page(0x70, 8), page(0x1e8, 1)), (0xe_0000, 5));
     assert_eq!((page(0x2d0, 8), page(0x2d8, 8), page(0x2e0, 4)), (0, 0x9_fc00, 1));
     let seed = page(0x250, 8);
     assert_eq!([0, 8, 12, 16].map(|i| ram.load(seed + i, 4).unwrap()), [0, 9, 32, 0x0909_0909]);
@@ -146,7 +146,7 @@ fn pvh_gets_its_start_information() {
     assert_eq!((of(0, 0), of(0, 1), text(&ram, of(0, 2))), (0x20_2000, 4097, "root=x".into()));
     assert_eq!((of(1, 0), ram.load(of(1, 0) + 4096, 1)), (0x20_4000, Ok(5)));
     let map = word(40, 8);
-    assert_eq!((word(48, 4), ram.load(map + 8, 8), ram.load(map + 16, 4)), (4, Ok(0x9_fc00), Ok(1)));
+    assert_eq!((word(48, 4), ram.load(map + 8, 8), ram.load(map + 16, 4)), (5, Ok(0x9_fc00), Ok(1)));
 }
 
 #[test]
@@ -177,7 +177,8 @@ fn multiboot_gets_its_information() {
     assert_eq!((module(0, 0), module(0, 1), text(&ram, module(0, 2))), (0x20_2000, 0x20_3001, "dom0 root=x".into()));
     assert_eq!(text(&ram, module(1, 2)), "initrd");
     let entries: Vec<_> = (0..word(44) / 24).map(|i| ram.load(word(48) + 24 * i + 20, 4).unwrap()).collect();
-    assert_eq!(entries, [1, 2, 2, 1]);
+    // The last is the enhanced configuration space.
+    assert_eq!(entries, [1, 2, 2, 1, 2]);
 }
 
 #[test]
