@@ -10,6 +10,8 @@ mod decimal;
 pub mod exception;
 pub mod extension;
 mod far;
+mod fast_calls;
+mod flag_instructions;
 pub mod fpu;
 mod frame;
 mod interrupt;

@@ -1,11 +1,11 @@
-//! System instructions (SDM vol. 1, "System Instructions", "64-Bit Mode Instructions"), and those that change RFLAGS as a whole.
+//! System instructions (SDM vol. 1, "System Instructions", "64-Bit Mode Instructions"): what each is lifted to, and those that have no module of their own.
 
 use emu_core::engine::flags::Size;
 use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp};
 use emu_core::engine::{Intent, Lift, Step, Stop, StopKind};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
-use crate::control::{cr0, cr4, efer, rflags};
+use crate::control::{cr0, cr4, rflags};
 use crate::exception::{Exception, vector};
 use crate::extension::{self, Intercept, ask_after, ask_before};
 use crate::far::{self, Transfer};
@@ -15,9 +15,9 @@ use crate::isa::{Lifting, Unknown};
 use crate::mode::Mode;
 use crate::processor::{P, ProcessorExt, segments};
 use crate::protection::{self, Refusal};
-use crate::registers::{DIRECTION, GS_BASE, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ZERO, temp};
-use crate::segment::{Attributes, Segment, Table};
-use crate::{control_registers, debug, decimal, task};
+use crate::registers::{DIRECTION, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ZERO, temp};
+use crate::segment::Table;
+use crate::{control_registers, debug, decimal, fast_calls, flag_instructions, task};
 
 macro_rules! functions {
     ($($(#[$m:meta])* $name:ident $f:path;)*) => {
@@ -65,12 +65,12 @@ functions! {
     LoadSegment load_segment;
     MovFromSegment mov_from_segment;
     Hlt hlt;
-    Cli cli;
-    Sti sti;
+    Cli flag_instructions::cli;
+    Sti flag_instructions::sti;
     /// Flags go to FIRST; bits: their size.
-    Pushf pushf;
+    Pushf flag_instructions::pushf;
     /// Flags come from FIRST; bits: their size.
-    Popf popf;
+    Popf flag_instructions::popf;
     /// The vector.
     Int int;
     Int1 int1;
@@ -83,12 +83,12 @@ functions! {
     FarCall far_call;
     /// Size in bytes in bits 7 to 0, what is released above.
     FarReturn far_return;
-    Syscall syscall;
+    Syscall fast_calls::syscall;
     /// Size in bytes.
-    Sysret sysret;
-    Sysenter sysenter;
-    Sysexit sysexit;
-    Swapgs swapgs;
+    Sysret fast_calls::sysret;
+    Sysenter fast_calls::sysenter;
+    Sysexit fast_calls::sysexit;
+    Swapgs fast_calls::swapgs;
     /// What RFLAGS.AC becomes.
     SetAc set_ac;
     Rdpkru rdpkru;
@@ -389,7 +389,7 @@ fn first(h: &P) -> u64 {
 }
 
 /// A function's operand that names a size in bytes.
-fn size_of(operand: u32) -> Size {
+pub(crate) fn size_of(operand: u32) -> Size {
     match operand & 0xff {
         1 => Size::Bits8,
         2 => Size::Bits16,
@@ -631,87 +631,6 @@ fn rsm(h: &mut P, _: u32) -> Step {
     Err(Exception::UD.into())
 }
 
-/// How CLI and STI go: for IF itself, for VIF in its place (CR4.VME, CR4.PVI), or not at all.
-#[derive(PartialEq, Eq)]
-enum InterruptFlag {
-    Real,
-    Virtual,
-}
-
-fn interrupt_flag(h: &P) -> Step<InterruptFlag> {
-    let (cpl, iopl) = (h.arch.cpl(), h.arch.iopl());
-    let has_virtual = if h.arch.is_v8086() {
-        h.arch.cr4 & cr4::VME != 0
-    } else {
-        h.arch.cr4 & cr4::PVI != 0 && cpl == 3 && h.arch.is_protected()
-    };
-    if h.arch.cr0 & cr0::PE == 0 || cpl <= iopl {
-        Ok(InterruptFlag::Real)
-    } else if has_virtual {
-        Ok(InterruptFlag::Virtual)
-    } else {
-        Err(Exception::gp(0).into())
-    }
-}
-
-fn cli(h: &mut P, _: u32) -> Step {
-    match interrupt_flag(h)? {
-        InterruptFlag::Real => h.arch.rflags &= !rflags::IF,
-        InterruptFlag::Virtual => h.arch.rflags &= !rflags::VIF,
-    }
-    Ok(())
-}
-
-/// STI: no interrupt comes before the next instruction, if IF was clear.
-fn sti(h: &mut P, _: u32) -> Step {
-    if interrupt_flag(h)? == InterruptFlag::Virtual {
-        h.fault_if(h.arch.rflags & rflags::VIP != 0, Exception::gp(0))?;
-        h.arch.rflags |= rflags::VIF;
-    } else if h.arch.rflags & rflags::IF == 0 {
-        h.arch.rflags |= rflags::IF;
-        h.arch.shadow = Some(h.core.retired() + 1);
-        h.core.check_interrupts = true;
-    }
-    Ok(())
-}
-
-/// PUSHF: RF and VM are pushed as 0. In virtual-8086 mode IOPL counts, and CR4.VME shows VIF as IF.
-fn pushf(h: &mut P, size: u32) -> Step {
-    ask_before(h, || Intercept::Pushf)?;
-    let mut value = h.rflags() & !(rflags::RF | rflags::VM);
-    if h.arch.is_v8086() && h.arch.iopl() < 3 {
-        h.fault_if(h.arch.cr4 & cr4::VME == 0 || size != 2, Exception::gp(0))?;
-        let vif = if value & rflags::VIF != 0 { rflags::IF } else { 0 };
-        value = value & !rflags::IF | vif | 3 << 12;
-    }
-    set(h, temp::FIRST, value);
-    Ok(())
-}
-
-/// POPF (SDM vol. 2B, "POPF/POPFD/POPFQ", table of EFLAGS changes).
-fn popf(h: &mut P, operand: u32) -> Step {
-    ask_before(h, || Intercept::Popf)?;
-    let (size, value) = (size_of(operand), first(h));
-    let sp = Stack::present(h).moved(operand.into());
-    let mut mask = far::changeable(h, size) & !rflags::RF;
-    let mut cleared = rflags::RF;
-    let mut set_flags = 0;
-    if h.arch.is_v8086() && h.arch.iopl() < 3 {
-        h.fault_if(h.arch.cr4 & cr4::VME == 0 || size != Size::Bits16, Exception::gp(0))?;
-        let wants = value & rflags::IF != 0;
-        h.fault_if(value & rflags::TF != 0 || wants && h.arch.rflags & rflags::VIP != 0, Exception::gp(0))?;
-        mask &= !rflags::IF;
-        cleared |= rflags::VIF;
-        set_flags = if wants { rflags::VIF } else { 0 };
-    } else if size != Size::Bits16 && !h.arch.is_v8086() {
-        cleared |= rflags::VIF | rflags::VIP;
-    }
-    let new = h.rflags() & !(mask | cleared) | value & mask | set_flags;
-    set(h, RSP, sp);
-    h.set_rflags(new);
-    Ok(())
-}
-
 fn int(h: &mut P, vector: u32) -> Step {
     ask_before(h, || Intercept::SoftwareInterrupt(vector as u8))?;
     interrupt_by_software(h, vector as u8, Source::Software)
@@ -797,98 +716,6 @@ fn popa(h: &mut P, operand: u32) -> Step {
         }
     }
     set(h, RSP, stack.moved(8 * i64::from(operand)));
-    Ok(())
-}
-
-/// A flat code segment, and the stack segment of the same level, as fast system calls load them.
-fn flat_segments(h: &mut P, code_selector: u16, stack_selector: u16, cpl: u8, is_64: bool) {
-    let dpl = u32::from(cpl) << 5;
-    let size = if is_64 { 0xa09b } else { 0xc09b };
-    let code = Segment { selector: code_selector, base: 0, limit: u32::MAX, attributes: Attributes(size | dpl) };
-    let stack = Segment { selector: stack_selector, base: 0, limit: u32::MAX, attributes: Attributes(0xc093 | dpl) };
-    h.set_segment(segments::CS, code);
-    h.set_segment(segments::SS, stack);
-}
-
-/// RFLAGS.TF counts as it is behind SYSCALL and SYSRET: a kernel that masks it is not stepped, the program that it returns to is.
-fn step_by_new_flags(h: &mut P) {
-    h.arch.step_from = h.arch.is_stepped().then(|| h.core.retired());
-}
-
-/// SYSCALL (SDM vol. 2B; APM vol. 3): of 64-bit mode; with AMD also of compatibility mode, and of legacy mode, which has it from STAR alone.
-fn syscall(h: &mut P, _: u32) -> Step {
-    let is_intel = h.arch.model.is_intel();
-    h.fault_if(h.arch.efer & efer::SCE == 0 || is_intel && !h.arch.is_64(), Exception::UD)?;
-    let (flags, is_long) = (h.rflags() & !rflags::RF, h.arch.is_long());
-    let next = h.ip(h.core.next_pc);
-    set(h, RCX, next);
-    let (target, new) = if is_long {
-        set(h, 11, flags);
-        (if h.arch.is_64() { h.arch.lstar } else { h.arch.cstar() }, flags & !h.arch.fmask)
-    } else {
-        (h.arch.star & 0xffff_ffff, flags & !(rflags::VM | rflags::IF))
-    };
-    let selector = (h.arch.star >> 32) as u16 & !3;
-    h.set_rflags(new);
-    flat_segments(h, selector, selector.wrapping_add(8), 0, is_long);
-    h.core.next_pc = target;
-    step_by_new_flags(h);
-    Ok(())
-}
-
-/// SYSRET: from 64-bit mode to 64-bit code, or to compatibility mode; with AMD also from the other modes, to 32-bit code.
-fn sysret(h: &mut P, size: u32) -> Step {
-    let is_intel = h.arch.model.is_intel();
-    h.fault_if(h.arch.efer & efer::SCE == 0 || is_intel && !h.arch.is_64(), Exception::UD)?;
-    h.fault_if(!h.arch.is_protected(), Exception::gp(0))?;
-    h.require_cpl_0()?;
-    let (target, to_64) = (h.reg(RCX), size == 8);
-    h.fault_if(to_64 && is_intel && !h.arch.controls().is_canonical(target), Exception::gp(0))?;
-    let flags = if h.arch.is_64() { h.reg(11) & !(rflags::RF | rflags::VM) } else { h.rflags() | rflags::IF };
-    let base = (h.arch.star >> 48) as u16;
-    let code = base.wrapping_add(if to_64 { 16 } else { 0 }) | 3;
-    h.set_rflags(flags);
-    flat_segments(h, code, base.wrapping_add(8) | 3, 3, to_64);
-    h.core.next_pc = if to_64 { target } else { target & 0xffff_ffff };
-    step_by_new_flags(h);
-    Ok(())
-}
-
-/// SYSENTER (SDM vol. 2B).
-fn sysenter(h: &mut P, _: u32) -> Step {
-    let selector = h.arch.sysenter_cs as u16 & !3;
-    h.fault_if(h.arch.cr0 & cr0::PE == 0 || selector == 0, Exception::gp(0))?;
-    let is_long = h.arch.is_long();
-    h.arch.rflags &= !(rflags::VM | rflags::IF);
-    flat_segments(h, selector, selector.wrapping_add(8), 0, is_long);
-    let mask = if is_long { u64::MAX } else { 0xffff_ffff };
-    set(h, RSP, h.arch.sysenter_esp & mask);
-    h.core.next_pc = h.arch.sysenter_eip & mask;
-    Ok(())
-}
-
-/// SYSEXIT, to 64-bit code with a size of 8.
-fn sysexit(h: &mut P, size: u32) -> Step {
-    let selector = h.arch.sysenter_cs as u16 & !3;
-    h.fault_if(h.arch.cr0 & cr0::PE == 0 || selector == 0, Exception::gp(0))?;
-    h.require_cpl_0()?;
-    let (target, sp, to_64) = (h.reg(RDX), h.reg(RCX), size == 8);
-    if to_64 {
-        let c = h.arch.controls();
-        h.fault_if(!c.is_canonical(target) || !c.is_canonical(sp), Exception::gp(0))?;
-    }
-    let offset = if to_64 { 32 } else { 16 };
-    flat_segments(h, selector.wrapping_add(offset) | 3, selector.wrapping_add(offset + 8) | 3, 3, to_64);
-    let mask = if to_64 { u64::MAX } else { 0xffff_ffff };
-    set(h, RSP, sp & mask);
-    h.core.next_pc = target & mask;
-    Ok(())
-}
-
-fn swapgs(h: &mut P, _: u32) -> Step {
-    h.require_cpl_0()?;
-    let gs = &mut h.core.regs[usize::from(GS_BASE)];
-    std::mem::swap(gs, &mut h.arch.kernel_gs_base);
     Ok(())
 }
 
