@@ -3,6 +3,7 @@
 //! An instruction set lifts a block once, by calls on [`Lift`]; the engine encodes it and interprets it. A compiler is a
 //! second consumer of the same lifted blocks, behind the same [`Vcpu::run`].
 
+mod access;
 mod cache;
 mod core;
 mod encode;
@@ -11,7 +12,8 @@ mod lift;
 mod run;
 pub mod uop;
 
-pub use self::core::{Access, Arch, Core, Hart, Intent, Place, Step, Stop, StopKind, Vcpu, World};
+pub use self::access::Place;
+pub use self::core::{Access, Arch, Core, Hart, Intent, Step, Stop, StopKind, Vcpu, World};
 pub use self::encode::Lifted;
 pub use self::lift::Lift;
 pub use self::run::RunEnd;
