@@ -570,7 +570,7 @@ fn wanted_flags(uops: &[(u8, Uop)]) -> Vec<bool> {
         }
         wanted[i] = asked;
         asked = match *uop {
-            Uop::Alu { op, .. } => op.reads_flags(),
+            Uop::Alu { op, .. } => op.computes_with_flags() || op.reads_flags() && asked,
             Uop::SetFlags { .. } => false,
             Uop::Const { .. } | Uop::Unary { .. } | Uop::MoveIf { .. } => asked,
             Uop::Binary { a, b, .. } => asked || is_flag(a) || matches!(b, Operand::Reg(b) if is_flag(b)),

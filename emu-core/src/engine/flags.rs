@@ -248,6 +248,22 @@ impl Flags {
             | flag(self.overflow(), OVERFLOW)
     }
 
+    /// These flags, but for those in `which`, which become those of `to`.
+    #[inline(always)]
+    pub fn with(self, which: u64, to: u64) -> Self {
+        Flags::eager(self.all() & !which | to)
+    }
+
+    /// These flags with other C and O.
+    #[inline(always)]
+    pub(crate) fn with_carry_and_overflow(self, to: u64) -> Self {
+        if self.kind() == Kind::Eager {
+            return Flags { y: self.y & !(CARRY | OVERFLOW) | to, ..self };
+        }
+        let adjust = if self.adjust() { ADJUST } else { 0 };
+        Flags { kind: kind_word(Kind::Result, self.shift()), x: self.result(), y: adjust | to }
+    }
+
     /// Whether a condition holds.
     #[inline(always)]
     pub fn holds(self, cond: FlagCond) -> bool {
@@ -329,39 +345,133 @@ macro_rules! alu_ops {
                 let _ = flags;
                 let product = i128::from(a as i64 >> shift) * i128::from(b as i64 >> shift);
                 let r = (product as u64) << shift;
-                let y = if i128::from(r as i64 >> shift) == product { 0 } else { CARRY | OVERFLOW };
-                (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y })
+                (r, of_product(r, shift, i128::from(r as i64 >> shift) == product))
+            };
+            /// Low half of the unsigned product; C and O where there is more of it.
+            MulLow "*lowf" |a, b, shift, flags| {
+                let _ = flags;
+                let product = u128::from(a >> shift) * u128::from(b >> shift);
+                let r = (product as u64) << shift;
+                (r, of_product(r, shift, u128::from(r >> shift) == product))
             };
             /// Shift left by `b`, which is not 0 and at most 63 (moved up like `a`).
             Shl "<<f" |a, b, shift, flags| {
                 let _ = flags;
-                let n = (b >> shift) as u32;
-                let r = a.checked_shl(n).unwrap_or(0);
-                let carry = a.checked_shl(n - 1).unwrap_or(0) >> 63;
-                let overflow = if r >> 63 != carry { OVERFLOW } else { 0 };
-                (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y: carry | overflow })
+                shl(a, (b >> shift) as u32, shift)
             };
             /// Logical shift right, likewise.
             Shr ">>f" |a, b, shift, flags| {
                 let _ = flags;
-                let (n, value) = ((b >> shift) as u32, a >> shift);
-                let r = value.checked_shr(n).unwrap_or(0) << shift;
-                let carry = value.checked_shr(n - 1).unwrap_or(0) & 1;
-                let overflow = if a >> 63 != 0 { OVERFLOW } else { 0 };
-                (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y: carry | overflow })
+                shr(a, (b >> shift) as u32, shift)
             };
             /// Arithmetic shift right, likewise.
             Sar ">>sf" |a, b, shift, flags| {
                 let _ = flags;
-                let (n, value) = ((b >> shift) as u32, a as i64 >> shift);
-                let r = (value >> n.min(63)) as u64;
-                let carry = (value >> (n - 1).min(63)) as u64 & 1;
-                (r << shift, Flags { kind: kind_word(Kind::Result, shift), x: r << shift, y: carry })
+                sar(a, (b >> shift) as u32, shift)
+            };
+            /// Shift left by `b`, at most 63. By 0 the flags stay.
+            ShlBy "<<nf" |a, b, shift, flags| {
+                if b == 0 { (a, flags) } else { shl(a, (b >> shift) as u32, shift) }
+            };
+            /// Logical shift right, likewise.
+            ShrBy ">>nf" |a, b, shift, flags| {
+                if b == 0 { (a, flags) } else { shr(a, (b >> shift) as u32, shift) }
+            };
+            /// Arithmetic shift right, likewise.
+            SarBy ">>snf" |a, b, shift, flags| {
+                if b == 0 { (a, flags) } else { sar(a, (b >> shift) as u32, shift) }
+            };
+            /// Rotate left by `b`: C is the lowest bit of the result, O says whether the highest is another. By 0 all flags stay.
+            Rol "rolf" |a, b, shift, flags| {
+                let r = rotated_left(a, (b >> shift) as u32, shift);
+                let carry = r >> shift & 1;
+                let overflow = if r >> 63 != carry { OVERFLOW } else { 0 };
+                (r, if b == 0 { flags } else { flags.with_carry_and_overflow(carry | overflow) })
+            };
+            /// Rotate right by `b`: C is the highest bit of the result, O says whether the one below is another.
+            Ror "rorf" |a, b, shift, flags| {
+                let r = rotated_left(a, ((b >> shift) as u32).wrapping_neg(), shift);
+                let carry = r >> 63;
+                let overflow = if r >> 62 & 1 != carry { OVERFLOW } else { 0 };
+                (r, if b == 0 { flags } else { flags.with_carry_and_overflow(carry | overflow) })
+            };
+            /// Bits below bit `b mod 256`; C where that is beyond the size.
+            LowBits "lowf" |a, b, shift, flags| {
+                let _ = flags;
+                let n = (b >> shift) as u8;
+                let beyond = u32::from(n) >= 64 - shift;
+                let r = if beyond { a } else { (a >> shift & !(u64::MAX << n)) << shift };
+                let (sign, zero) = (if r >> 63 != 0 { SIGN } else { 0 }, if r == 0 { ZERO } else { 0 });
+                (r, Flags::eager(sign | zero | u64::from(beyond)))
+            };
+            /// Nothing but C: bit `b` modulo the size of `a`.
+            BitTest "btf" |a, b, shift, flags| {
+                (a, flags.with(CARRY, a >> bit_number(b, shift) & 1))
+            };
+            /// Sets that bit; C is what it was.
+            BitSet "btsf" |a, b, shift, flags| {
+                let n = bit_number(b, shift);
+                (a | 1 << n, flags.with(CARRY, a >> n & 1))
+            };
+            /// Clears that bit, likewise.
+            BitClear "btrf" |a, b, shift, flags| {
+                let n = bit_number(b, shift);
+                (a & !(1 << n), flags.with(CARRY, a >> n & 1))
+            };
+            /// Inverts that bit, likewise.
+            BitInvert "btcf" |a, b, shift, flags| {
+                let n = bit_number(b, shift);
+                (a ^ 1 << n, flags.with(CARRY, a >> n & 1))
             };
         }
     };
 }
 pub(crate) use alu_ops;
+
+/// Of a product that is `r`: Z and A are clear, S and P those of the low half.
+#[inline(always)]
+pub(crate) fn of_product(r: u64, shift: u32, fits: bool) -> Flags {
+    let sign = if r >> 63 != 0 { SIGN } else { 0 };
+    let parity = if ((r >> shift) as u8).count_ones().is_multiple_of(2) { PARITY } else { 0 };
+    Flags::eager(sign | parity | if fits { 0 } else { CARRY | OVERFLOW })
+}
+
+#[inline(always)]
+pub(crate) fn shl(a: u64, n: u32, shift: u32) -> (u64, Flags) {
+    let r = a.checked_shl(n).unwrap_or(0);
+    let carry = a.checked_shl(n - 1).unwrap_or(0) >> 63;
+    let overflow = if r >> 63 != carry { OVERFLOW } else { 0 };
+    (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y: carry | overflow })
+}
+
+#[inline(always)]
+pub(crate) fn shr(a: u64, n: u32, shift: u32) -> (u64, Flags) {
+    let value = a >> shift;
+    let r = value.checked_shr(n).unwrap_or(0) << shift;
+    let carry = value.checked_shr(n - 1).unwrap_or(0) & 1;
+    let overflow = if a >> 63 != 0 { OVERFLOW } else { 0 };
+    (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y: carry | overflow })
+}
+
+#[inline(always)]
+pub(crate) fn sar(a: u64, n: u32, shift: u32) -> (u64, Flags) {
+    let value = a as i64 >> shift;
+    let r = ((value >> n.min(63)) as u64) << shift;
+    let carry = (value >> (n - 1).min(63)) as u64 & 1;
+    (r, Flags { kind: kind_word(Kind::Result, shift), x: r, y: carry })
+}
+
+#[inline(always)]
+pub(crate) fn rotated_left(a: u64, n: u32, shift: u32) -> u64 {
+    let (value, n) = (a >> shift, n & (63 - shift));
+    (value << n | value >> ((64 - shift - n) & 63)) << shift
+}
+
+/// Which bit of a value that is moved up.
+#[inline(always)]
+pub(crate) fn bit_number(b: u64, shift: u32) -> u32 {
+    ((b >> shift) as u32 & (63 - shift)) + shift
+}
 
 macro_rules! alu_enum {
     ($($(#[$m:meta])* $name:ident $print:literal |$a:ident, $b:ident, $shift:ident, $flags:ident| $body:expr;)*) => {
@@ -387,7 +497,23 @@ alu_ops!(alu_enum);
 impl AluOp {
     /// Whether the flags before matter.
     pub(crate) const fn reads_flags(self) -> bool {
-        matches!(self, AluOp::Adc | AluOp::Sbb | AluOp::Inc | AluOp::Dec)
+        self.computes_with_flags() || self.keeps_flags()
+    }
+
+    /// Whether they matter for the result.
+    pub(crate) const fn computes_with_flags(self) -> bool {
+        matches!(self, AluOp::Adc | AluOp::Sbb)
+    }
+
+    /// Whether some may stay as they were.
+    const fn keeps_flags(self) -> bool {
+        match self {
+            AluOp::Inc | AluOp::Dec => true,
+            AluOp::ShlBy | AluOp::ShrBy | AluOp::SarBy | AluOp::Rol | AluOp::Ror => true,
+            AluOp::BitTest | AluOp::BitSet | AluOp::BitClear | AluOp::BitInvert => true,
+            AluOp::Add | AluOp::Sub | AluOp::Adc | AluOp::Sbb | AluOp::And | AluOp::Or | AluOp::Xor => false,
+            AluOp::Mul | AluOp::MulLow | AluOp::Shl | AluOp::Shr | AluOp::Sar | AluOp::LowBits => false,
+        }
     }
 
     /// What is known of the flags that it leaves.
@@ -395,10 +521,10 @@ impl AluOp {
         match self {
             AluOp::Sub => Known::Difference,
             AluOp::And | AluOp::Or | AluOp::Xor => Known::Bitwise,
-            AluOp::Add | AluOp::Adc | AluOp::Inc | AluOp::Dec | AluOp::Mul | AluOp::Shl | AluOp::Shr | AluOp::Sar => {
-                Known::Result
-            }
-            AluOp::Sbb => Known::Nothing,
+            AluOp::Add | AluOp::Adc | AluOp::Inc | AluOp::Dec | AluOp::Shl | AluOp::Shr | AluOp::Sar => Known::Result,
+            AluOp::Sbb | AluOp::Mul | AluOp::MulLow | AluOp::LowBits => Known::Nothing,
+            AluOp::ShlBy | AluOp::ShrBy | AluOp::SarBy | AluOp::Rol | AluOp::Ror => Known::Nothing,
+            AluOp::BitTest | AluOp::BitSet | AluOp::BitClear | AluOp::BitInvert => Known::Nothing,
         }
     }
 }
@@ -490,7 +616,11 @@ mod tests {
                 FlagCond::ALL.into_iter().flat_map(move |c| [(*op, (c, false)), (*op, (c, true))])
             }) {
                 // A shift has a count.
-                let b = if matches!(op, AluOp::Shl | AluOp::Shr | AluOp::Sar) { b % 31 + 1 } else { b };
+                let b = match op {
+                    AluOp::Shl | AluOp::Shr | AluOp::Sar => b % 31 + 1,
+                    AluOp::ShlBy | AluOp::ShrBy | AluOp::SarBy | AluOp::Rol | AluOp::Ror => b % 32,
+                    _ => b,
+                };
                 let flags = run(op, a, b).1;
                 if let Some((same, x, y)) = cond.compared(op.leaves(), negate) {
                     let value = |r| match r {

@@ -1,7 +1,7 @@
 //! "Binary Arithmetic Instructions" and "Logical Instructions" (SDM vol. 1, 5.1.2 and 5.1.4).
 
 use emu_core::engine::flags::{AluOp, Size};
-use emu_core::engine::uop::{Operand, SINK, UnaryOp};
+use emu_core::engine::uop::{BinaryOp, Operand, SINK, UnaryOp};
 use iced_x86::Mnemonic;
 
 use super::compute::Compute;
@@ -26,8 +26,8 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         Mnemonic::Imul if l.insn.op_count() > 1 => imul(l),
         Mnemonic::Imul => multiply(l, Compute::Imul),
         Mnemonic::Mul => multiply(l, Compute::Mul),
-        Mnemonic::Div => multiply(l, Compute::Div),
-        Mnemonic::Idiv => multiply(l, Compute::Idiv),
+        Mnemonic::Div => with_accumulator(l, Compute::Div),
+        Mnemonic::Idiv => with_accumulator(l, Compute::Idiv),
         Mnemonic::Mulx => mulx(l),
         Mnemonic::Adcx => add_with(l, Compute::Adcx),
         Mnemonic::Adox => add_with(l, Compute::Adox),
@@ -40,16 +40,10 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
 fn update(l: &mut Lifting, op: AluOp) -> Result<(), Unknown> {
     let size = l.size(0)?;
     let (to, from) = (l.place(0)?, l.place(1)?);
-    if let Place::Register(d) = to {
-        let operand = l.read_operand(from, size, temp::SECOND);
-        l.lift.alu(op, size, d, d, operand);
-        return Ok(());
-    }
     // One of the two is a register or a constant, so that memory is accessed once.
     let (first, to) = l.read_to_update(to, size, temp::FIRST);
     let operand = l.read_operand(from, size, temp::SECOND);
-    l.lift.alu(op, size, temp::FIRST, first, operand);
-    l.write(to, size, temp::FIRST);
+    l.update_by(op, size, to, first, operand);
     Ok(())
 }
 
@@ -57,13 +51,8 @@ fn update(l: &mut Lifting, op: AluOp) -> Result<(), Unknown> {
 fn update_alone(l: &mut Lifting, op: AluOp) -> Result<(), Unknown> {
     let size = l.size(0)?;
     let to = l.place(0)?;
-    if let Place::Register(d) = to {
-        l.lift.alu(op, size, d, d, Operand::Imm(0));
-        return Ok(());
-    }
     let (first, to) = l.read_to_update(to, size, temp::FIRST);
-    l.lift.alu(op, size, temp::FIRST, first, Operand::Imm(0));
-    l.write(to, size, temp::FIRST);
+    l.update_by(op, size, to, first, Operand::Imm(0));
     Ok(())
 }
 
@@ -81,13 +70,8 @@ fn look(l: &mut Lifting, op: AluOp) -> Result<(), Unknown> {
 fn neg(l: &mut Lifting) -> Result<(), Unknown> {
     let size = l.size(0)?;
     let to = l.place(0)?;
-    if let Place::Register(d) = to {
-        l.lift.alu(AluOp::Sub, size, d, ZERO, Operand::Reg(d));
-        return Ok(());
-    }
     let (first, to) = l.read_to_update(to, size, temp::FIRST);
-    l.lift.alu(AluOp::Sub, size, temp::FIRST, ZERO, Operand::Reg(first));
-    l.write(to, size, temp::FIRST);
+    l.update_by(AluOp::Sub, size, to, ZERO, Operand::Reg(first));
     Ok(())
 }
 
@@ -96,7 +80,7 @@ fn not(l: &mut Lifting) -> Result<(), Unknown> {
     let size = l.size(0)?;
     let to = l.place(0)?;
     let (first, to) = l.read_to_update(to, size, temp::FIRST);
-    l.lift.binary(emu_core::engine::uop::BinaryOp::Xor, temp::FIRST, first, Operand::Imm(-1));
+    l.lift.binary(BinaryOp::Xor, temp::FIRST, first, Operand::Imm(-1));
     l.write(to, size, temp::FIRST);
     Ok(())
 }
@@ -113,14 +97,40 @@ fn imul(l: &mut Lifting) -> Result<(), Unknown> {
     Ok(())
 }
 
-/// MUL, IMUL, DIV and IDIV with one operand: the accumulator, and its other half in RDX, or AH.
+/// MUL and IMUL with one operand.
 fn multiply(l: &mut Lifting, what: Compute) -> Result<(), Unknown> {
     let size = l.size(0)?;
+    let is_signed = what == Compute::Imul;
+    if matches!(size, Size::Bits8 | Size::Bits16) || is_signed && size == Size::Bits32 {
+        return with_accumulator(l, what);
+    }
     let from = l.place(0)?;
     let value = l.read(from, size, temp::SECOND);
-    if value != temp::SECOND {
-        l.lift.unary(UnaryOp::Move, temp::SECOND, value);
+    high_half(l, size, is_signed, RAX, value);
+    let low = if is_signed { AluOp::Mul } else { AluOp::MulLow };
+    l.lift.alu(low, size, RAX, RAX, Operand::Reg(value));
+    l.lift.unary(UnaryOp::Move, RDX, temp::THIRD);
+    Ok(())
+}
+
+/// The high half of the product of two registers of 32 or 64 bits, in [`temp::THIRD`].
+fn high_half(l: &mut Lifting, size: Size, is_signed: bool, a: u8, b: u8) {
+    if size == Size::Bits64 {
+        let op = if is_signed { BinaryOp::MulHigh } else { BinaryOp::MulHighu };
+        l.lift.binary(op, temp::THIRD, a, Operand::Reg(b));
+        return;
     }
+    l.lift.unary(UnaryOp::Zext32, temp::FIRST, b);
+    l.lift.unary(UnaryOp::Zext32, temp::THIRD, a);
+    l.lift.binary(BinaryOp::Mul, temp::THIRD, temp::THIRD, Operand::Reg(temp::FIRST));
+    l.lift.binary(BinaryOp::Shr, temp::THIRD, temp::THIRD, Operand::Imm(32));
+}
+
+/// What computes with the accumulator and its other half in RDX, or AH.
+fn with_accumulator(l: &mut Lifting, what: Compute) -> Result<(), Unknown> {
+    let size = l.size(0)?;
+    let from = l.place(0)?;
+    l.bring(from, size, temp::SECOND);
     l.lift.unary(UnaryOp::Move, temp::FIRST, RAX);
     l.lift.unary(UnaryOp::Move, temp::THIRD, RDX);
     l.compute(what, size);
@@ -138,13 +148,10 @@ fn mulx(l: &mut Lifting) -> Result<(), Unknown> {
     let size = l.size(0)?;
     let (high, low, from) = (l.place(0)?, l.place(1)?, l.place(2)?);
     let value = l.read(from, size, temp::SECOND);
-    if value != temp::SECOND {
-        l.lift.unary(UnaryOp::Move, temp::SECOND, value);
-    }
-    l.lift.unary(UnaryOp::Move, temp::FIRST, RDX);
-    l.compute(Compute::Mulx, size);
+    high_half(l, size, false, RDX, value);
+    l.lift.binary(BinaryOp::Mul, temp::FIRST, RDX, Operand::Reg(value));
     l.write(low, size, temp::FIRST);
-    l.write(high, size, temp::SECOND);
+    l.write(high, size, temp::THIRD);
     Ok(())
 }
 
@@ -165,7 +172,7 @@ fn andn(l: &mut Lifting) -> Result<(), Unknown> {
     let (to, inverted, from) = (l.place(0)?, l.place(1)?, l.place(2)?);
     let value = l.read(from, size, temp::SECOND);
     let mask = l.read(inverted, size, temp::FIRST);
-    l.lift.binary(emu_core::engine::uop::BinaryOp::Xor, temp::FIRST, mask, Operand::Imm(-1));
+    l.lift.binary(BinaryOp::Xor, temp::FIRST, mask, Operand::Imm(-1));
     l.lift.alu(AluOp::And, size, temp::FIRST, temp::FIRST, Operand::Reg(value));
     l.write(to, size, temp::FIRST);
     Ok(())

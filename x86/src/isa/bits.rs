@@ -1,7 +1,7 @@
 //! "Bit and Byte Instructions" (SDM vol. 1, 5.1.6), and those of BMI, LZCNT, POPCNT and CRC32.
 
-use emu_core::engine::flags::Size;
-use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp};
+use emu_core::engine::flags::{AluOp, Size};
+use emu_core::engine::uop::{BinaryOp, Operand, SINK, UnaryOp};
 use iced_x86::{Mnemonic, OpKind};
 
 use super::compute::Compute;
@@ -10,10 +10,10 @@ use crate::registers::temp;
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
     match l.mnemonic() {
-        Mnemonic::Bt => bit(l, Compute::Bt),
-        Mnemonic::Bts => bit(l, Compute::Bts),
-        Mnemonic::Btr => bit(l, Compute::Btr),
-        Mnemonic::Btc => bit(l, Compute::Btc),
+        Mnemonic::Bt => bit(l, AluOp::BitTest),
+        Mnemonic::Bts => bit(l, AluOp::BitSet),
+        Mnemonic::Btr => bit(l, AluOp::BitClear),
+        Mnemonic::Btc => bit(l, AluOp::BitInvert),
         Mnemonic::Bsf => search(l, Compute::Bsf),
         Mnemonic::Bsr => search(l, Compute::Bsr),
         Mnemonic::Tzcnt => one(l, Compute::Tzcnt),
@@ -23,7 +23,7 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         Mnemonic::Blsr => one(l, Compute::Blsr),
         Mnemonic::Blsmsk => one(l, Compute::Blsmsk),
         Mnemonic::Bextr => two(l, Compute::Bextr, 1, 2),
-        Mnemonic::Bzhi => two(l, Compute::Bzhi, 1, 2),
+        Mnemonic::Bzhi => bzhi(l),
         Mnemonic::Pdep => two(l, Compute::Pdep, 1, 2),
         Mnemonic::Pext => two(l, Compute::Pext, 1, 2),
         Mnemonic::Crc32 => crc32(l),
@@ -63,9 +63,9 @@ fn is_set(l: &Lifting) -> bool {
 }
 
 /// BT, BTS, BTR, BTC. A register's bit offset into memory is signed and reaches beyond the operand.
-fn bit(l: &mut Lifting, what: Compute) -> Result<(), Unknown> {
+fn bit(l: &mut Lifting, op: AluOp) -> Result<(), Unknown> {
     let size = l.size(0)?;
-    let to = match (l.insn.op0_kind(), l.insn.op1_kind()) {
+    let (to, offset) = match (l.insn.op0_kind(), l.insn.op1_kind()) {
         (OpKind::Memory, OpKind::Register) => {
             let m = l.effective_address()?;
             let offset = l.place(1)?;
@@ -78,23 +78,30 @@ fn bit(l: &mut Lifting, what: Compute) -> Result<(), Unknown> {
             let m = l.segmented(m);
             let linear = l.in_register(m);
             l.move_to(temp::ADDRESS, linear);
-            l.at_address()
+            (l.at_address(), Operand::Reg(temp::SECOND))
         }
         _ => {
             let (to, offset) = (l.place(0)?, l.place(1)?);
-            l.bring(offset, size, temp::SECOND);
-            to
+            (to, l.read_operand(offset, size, temp::SECOND))
         }
     };
-    if what == Compute::Bt {
-        l.bring(to, size, temp::FIRST);
-        l.compute(what, size);
+    if op == AluOp::BitTest {
+        let first = l.read(to, size, temp::FIRST);
+        l.lift.alu(op, size, SINK, first, offset);
         return Ok(());
     }
     let (first, to) = l.read_to_update(to, size, temp::FIRST);
-    l.move_to(temp::FIRST, first);
-    l.compute(what, size);
-    l.write(to, size, temp::FIRST);
+    l.update_by(op, size, to, first, offset);
+    Ok(())
+}
+
+/// BZHI.
+fn bzhi(l: &mut Lifting) -> Result<(), Unknown> {
+    let size = l.size(0)?;
+    let (to, from, index) = (l.place(0)?, l.place(1)?, l.place(2)?);
+    let from = l.read(from, size, temp::FIRST);
+    let index = l.read_operand(index, size, temp::SECOND);
+    l.update_by(AluOp::LowBits, size, to, from, index);
     Ok(())
 }
 

@@ -47,8 +47,6 @@ computes! {
     Mul mul;
     /// IMUL with one operand, likewise.
     Imul imul;
-    /// MULX: MUL that leaves the flags alone.
-    Mulx mulx;
     /// DIV: THIRD:FIRST by SECOND (of 8 bits: AX in FIRST); quotient in FIRST, remainder in SECOND.
     Div div;
     /// IDIV, likewise.
@@ -57,32 +55,14 @@ computes! {
     Adcx adcx;
     /// ADOX: FIRST and SECOND and O.
     Adox adox;
-    /// SHL of FIRST by SECOND.
-    Shl shl;
-    /// SHR.
-    Shr shr;
-    /// SAR.
-    Sar sar;
-    /// ROL.
-    Rol rol;
-    /// ROR.
-    Ror ror;
-    /// RCL.
+    /// RCL of FIRST by SECOND.
     Rcl rcl;
     /// RCR.
     Rcr rcr;
-    /// SHLD: bits come from THIRD.
+    /// SHLD of FIRST by SECOND: bits come from THIRD.
     Shld shld;
     /// SHRD, likewise.
     Shrd shrd;
-    /// BT: bit SECOND of FIRST.
-    Bt bt;
-    /// BTS.
-    Bts bts;
-    /// BTR.
-    Btr btr;
-    /// BTC.
-    Btc btc;
     /// BSF of FIRST; SECOND is the destination, all of it.
     Bsf bsf;
     /// BSR, likewise.
@@ -101,8 +81,6 @@ computes! {
     Blsmsk blsmsk;
     /// BEXTR: of FIRST, start and length in SECOND.
     Bextr bextr;
-    /// BZHI.
-    Bzhi bzhi;
     /// PDEP: mask in SECOND.
     Pdep pdep;
     /// PEXT.
@@ -220,13 +198,6 @@ fn imul(v: &mut Values) -> Done {
     Ok(())
 }
 
-fn mulx(v: &mut Values) -> Done {
-    let flags = v.flags;
-    mul(v)?;
-    v.flags = flags;
-    Ok(())
-}
-
 /// The dividend: AX, DX:AX, EDX:EAX, RDX:RAX.
 fn dividend(v: &Values) -> u128 {
     if v.size == Size::Bits8 {
@@ -294,48 +265,6 @@ fn shifted(v: &mut Values, result: u64, carry: bool, overflow: bool) -> Done {
     Ok(())
 }
 
-fn shl(v: &mut Values) -> Done {
-    let Some(n) = count(v) else { return Ok(()) };
-    let wide = u128::from(v.unsigned(v.first)) << n;
-    let (result, carry) = (v.unsigned(wide as u64), wide >> v.bits() & 1 != 0);
-    shifted(v, result, carry, v.top(result) != carry)
-}
-
-fn shr(v: &mut Values) -> Done {
-    let Some(n) = count(v) else { return Ok(()) };
-    let x = v.unsigned(v.first);
-    shifted(v, x.checked_shr(n).unwrap_or(0), x >> (n - 1) & 1 != 0, v.top(x))
-}
-
-fn sar(v: &mut Values) -> Done {
-    let Some(n) = count(v) else { return Ok(()) };
-    let x = v.signed(v.first);
-    shifted(v, v.unsigned((x >> n) as u64), x >> (n - 1) & 1 != 0, false)
-}
-
-/// Rotates change C and O alone. O is defined for a count of 1 only; the same formula is used for all.
-fn rol(v: &mut Values) -> Done {
-    let Some(n) = count(v) else { return Ok(()) };
-    let (x, bits) = (v.unsigned(v.first), v.bits());
-    let n = n % bits;
-    let result = v.unsigned(if n == 0 { x } else { x << n | x >> (bits - n) });
-    let carry = result & 1 != 0;
-    v.change(CARRY | OVERFLOW, flag(carry, CARRY) | flag(v.top(result) != carry, OVERFLOW));
-    v.first = result;
-    Ok(())
-}
-
-fn ror(v: &mut Values) -> Done {
-    let Some(n) = count(v) else { return Ok(()) };
-    let (x, bits) = (v.unsigned(v.first), v.bits());
-    let n = n % bits;
-    let result = v.unsigned(if n == 0 { x } else { x >> n | x << (bits - n) });
-    let second = result >> (bits - 2) & 1 != 0;
-    v.change(CARRY | OVERFLOW, flag(v.top(result), CARRY) | flag(v.top(result) != second, OVERFLOW));
-    v.first = result;
-    Ok(())
-}
-
 /// The operand with C above it: 9, 17, 33 or 65 bits.
 fn rotate_through_carry(v: &Values, left: u32) -> u128 {
     let bits = v.bits() + 1;
@@ -345,6 +274,7 @@ fn rotate_through_carry(v: &Values, left: u32) -> u128 {
     rotated & ((1 << bits) - 1)
 }
 
+/// Rotates change C and O alone. O is defined for a count of 1 only; the same formula is used for all.
 fn rcl(v: &mut Values) -> Done {
     let Some(n) = count(v) else { return Ok(()) };
     let rotated = rotate_through_carry(v, n);
@@ -393,30 +323,6 @@ fn shrd(v: &mut Values) -> Done {
     };
     let result = v.unsigned(result);
     shifted(v, result, carry, v.top(result) != v.top(x))
-}
-
-/// C is the bit; the others stay (undefined, but for Z, which stays).
-fn bit(v: &mut Values, change: fn(u64, u64) -> u64) -> Done {
-    let one = 1u64 << (v.second as u32 & (v.bits() - 1));
-    v.change(CARRY, flag(v.first & one != 0, CARRY));
-    v.first = change(v.first, one);
-    Ok(())
-}
-
-fn bt(v: &mut Values) -> Done {
-    bit(v, |x, _| x)
-}
-
-fn bts(v: &mut Values) -> Done {
-    bit(v, |x, one| x | one)
-}
-
-fn btr(v: &mut Values) -> Done {
-    bit(v, |x, one| x & !one)
-}
-
-fn btc(v: &mut Values) -> Done {
-    bit(v, |x, one| x ^ one)
 }
 
 /// Z says whether there was a bit; the others are undefined, and stay.
@@ -489,16 +395,6 @@ fn bextr(v: &mut Values) -> Done {
     let x = v.unsigned(v.first).checked_shr(start.into()).unwrap_or(0);
     v.first = if length < 64 { x & ((1 << length) - 1) } else { x };
     v.change(ARITHMETIC, flag(v.first == 0, ZERO));
-    Ok(())
-}
-
-/// C where the index is beyond the operand.
-fn bzhi(v: &mut Values) -> Done {
-    let (index, x) = (u32::from(v.second as u8), v.unsigned(v.first));
-    let beyond = index >= v.bits();
-    v.first = if beyond { x } else { x & ((1 << index) - 1) };
-    let flags = v.of_result(v.first) & (SIGN | ZERO) | flag(beyond, CARRY);
-    v.change(ARITHMETIC, flags);
     Ok(())
 }
 

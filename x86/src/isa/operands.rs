@@ -1,6 +1,6 @@
 //! Operands: where they are, how they are read and written.
 
-use emu_core::engine::flags::{FlagCond, Size};
+use emu_core::engine::flags::{AluOp, FlagCond, Size};
 use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp, Width};
 use iced_x86::{InstructionInfoFactory, OpAccess, OpKind, Register};
 
@@ -276,6 +276,16 @@ impl Lifting<'_> {
         };
         self.lift.load_to_update(unsigned(size), t, m.base, m.offset);
         (t, Place::Memory(m))
+    }
+
+    /// Writes what an operation makes of register `a` and `b` to an operand.
+    pub(super) fn update_by(&mut self, op: AluOp, size: Size, to: Place, a: u8, b: Operand) {
+        if let Place::Register(d) = to {
+            self.lift.alu(op, size, d, a, b);
+        } else {
+            self.lift.alu(op, size, temp::FIRST, a, b);
+            self.write(to, size, temp::FIRST);
+        }
     }
 
     /// Writes the low bits of register `value` to an operand.

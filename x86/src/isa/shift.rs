@@ -10,13 +10,13 @@ use crate::registers::temp;
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
     match l.mnemonic() {
-        Mnemonic::Shl | Mnemonic::Sal => shift(l, Some(AluOp::Shl), Compute::Shl),
-        Mnemonic::Shr => shift(l, Some(AluOp::Shr), Compute::Shr),
-        Mnemonic::Sar => shift(l, Some(AluOp::Sar), Compute::Sar),
-        Mnemonic::Rol => shift(l, None, Compute::Rol),
-        Mnemonic::Ror => shift(l, None, Compute::Ror),
-        Mnemonic::Rcl => shift(l, None, Compute::Rcl),
-        Mnemonic::Rcr => shift(l, None, Compute::Rcr),
+        Mnemonic::Shl | Mnemonic::Sal => shift(l, AluOp::Shl, AluOp::ShlBy),
+        Mnemonic::Shr => shift(l, AluOp::Shr, AluOp::ShrBy),
+        Mnemonic::Sar => shift(l, AluOp::Sar, AluOp::SarBy),
+        Mnemonic::Rol => shift(l, AluOp::Rol, AluOp::Rol),
+        Mnemonic::Ror => shift(l, AluOp::Ror, AluOp::Ror),
+        Mnemonic::Rcl => through_carry(l, Compute::Rcl),
+        Mnemonic::Rcr => through_carry(l, Compute::Rcr),
         Mnemonic::Shld => double(l, Compute::Shld),
         Mnemonic::Shrd => double(l, Compute::Shrd),
         Mnemonic::Shlx => without_flags(l, BinaryOp::Shl),
@@ -32,23 +32,28 @@ fn mask(size: Size) -> u64 {
     if size == Size::Bits64 { 63 } else { 31 }
 }
 
-/// SAL, SHL, SHR, SAR, ROL, ROR, RCL, RCR: by a constant that is not 0, a micro-op where there is one.
-fn shift(l: &mut Lifting, op: Option<AluOp>, what: Compute) -> Result<(), Unknown> {
+/// SAL, SHL, SHR, SAR, ROL, ROR: by a constant that is not 0, or by what may be 0.
+fn shift(l: &mut Lifting, by_constant: AluOp, by_any: AluOp) -> Result<(), Unknown> {
     let size = l.size(0)?;
     let (to, count) = (l.place(0)?, l.place(1)?);
     let (first, to) = l.read_to_update(to, size, temp::FIRST);
-    if let (Some(op), Place::Immediate(count)) = (op, count)
-        && count & mask(size) != 0
-    {
-        let count = Operand::Imm((count & mask(size)) as i32);
-        if let Place::Register(d) = to {
-            l.lift.alu(op, size, d, d, count);
-        } else {
-            l.lift.alu(op, size, temp::FIRST, first, count);
-            l.write(to, size, temp::FIRST);
+    let (op, count) = match count {
+        Place::Immediate(count) if count & mask(size) != 0 => (by_constant, Operand::Imm((count & mask(size)) as i32)),
+        _ => {
+            let count = l.read(count, Size::Bits8, temp::SECOND);
+            l.lift.binary(BinaryOp::And, temp::SECOND, count, Operand::Imm(mask(size) as i32));
+            (by_any, Operand::Reg(temp::SECOND))
         }
-        return Ok(());
-    }
+    };
+    l.update_by(op, size, to, first, count);
+    Ok(())
+}
+
+/// RCL, RCR.
+fn through_carry(l: &mut Lifting, what: Compute) -> Result<(), Unknown> {
+    let size = l.size(0)?;
+    let (to, count) = (l.place(0)?, l.place(1)?);
+    let (first, to) = l.read_to_update(to, size, temp::FIRST);
     l.move_to(temp::FIRST, first);
     l.bring(count, Size::Bits8, temp::SECOND);
     l.compute(what, size);
