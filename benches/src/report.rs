@@ -13,6 +13,8 @@ pub enum Peer {
     Spike,
     /// QEMU's PC, with all that it has.
     QemuPc,
+    /// Bochs.
+    Bochs,
 }
 
 impl Peer {
@@ -26,6 +28,7 @@ impl Peer {
             Peer::Max => "QEMU max",
             Peer::Spike => "Spike",
             Peer::QemuPc => "QEMU max",
+            Peer::Bochs => "Bochs",
         }
     }
 }
@@ -46,6 +49,13 @@ pub struct Run {
     pub slowest: f64,
     /// Peak resident memory in MiB.
     pub memory: f64,
+}
+
+impl Run {
+    /// Without the time of another that did nothing of the work.
+    pub fn without(self, nothing: &Run) -> Run {
+        Run { seconds: self.seconds - nothing.seconds, slowest: self.slowest - nothing.seconds, ..self }
+    }
 }
 
 /// A run, or why there is none.

@@ -11,8 +11,10 @@
 
 use iced_x86::code_asm::*;
 
+/// Where the image is entered, behind its begin.
+pub const ENTRY: u64 = 0x40;
 /// Where the image is loaded.
-const BASE: u64 = 0x10_0000;
+pub const BASE: u64 = 0x10_0000;
 const GDT: u64 = BASE + 0x1000;
 /// The IDT: 32 gates, which code fills in.
 pub const IDT: u64 = BASE + 0x1100;
@@ -49,7 +51,7 @@ fn entry() -> Result<Vec<u8>, IcedError> {
     a.push(8)?;
     a.push(CODE as i32)?;
     a.retf()?;
-    a.assemble(BASE + 0x40)
+    a.assemble(BASE + ENTRY)
 }
 
 /// The image around 64-bit code, which `write` writes. It ends by going to one of the labels `done` and `failed`.
@@ -63,8 +65,14 @@ pub fn image(write: impl Fn(&mut CodeAssembler, CodeLabel, CodeLabel) -> Result<
         }
         a.lidt(ptr(GDT + 0x30))?;
         write(&mut a, done, failed)?;
-        // S5 by the PM1 control register of both machines' ICH9.
         a.set_label(&mut done)?;
+        // Bochs ends where this is written to its port 8900h.
+        a.mov(dx, 0x8900)?;
+        for byte in b"Shutdown" {
+            a.mov(al, i32::from(*byte))?;
+            a.out(dx, al)?;
+        }
+        // S5 by the PM1 control register of both machines' ICH9.
         // The sleep type of S5 is 0 in QEMU's, 7 in Intel's.
         a.mov(dx, 0x604)?;
         for value in [0x2000, 0x3c00] {
@@ -92,12 +100,12 @@ pub fn image(write: impl Fn(&mut CodeAssembler, CodeLabel, CodeLabel) -> Result<
         BASE as u32,
         end,
         0x20_0000,
-        BASE as u32 + 0x40,
+        (BASE + ENTRY) as u32,
     ];
     for (i, word) in header.into_iter().enumerate() {
         put(&mut image, BASE + 4 * i as u64, &word.to_le_bytes());
     }
-    put(&mut image, BASE + 0x40, &entry().expect("the entry's code is right"));
+    put(&mut image, BASE + ENTRY, &entry().expect("the entry's code is right"));
     for (i, descriptor) in [0, 0x00af_9b00_0000_ffff_u64, 0x00cf_9300_0000_ffff].into_iter().enumerate() {
         put(&mut image, GDT + 8 * i as u64, &descriptor.to_le_bytes());
     }

@@ -1,7 +1,8 @@
-//! The PC beside QEMU: bare guests and boots of Debian's kernel.
+//! The PC beside QEMU and Bochs: bare guests and boots of Debian's kernel.
 
+pub mod disk;
 mod guests;
-mod image;
+pub mod image;
 
 use std::path::Path;
 
@@ -9,16 +10,21 @@ use crate::emulators::{Emulator, Laboratory};
 use crate::report::{Peer, Row, Target, Unit};
 
 /// Whose columns the table has.
-const PEERS: &[Peer] = &[Peer::QemuPc];
+const PEERS: &[Peer] = &[Peer::QemuPc, Peer::Bochs];
 /// A boot at most takes 1.5 times as long as QEMU's.
 const BOOT: &[Target] = &[Target { peer: Peer::QemuPc, times: 1.0 / 1.5 }];
 
 /// The rows whose names `wanted` accepts. `files` holds what `prepare-amd64` makes, for each suite.
 pub fn rows(laboratory: &Laboratory, files: Option<&Path>, wanted: impl Fn(&str) -> bool) {
     crate::report::print_head(PEERS);
+    // Bochs comes to a guest by way of its BIOS and a disk.
+    let nothing = laboratory.pc(Emulator::Peer(Peer::Bochs), &guests::NOTHING.image());
     for guest in guests::ALL.iter().filter(|g| wanted(g.name)) {
         let image = guest.image();
-        let run = |emulator| laboratory.pc(emulator, &image);
+        let run = |emulator| match (emulator, &nothing) {
+            (Emulator::Peer(Peer::Bochs), Ok(nothing)) => Ok(laboratory.pc(emulator, &image)?.without(nothing)),
+            _ => laboratory.pc(emulator, &image),
+        };
         Row {
             name: guest.name,
             unit: Unit::Rate(guest.work, guest.unit),
