@@ -240,8 +240,9 @@ pub(crate) fn changeable(h: &P, size: Size) -> u64 {
 
 /// IRET, IRETD, IRETQ.
 pub(crate) fn iret(h: &mut P, size: Size) -> Step {
-    if crate::extension::iret_unblocks_nmi(h) {
+    if h.arch.nmi_blocked && crate::extension::iret_unblocks_nmi(h) {
         h.arch.nmi_blocked = false;
+        h.all_changed();
     }
     if h.arch.is_v8086() {
         if h.arch.iopl() == 3 {
@@ -257,8 +258,15 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
         return task::back(h);
     }
     let stack = Stack::present(h);
-    let [ip, cs, flags] = [0, 1, 2].map(|i| stack.peek(h, i, size));
-    let (ip, selector, flags) = (ip?, cs? as u16, flags?);
+    let frame: Option<[u64; 5]> = if size == Size::Bits64 { stack.peek_words(h) } else { None };
+    let [ip, cs, flags] = match frame {
+        Some([ip, cs, flags, ..]) => [ip, cs, flags],
+        None => {
+            let [ip, cs, flags] = [0, 1, 2].map(|i| stack.peek(h, i, size));
+            [ip?, cs?, flags?]
+        }
+    };
+    let selector = cs as u16;
     let cpl = h.arch.cpl();
     if size == Size::Bits32 && flags & rflags::VM != 0 && cpl == 0 && !h.arch.is_long() {
         return to_v8086(h, &stack, ip, selector, flags);
@@ -271,8 +279,11 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
     let bytes = i64::from(size.bytes());
     // 64-bit code always pops a stack.
     let outer = if rpl != cpl || h.arch.is_64() {
-        let (sp, ss) = (stack.peek(h, 3, size)?, stack.peek(h, 4, size)? as u16);
-        Some((sp, returned_stack(h, ss, rpl, to_64)?))
+        let [sp, ss] = match frame {
+            Some([_, _, _, sp, ss]) => [sp, ss],
+            None => [stack.peek(h, 3, size)?, stack.peek(h, 4, size)?],
+        };
+        Some((sp, returned_stack(h, ss as u16, rpl, to_64)?))
     } else {
         None
     };

@@ -12,7 +12,7 @@ use crate::exception::{Conclusion, Exception, name, vector};
 use crate::extension::{Delivery, Intercept, Origin, ask_after};
 use crate::frame::Stack;
 use crate::linear::is_within;
-use crate::processor::{P, ProcessorExt, exception_of, segments, shutdown};
+use crate::processor::{AS_PROCESSOR, P, ProcessorExt, exception_of, segments, shutdown};
 use crate::protection::{self, Refusal, accessed, code_at, descriptor, null_stack};
 use crate::registers::RSP;
 use crate::segment::{Attributes, Descriptor, Segment, index_of};
@@ -285,7 +285,6 @@ fn deliver(h: &mut P, vector: u8, error: Option<u16>, source: Source, rip: u64, 
     }
     h.arch.step_from = None;
     h.arch.resumed_at = None;
-    h.core.spaces_changed = true;
     h.core.check_interrupts = true;
     Ok(())
 }
@@ -297,6 +296,7 @@ fn deliver_real(h: &mut P, vector: u8, ip: u64) -> Step {
     let entry = h.read_system(h.arch.idtr.base.wrapping_add(at) & 0xffff_ffff, 4)?;
     enter_real(h, entry, ip, h.rflags())?;
     h.arch.rflags &= !(rflags::IF | rflags::TF | rflags::AC);
+    h.core.spaces_changed = true;
     Ok(())
 }
 
@@ -343,8 +343,13 @@ fn deliver_protected(h: &mut P, vector: u8, error: Option<u16>, source: Source, 
     let offset = u32::from(vector) * bytes;
     h.fault_if(offset + bytes - 1 > h.arch.idtr.limit.into(), Exception::gp(in_idt | ext))?;
     let at = h.arch.idtr.base.wrapping_add(offset.into());
-    let low = h.read_system(at, 8)?;
-    let high = if is_long { h.read_system(at.wrapping_add(8), 8)? } else { 0 };
+    let (low, high) = match h.load_words(at, AS_PROCESSOR).filter(|_| is_long) {
+        Some([low, high]) => (low, high),
+        None => {
+            let low = h.read_system(at, 8)?;
+            (low, if is_long { h.read_system(at.wrapping_add(8), 8)? } else { 0 })
+        }
+    };
     let attributes = Descriptor(low).attributes();
     let kind = attributes.kind();
     let is_gate = if is_long { matches!(kind, 14 | 15) } else { matches!(kind, 5 | 6 | 7 | 14 | 15) };
@@ -439,6 +444,7 @@ fn deliver_protected(h: &mut P, vector: u8, error: Option<u16>, source: Source, 
         cleared |= rflags::IF;
     }
     h.arch.rflags &= !cleared;
+    h.core.spaces_changed |= from_v8086;
     h.core.pc = h.linear_ip(target);
     Ok(())
 }

@@ -382,11 +382,16 @@ impl ProcessorExt for P<'_> {
             | rflags::VIF
             | rflags::VIP
             | rflags::ID;
-        self.arch.rflags = value & SYSTEM | 2;
+        /// What translation, rights, the meaning of code or interrupts depend on.
+        const OF_INTEREST: u64 =
+            rflags::TF | rflags::IF | rflags::VM | rflags::AC | rflags::VIF | rflags::VIP;
+        let old = std::mem::replace(&mut self.arch.rflags, value & SYSTEM | 2);
         self.arch.resumed_at = (value & rflags::RF != 0).then(|| self.core.retired() + 1);
+        if (old ^ self.arch.rflags) & OF_INTEREST != 0 || value & rflags::TF != 0 {
+            self.all_changed();
+        }
         self.core.regs[usize::from(DIRECTION)] = if value & rflags::DF != 0 { u64::MAX } else { 0 };
         set_flags(&mut self.core.regs, Flags::eager(value & ARITHMETIC));
-        self.all_changed();
     }
 
     fn all_changed(&mut self) {
@@ -410,13 +415,16 @@ impl ProcessorExt for P<'_> {
     }
 
     fn set_segment(&mut self, i: usize, segment: Segment) {
-        self.arch.segments[i] = segment;
+        let old = std::mem::replace(&mut self.arch.segments[i], segment);
         match i {
             segments::FS => self.core.regs[usize::from(FS_BASE)] = segment.base,
             segments::GS => self.core.regs[usize::from(GS_BASE)] = segment.base,
             _ => {}
         }
-        self.all_changed();
+        // The selector itself is for the program alone.
+        if old != (Segment { selector: old.selector, ..segment }) {
+            self.all_changed();
+        }
     }
 
     fn reg(&self, r: u8) -> u64 {

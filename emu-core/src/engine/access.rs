@@ -5,7 +5,7 @@ use super::core::{Access, Arch, Hart, Intent, Step};
 use crate::bus::{Space as BusSpace, VcpuSignal};
 use crate::device::Request;
 use crate::event::{Event, Kind};
-use crate::ram::PAGE_MASK;
+use crate::ram::{PAGE_MASK, PAGE_SIZE};
 use crate::time::VirtualTime;
 use crate::tlb::{Mapping, Space};
 
@@ -78,6 +78,20 @@ impl<A: Arch> Hart<'_, A> {
         if access.va & (u64::from(access.size) - 1) != 0 {
             return None;
         }
+        self.page_if_open(access)
+    }
+
+    /// The same, of words of 8 bytes, wherever they lie in the page.
+    #[inline]
+    fn open_words(&mut self, va: u64, count: usize, intent: Intent, as_whom: u8) -> Option<*mut u8> {
+        if va & 7 != 0 || (va & PAGE_MASK) as usize + 8 * count > PAGE_SIZE as usize {
+            return None;
+        }
+        self.page_if_open(Access { va, intent, as_whom, size: 8 })
+    }
+
+    #[inline]
+    fn page_if_open(&mut self, access: Access) -> Option<*mut u8> {
         let space = self.space_of(access);
         let entry = self.core.mmu.fast_entry(access.va, space);
         let open = if access.intent == Intent::Write { entry.write } else { entry.read };
@@ -275,6 +289,25 @@ impl<A: Arch> Hart<'_, A> {
         }
         let place = self.resolve(va, size, Intent::Read, as_whom)?;
         self.load_at(place, size)
+    }
+
+    /// Words of 8 bytes, if they lie in a page whose translation is at hand, and that neither a device nor a debugger has to do with.
+    #[inline]
+    pub fn load_words<const N: usize>(&mut self, va: u64, as_whom: u8) -> Option<[u64; N]> {
+        let host = self.open_words(va, N, Intent::Read, as_whom)?;
+        // SAFETY: as in `load`; all of them lie in the page.
+        Some(std::array::from_fn(|i| unsafe { crate::ram::load_host(host.add(8 * i), 8) }))
+    }
+
+    /// Stores words likewise. Returns whether it has.
+    #[inline]
+    pub fn store_words<'a>(&mut self, va: u64, words: impl ExactSizeIterator<Item = &'a u64>, as_whom: u8) -> bool {
+        let Some(host) = self.open_words(va, words.len(), Intent::Write, as_whom) else { return false };
+        for (i, word) in words.enumerate() {
+            // SAFETY: as in `store`; all of them lie in the page.
+            unsafe { crate::ram::store_host(host.add(8 * i), 8, *word) };
+        }
+        true
     }
 
     /// Stores the low `size` bytes of `value`.
