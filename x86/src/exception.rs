@@ -85,6 +85,7 @@ impl Exception {
     }
 
     /// The exception that stopped an instruction.
+    #[inline]
     pub fn of(stop: Stop) -> Self {
         let error = (stop.code >> 8 & 1 != 0).then_some((stop.code >> 16) as u16);
         Exception { vector: stop.code as u8, error, address: stop.value }

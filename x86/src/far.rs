@@ -21,6 +21,7 @@ pub(crate) enum Transfer {
 }
 
 /// #GP(0) or #SS(0) of an instruction pointer beyond the segment's limit, or not canonical.
+#[inline]
 fn require_within(h: &P, code: &Segment, ip: u64) -> Step {
     let is_64 = h.arch.is_long() && code.attributes.is_long();
     let fits = if is_64 { h.arch.controls().is_canonical(ip) } else { ip <= code.limit.into() };
@@ -28,6 +29,7 @@ fn require_within(h: &P, code: &Segment, ip: u64) -> Step {
 }
 
 /// CS becomes `code`, and the next instruction is at `ip` in it.
+#[inline]
 fn enter(h: &mut P, code: Segment, ip: u64) {
     h.set_segment(segments::CS, code);
     h.core.next_pc = h.linear_ip(ip);
@@ -163,6 +165,7 @@ fn system_gate(h: &mut P, selector: u16) -> Step<(u64, u64)> {
 }
 
 /// The code segment that a return goes to, whose RPL is the new privilege level.
+#[inline]
 fn returned_code(h: &mut P, selector: u16) -> Step<Descriptor> {
     h.fault_if(index_of(selector) == 0, Exception::gp(0))?;
     let code = descriptor(h, selector, Refusal::GP)?;
@@ -176,6 +179,7 @@ fn returned_code(h: &mut P, selector: u16) -> Step<Descriptor> {
 }
 
 /// The stack that a return to level `rpl` goes to; to 64-bit code it may be null, but not at level 3.
+#[inline]
 fn returned_stack(h: &mut P, selector: u16, rpl: u8, to_64: bool) -> Step<Segment> {
     if index_of(selector) == 0 && to_64 && rpl != 3 && selector & 3 == u16::from(rpl) {
         return Ok(null_stack(rpl));
@@ -223,6 +227,7 @@ pub(crate) fn ret(h: &mut P, size: Size, release: u16) -> Step {
 }
 
 /// Flags that an IRET or POPF to `size` may change at this privilege level.
+#[inline]
 pub(crate) fn changeable(h: &P, size: Size) -> u64 {
     let mut mask = emu_core::engine::flags::ALL | rflags::TF | rflags::DF | rflags::NT;
     if size != Size::Bits16 {

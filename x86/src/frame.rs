@@ -22,11 +22,13 @@ pub(crate) struct Stack {
 
 impl Stack {
     /// The present one.
+    #[inline]
     pub(crate) fn present(h: &P) -> Stack {
         Stack { segment: h.arch.segments[segments::SS], sp: h.reg(RSP), cpl: h.arch.cpl(), is_64: h.arch.is_64() }
     }
 
     /// The size of the stack pointer.
+    #[inline]
     pub(crate) fn pointer(&self) -> Size {
         match (self.is_64, self.segment.attributes.is_big()) {
             (true, _) => Size::Bits64,
@@ -36,11 +38,13 @@ impl Stack {
     }
 
     /// The stack pointer, moved.
+    #[inline]
     pub(crate) fn moved(&self, by: i64) -> u64 {
         self.pointer().merge(self.sp, self.sp.wrapping_add(by as u64))
     }
 
     /// The linear address of `size` bytes at an offset from the stack pointer.
+    #[inline]
     fn linear(&self, h: &P, offset: i64, size: u8, refusal: Exception) -> Step<u64> {
         if self.is_64 {
             return Ok(self.sp.wrapping_add(offset as u64));
@@ -51,12 +55,14 @@ impl Stack {
         Ok((self.segment.base.wrapping_add(at)) & 0xffff_ffff)
     }
 
+    #[inline]
     fn as_whom(&self, h: &P) -> u8 {
         // Of the level that is gone to, whoever is there now.
         if self.cpl == 3 || self.cpl == h.arch.cpl() { 0 } else { AS_PROCESSOR }
     }
 
     /// Pushes words of `size`, all of them or none. `refusal` is what it causes that they lie beyond the limit.
+    #[inline]
     pub(crate) fn push(&mut self, h: &mut P, words: &[u64], size: Size, refusal: Exception) -> Step {
         let (bytes, as_whom) = (size.bytes(), self.as_whom(h));
         if self.is_64 && size == Size::Bits64 {

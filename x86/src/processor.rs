@@ -383,8 +383,7 @@ impl ProcessorExt for P<'_> {
             | rflags::VIP
             | rflags::ID;
         /// What translation, rights, the meaning of code or interrupts depend on.
-        const OF_INTEREST: u64 =
-            rflags::TF | rflags::IF | rflags::VM | rflags::AC | rflags::VIF | rflags::VIP;
+        const OF_INTEREST: u64 = rflags::TF | rflags::IF | rflags::VM | rflags::AC | rflags::VIF | rflags::VIP;
         let old = std::mem::replace(&mut self.arch.rflags, value & SYSTEM | 2);
         self.arch.resumed_at = (value & rflags::RF != 0).then(|| self.core.retired() + 1);
         if (old ^ self.arch.rflags) & OF_INTEREST != 0 || value & rflags::TF != 0 {

@@ -86,22 +86,26 @@ pub struct Descriptor(pub u64);
 
 impl Descriptor {
     /// Type and flags.
+    #[inline]
     pub const fn attributes(self) -> Attributes {
         Attributes((self.0 >> 40 & 0xf0ff) as u32)
     }
 
     /// Base, 32 bits.
+    #[inline]
     pub const fn base(self) -> u32 {
         (self.0 >> 16 & 0xff_ffff | self.0 >> 32 & 0xff00_0000) as u32
     }
 
     /// The segment's last byte, by its granularity.
+    #[inline]
     pub const fn limit(self) -> u32 {
         let limit = (self.0 & 0xffff | self.0 >> 32 & 0xf_0000) as u32;
         if self.0 >> 55 & 1 != 0 { limit << 12 | 0xfff } else { limit }
     }
 
     /// A segment register that was loaded from it.
+    #[inline]
     pub fn segment(self, selector: u16) -> Segment {
         Segment { selector, base: self.base().into(), limit: self.limit(), attributes: self.attributes() }
     }

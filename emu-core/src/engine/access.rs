@@ -282,6 +282,7 @@ impl<A: Arch> Hart<'_, A> {
     }
 
     /// Loads `size` bytes, zero-extended.
+    #[inline]
     pub fn load(&mut self, va: u64, size: u8, as_whom: u8) -> Step<u64> {
         if let Some(host) = self.open_page(Access { va, intent: Intent::Read, as_whom, size }) {
             // SAFETY: the tag fits, so the address is in the host's copy of that page.

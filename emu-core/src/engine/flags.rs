@@ -239,6 +239,9 @@ impl Flags {
     /// All flags.
     #[inline(always)]
     pub fn all(self) -> u64 {
+        if self.kind() == Kind::Eager {
+            return self.y;
+        }
         let flag = |is: bool, flag: u64| if is { flag } else { 0 };
         flag(self.carry(), CARRY)
             | flag(self.parity(), PARITY)
