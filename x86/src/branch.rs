@@ -100,7 +100,7 @@ impl X86 {
 
     /// Finds out anew who watches. What depends on a block's mode is to be looked at again afterwards.
     pub(crate) fn watch_again(&mut self) {
-        perf::watch_branches(self);
+        perf::watch_again(self);
         let always = self.records_branches() || self.debugctl() & lbr::debugctl::BTF != 0;
         let counted = self.msrs.perf.branch_levels();
         self.msrs.watch.levels = counted.map(|counted| counted || always);
@@ -159,3 +159,6 @@ fn retired(h: &mut P, branch: Branch) {
     }
     perf::branch_retired(h, &branch);
 }
+
+#[cfg(test)]
+mod tests;

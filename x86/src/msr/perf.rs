@@ -62,6 +62,8 @@ pub struct Perf {
     status: u64,
     /// What branches each general counter counts while it is enabled.
     branches: [Option<BranchEvent>; GENERAL],
+    /// Some counter is to interrupt.
+    interrupts: bool,
     /// What had been retired when the counters were last brought up to date, and whether it is CPL 3 since.
     since: u64,
     user: bool,
@@ -77,6 +79,7 @@ impl Default for Perf {
             control: (1 << GENERAL) - 1,
             status: 0,
             branches: [None; GENERAL],
+            interrupts: false,
             since: 0,
             user: false,
         }
@@ -139,10 +142,14 @@ impl Perf {
     }
 }
 
-/// Finds out anew which counters count branches.
-pub(crate) fn watch_branches(arch: &mut X86) {
+/// Finds out anew which counters count branches, and whether any may interrupt.
+pub(crate) fn watch_again(arch: &mut X86) {
+    /// IA32_FIXED_CTR_CTRL: PMI of each counter.
+    const FIXED_PMI: u64 = 0x888;
     let found = std::array::from_fn(|i| arch.msrs.perf.branches_of(arch, i));
-    arch.msrs.perf.branches = found;
+    let p = &mut arch.msrs.perf;
+    p.branches = found;
+    p.interrupts = p.fixed_control & FIXED_PMI != 0 || p.selects.iter().any(|s| s & select::INT != 0);
 }
 
 /// A branch has retired.
@@ -235,6 +242,9 @@ impl Perf {
 /// The machine's count at which the first counter interrupts, if nobody else runs until then.
 pub(crate) fn due(h: &P) -> Option<u64> {
     let p = &h.arch.msrs.perf;
+    if !p.interrupts {
+        return None;
+    }
     let left = p.remaining(h.arch)?.saturating_sub(h.core.retired().saturating_sub(p.since));
     Some(h.core.count().saturating_add(left.max(1)))
 }
