@@ -10,7 +10,7 @@ use crate::device::Request;
 use crate::engine::flags::{FLAGS_KIND, FLAGS_Y};
 use crate::engine::{Arch, RunEnd, Stop, Vcpu, World};
 use crate::ram::RamImage;
-use crate::time::{Frequency, VirtualTime};
+use crate::time::{Frequency, VirtualTime, earlier};
 use crate::tlb::TlbState;
 
 /// The default quantum, in instructions.
@@ -322,7 +322,7 @@ impl<A: Arch + Clone> Machine<A> {
             v.core.stand_at(self.count);
             let at = A::wakes_at(&v.at(&mut self.world));
             *planned = at;
-            next = [next, at].into_iter().flatten().min();
+            next = earlier(next, at);
         }
         next
     }

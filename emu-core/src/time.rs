@@ -3,6 +3,15 @@
 /// A point of virtual time, in nanoseconds since the machine was started.
 pub type VirtualTime = u64;
 
+/// The earlier of two points of time, either of which may never come.
+#[inline]
+pub fn earlier(a: Option<VirtualTime>, b: Option<VirtualTime>) -> Option<VirtualTime> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
+    }
+}
+
 /// Converts between retired instructions and virtual time.
 ///
 /// The nominal frequency is a setting of the machine. At its default of 1 GHz one instruction takes one nanosecond and
@@ -39,6 +48,15 @@ impl Frequency {
             return instructions;
         }
         (u128::from(instructions) * NANOSECONDS / u128::from(self.hertz)) as u64
+    }
+
+    /// The first point of virtual time at which so many instructions have been retired.
+    pub fn time_reached(self, instructions: u64) -> VirtualTime {
+        if self.hertz == DEFAULT_HERTZ {
+            return instructions;
+        }
+        let ns = (u128::from(instructions) * NANOSECONDS).div_ceil(u128::from(self.hertz));
+        u64::try_from(ns).unwrap_or(u64::MAX)
     }
 
     /// The first instruction count at which `time` has come.

@@ -7,6 +7,7 @@ use emu_core::engine::{Access, Intent, Step};
 use crate::control::{DR7_ENABLES, cr4, dr6, dr7};
 use crate::exception::{Exception, vector};
 use crate::extension::{Intercept, ask_after, ask_before};
+use crate::lbr;
 use crate::processor::{P, ProcessorExt, X86};
 
 /// DR6 after RESET: the bits that are always 1.
@@ -106,8 +107,9 @@ pub(crate) fn trap_behind(h: &mut P, bits: u64) {
     h.core.leave = true;
 }
 
-/// What #DB does to DR6 and DR7.
+/// What #DB does to DR6, DR7 and IA32_DEBUGCTL.
 pub(crate) fn record(p: &mut X86, bits: u64) {
+    lbr::debug_exception(p);
     p.dr6 = p.dr6 & !0xf | bits;
     p.dr7 &= !dr7::GD;
 }

@@ -6,6 +6,7 @@ use emu_core::engine::{Arch, Step, Stop, StopKind};
 use emu_core::event::{Event, Kind};
 
 use crate::apic::{self, Pending};
+use crate::branch;
 use crate::control::{cr4, dr6, rflags};
 use crate::debug;
 use crate::exception::{Conclusion, Exception, name, vector};
@@ -124,8 +125,14 @@ fn take_event(h: &mut P, event: Delivery, rip: u64) -> Step {
 /// Delivers an event, or gives the exception that its delivery comes to.
 fn delivered(h: &mut P, event: Delivery, rip: u64, rf: u64) -> Step<Option<Exception>> {
     h.arch.delivering = Some(event);
+    let (from, watched, from_user) = (h.core.pc, h.arch.watches_branches(), h.arch.cpl() == 3);
     let result = match deliver(h, event.vector, event.error, Source::of(event.origin), rip, rf) {
-        Ok(()) => Ok(None),
+        Ok(()) => {
+            if watched {
+                branch::delivered(h, Source::of(event.origin), from, from_user);
+            }
+            Ok(None)
+        }
         Err(stop) => exception_of(h, stop).map(Some),
     };
     h.arch.delivering = None;
@@ -178,7 +185,8 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         h.arch.shadow_holds_traps = false;
     }
     if !h.arch.shadow_holds_traps {
-        let stepped = if h.arch.step_from.is_some_and(|from| from < now) { dr6::BS } else { 0 };
+        let is_stepped = h.arch.step_from.is_some_and(|from| from < now) && h.arch.step_is_due();
+        let stepped = if is_stepped { dr6::BS } else { 0 };
         let bits = std::mem::take(&mut h.arch.debug_trap) | stepped;
         if bits != 0 {
             h.arch.step_from = None;
@@ -215,6 +223,7 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         }
     }
     h.arch.step_from = h.arch.is_stepped().then_some(now);
+    h.arch.step_begins();
     h.core.check_interrupts |= h.arch.is_single();
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! "APM"): the processor and the PC.
 
 pub mod apic;
+mod branch;
 mod caches;
 pub mod control;
 mod control_registers;
@@ -16,6 +17,7 @@ pub mod fpu;
 mod frame;
 mod interrupt;
 pub mod isa;
+mod lbr;
 mod linear;
 pub mod mode;
 pub mod model;
@@ -24,6 +26,7 @@ pub mod monitor;
 pub mod msr;
 pub mod paging;
 pub mod platform;
+mod predictor;
 pub mod processor;
 mod processor_instructions;
 mod protection;

@@ -50,6 +50,8 @@ pub struct Mode {
     pub osfxsr: bool,
     /// CR4.OSXSAVE, and XCR0 has both SSE and AVX.
     pub ymm: bool,
+    /// Somebody watches branches: each tells of itself.
+    pub watches_branches: bool,
     /// Base and limit of CS outside 64-bit mode.
     pub cs_base: u32,
     /// See `cs_base`.
@@ -85,6 +87,7 @@ impl Mode {
             mp: has(p.cr0, cr0::MP),
             osfxsr: has(p.cr4, cr4::OSFXSR),
             ymm: has(p.cr4, cr4::OSXSAVE) && has(p.xcr0, xcr0::SSE | xcr0::AVX),
+            watches_branches: p.watches_branches(),
             cs_base: if is_64 { 0 } else { cs.base as u32 },
             cs_limit: if is_64 { u32::MAX } else { cs.limit },
         }
@@ -101,6 +104,7 @@ impl Mode {
             self.mp,
             self.osfxsr,
             self.ymm,
+            self.watches_branches,
             self.cs_base == 0 && self.cs_limit == u32::MAX,
         ];
         flags.iter().fold(self.code as u32, |bits, flag| bits << 1 | u32::from(*flag))

@@ -5,7 +5,7 @@
 
 use emu_core::engine::flags::Flags;
 use emu_core::engine::{Intent, Step, Stop, StopKind};
-use emu_core::time::VirtualTime;
+use emu_core::time::{VirtualTime, earlier};
 use serde::{Deserialize, Serialize};
 
 use crate::apic;
@@ -107,7 +107,7 @@ pub(crate) fn wakes_at(h: &P) -> Option<VirtualTime> {
         _ => (None, false),
     };
     let overflow = if runs { perf::due(h) } else { None };
-    [until, overflow].into_iter().flatten().min().map(|count| apic::time_of(h, count))
+    earlier(until, overflow).map(|count| apic::time_of(h, count))
 }
 
 /// A wait that has come to the system's limit says so in CF.

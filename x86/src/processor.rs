@@ -3,7 +3,7 @@
 use emu_core::bus::VcpuSignal;
 use emu_core::engine::flags::{ALL as ARITHMETIC, FLAGS_KIND, FLAGS_X, FLAGS_Y, Flags};
 use emu_core::engine::{Access, Arch, Hart, Intent, Lift, Step, Stop, StopKind};
-use emu_core::time::VirtualTime;
+use emu_core::time::{VirtualTime, earlier};
 use emu_core::tlb::{Mapping, Space, SpaceKey};
 use iced_x86::{Decoder, DecoderError};
 use serde::{Deserialize, Serialize};
@@ -748,7 +748,7 @@ impl Arch for X86 {
     }
 
     fn wakes_at(h: &P) -> Option<VirtualTime> {
-        [apic::wakes_at(h), monitor::wakes_at(h)].into_iter().flatten().min()
+        earlier(apic::wakes_at(h), monitor::wakes_at(h))
     }
 
     fn is_awake(h: &P) -> bool {

@@ -17,7 +17,7 @@ use crate::processor::{P, ProcessorExt, segments};
 use crate::protection::{self, Refusal};
 use crate::registers::{DIRECTION, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ZERO, temp};
 use crate::segment::Table;
-use crate::{control_registers, debug, decimal, fast_calls, flag_instructions, task};
+use crate::{branch, control_registers, debug, decimal, fast_calls, flag_instructions, task};
 
 macro_rules! functions {
     ($($(#[$m:meta])* $name:ident $f:path;)*) => {
@@ -111,6 +111,10 @@ functions! {
     Aam decimal::aam;
     Aad decimal::aad;
     Rsm rsm;
+    /// A near branch: see [`branch::near`].
+    NearBranch branch::near;
+    /// Another function, in bits 7 to 0, that transfers control while branches are watched; its operand is above.
+    Watched watched;
 }
 
 /// Functions of this module stand behind that of the computations.
@@ -122,6 +126,24 @@ fn end(lift: &mut Lift, f: Function, operand: u32) {
 
 fn go_on(lift: &mut Lift, f: Function, operand: u32) {
     lift.call(FIRST_FUNCTION + f as u16, operand);
+}
+
+/// Lifts a transfer to another segment or privilege level.
+fn transfer(l: &mut Lifting, f: Function, operand: u32) {
+    if l.mode.watches_branches {
+        end(l.lift, Function::Watched, f as u32 | operand << 8);
+    } else {
+        end(l.lift, f, operand);
+    }
+}
+
+fn watched(h: &mut P, operand: u32) -> Step {
+    branch::far(h, |h| ALL[(operand & 0xff) as usize](h, operand >> 8))
+}
+
+/// Lifts what tells of a near branch that is about to leave.
+pub(crate) fn near_branch(lift: &mut Lift, operand: u32) {
+    go_on(lift, Function::NearBranch, operand);
 }
 
 /// Lifts the raising of an exception.
@@ -228,7 +250,7 @@ fn lift_system(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
             end(l.lift, F::MovToSegment, (segment as u32) << 8 | to | 1 << 31);
         }
         Mnemonic::Hlt => end(l.lift, F::Hlt, 0),
-        Mnemonic::Rsm => end(l.lift, F::Rsm, 0),
+        Mnemonic::Rsm => transfer(l, F::Rsm, 0),
         Mnemonic::Cli => go_on(l.lift, F::Cli, 0),
         Mnemonic::Sti => end(l.lift, F::Sti, 0),
         Mnemonic::Cld => l.lift.constant(DIRECTION, 0),
@@ -257,22 +279,22 @@ fn lift_system(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
                 Mnemonic::Iretd => 4,
                 _ => 8,
             };
-            end(l.lift, F::Iret, size);
+            transfer(l, F::Iret, size);
         }
         Mnemonic::Jmp | Mnemonic::Call if is_far(i) => {
             let size = l.bring_far_pointer(0)?;
             let f = if i.mnemonic() == Mnemonic::Jmp { F::FarJump } else { F::FarCall };
-            end(l.lift, f, size.bytes().into());
+            transfer(l, f, size.bytes().into());
         }
         Mnemonic::Retf => {
             let released = if i.op_count() == 0 { 0 } else { u32::from(i.immediate16()) };
-            end(l.lift, F::FarReturn, operand_size(i) | released << 8);
+            transfer(l, F::FarReturn, operand_size(i) | released << 8);
         }
-        Mnemonic::Syscall => end(l.lift, F::Syscall, 0),
-        Mnemonic::Sysret | Mnemonic::Sysretq => end(l.lift, F::Sysret, if i.code() == Code::Sysretq { 8 } else { 4 }),
-        Mnemonic::Sysenter => end(l.lift, F::Sysenter, 0),
+        Mnemonic::Syscall => transfer(l, F::Syscall, 0),
+        Mnemonic::Sysret | Mnemonic::Sysretq => transfer(l, F::Sysret, if i.code() == Code::Sysretq { 8 } else { 4 }),
+        Mnemonic::Sysenter => transfer(l, F::Sysenter, 0),
         Mnemonic::Sysexit | Mnemonic::Sysexitq => {
-            end(l.lift, F::Sysexit, if i.code() == Code::Sysexitq { 8 } else { 4 });
+            transfer(l, F::Sysexit, if i.code() == Code::Sysexitq { 8 } else { 4 });
         }
         Mnemonic::Swapgs => end(l.lift, F::Swapgs, 0),
         Mnemonic::Clac => end(l.lift, F::SetAc, 0),

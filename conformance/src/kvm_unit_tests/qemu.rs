@@ -79,7 +79,8 @@ fn processor(model: &str, cpu: Option<&str>) -> Result<String, String> {
     let mut ours = cpu.unwrap_or(if is_amd { "amd" } else { "intel" }).to_owned();
     let known = CpuModel::parse(&ours).map_err(|e| e.to_string())?;
     if matches!(name, "max" | "host") {
-        let more = known.optional().map(|feature| format!(",+{feature}"));
+        // Of two kinds of last branch records a part has one; the units know the earlier.
+        let more = known.optional().filter(|f| *f != "arch_lbr").map(|feature| format!(",+{feature}"));
         ours.extend(more);
     }
     for word in words {

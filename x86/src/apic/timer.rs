@@ -138,6 +138,5 @@ pub(crate) fn wakes_at(h: &P) -> Option<VirtualTime> {
 
 /// The first point of virtual time at which the machine's count is `count` or more.
 pub(crate) fn time_of(h: &P, count: u64) -> VirtualTime {
-    let ns = (u128::from(count) * 1_000_000_000).div_ceil(u128::from(h.world.frequency.hertz()));
-    u64::try_from(ns).unwrap_or(u64::MAX)
+    h.world.frequency.time_reached(count)
 }

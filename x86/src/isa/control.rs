@@ -5,9 +5,11 @@ use emu_core::engine::uop::{BinaryOp, Cond, Operand, UnaryOp, Width};
 use iced_x86::{Code, Mnemonic, OpKind};
 
 use super::{Lifting, Place, Unknown, condition, size_of};
+use crate::branch::{self, Kind};
 use crate::exception::Exception;
 use crate::registers::{RAX, RCX, RSP, ZERO, temp};
 use crate::system;
+use emu_core::engine::Lift;
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
     match l.mnemonic() {
@@ -33,11 +35,45 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         _ => match condition(l.insn.condition_code()) {
             Some((cond, negate)) if l.insn.is_jcc_short_or_near() => {
                 let target = l.target()?;
-                l.branch_to(target, |l, opposite, to| l.lift.branch_if(cond, negate ^ opposite, to));
+                l.branch_to(target, Condition::Flags(cond, negate));
                 Ok(())
             }
             _ => Err(Unknown),
         },
+    }
+}
+
+/// What a conditional branch looks at.
+#[derive(Clone, Copy)]
+enum Condition {
+    /// Flags, or the opposite.
+    Flags(FlagCond, bool),
+    /// A register that is compared with 0.
+    Register(Cond, u8),
+}
+
+impl Condition {
+    fn opposite(self) -> Self {
+        match self {
+            Condition::Flags(cond, negate) => Condition::Flags(cond, !negate),
+            Condition::Register(cond, r) => Condition::Register(cond.negated(), r),
+        }
+    }
+
+    /// Leaves for a linear address if it holds.
+    fn branch(self, lift: &mut Lift, target: u64) {
+        match self {
+            Condition::Flags(cond, negate) => lift.branch_if(cond, negate, target),
+            Condition::Register(cond, r) => lift.branch(cond, r, ZERO, target),
+        }
+    }
+
+    /// Brings it into [`temp::TEST`].
+    fn test(self, lift: &mut Lift) {
+        match self {
+            Condition::Flags(cond, negate) => lift.set_if(cond, negate, temp::TEST),
+            Condition::Register(cond, r) => lift.binary(cond.value(), temp::TEST, r, Operand::Reg(ZERO)),
+        }
     }
 }
 
@@ -52,25 +88,48 @@ impl Lifting<'_> {
         }
     }
 
-    /// Branches to an instruction pointer if the condition that `branch` is given holds, or raises #GP(0) where that is beyond the
-    /// code segment's limit. `branch` also says whether the opposite is meant.
-    fn branch_to(&mut self, target: u64, branch: impl FnOnce(&mut Self, bool, u64)) {
-        if target <= self.mode.cs_limit.into() || self.mode.is_64() {
-            let target = self.mode.linear(target);
-            return branch(self, false, target);
+    /// The code segment has this instruction pointer.
+    fn has(&self, target: u64) -> bool {
+        target <= self.mode.cs_limit.into() || self.mode.is_64()
+    }
+
+    /// Branches to an instruction pointer if a condition holds, or raises #GP(0) where that is beyond the code segment's limit.
+    fn branch_to(&mut self, target: u64, condition: Condition) {
+        let linear = self.mode.linear(target);
+        if self.mode.watches_branches {
+            condition.test(self.lift);
+            self.lift.constant(temp::TARGET, linear);
+            let beyond = if self.has(target) { 0 } else { branch::BEYOND_LIMIT };
+            system::near_branch(self.lift, Kind::Conditional as u32 | beyond);
+            self.lift.branch(Cond::Ne, temp::TEST, ZERO, linear);
+        } else if self.has(target) {
+            condition.branch(self.lift, linear);
+        } else {
+            let next = self.next();
+            condition.opposite().branch(self.lift, next);
+            system::raise(self.lift, Exception::gp(0));
         }
-        let next = self.next();
-        branch(self, true, next);
-        system::raise(self.lift, Exception::gp(0));
     }
 
     /// Leaves for an instruction pointer.
-    fn go_to(&mut self, target: u64) {
-        if target <= self.mode.cs_limit.into() || self.mode.is_64() {
-            self.lift.goto(self.mode.linear(target));
-        } else {
-            system::raise(self.lift, Exception::gp(0));
+    fn go_to(&mut self, target: u64, kind: Kind) {
+        if !self.has(target) {
+            return system::raise(self.lift, Exception::gp(0));
         }
+        let linear = self.mode.linear(target);
+        if self.mode.watches_branches {
+            self.lift.constant(temp::TARGET, linear);
+            system::near_branch(self.lift, kind as u32);
+        }
+        self.lift.goto(linear);
+    }
+
+    /// Leaves for the linear address in [`temp::TARGET`].
+    fn go_to_target(&mut self, kind: Kind) {
+        if self.mode.watches_branches {
+            system::near_branch(self.lift, kind as u32);
+        }
+        self.lift.goto_reg(temp::TARGET, 0, 0, None);
     }
 
     /// Brings an instruction pointer of this size in `r` into [`temp::TARGET`], as a linear address. Beyond the limit it raises #GP(0).
@@ -92,15 +151,15 @@ impl Lifting<'_> {
 /// JMP, near.
 fn jmp(l: &mut Lifting) -> Result<(), Unknown> {
     if let Ok(target) = l.target() {
-        l.go_to(target);
+        l.go_to(target, Kind::RelativeJump);
         return Ok(());
     }
     let (to, size) = indirect(l)?;
-    if size == Size::Bits64 {
+    if size == Size::Bits64 && !l.mode.watches_branches {
         l.lift.goto_reg(to, 0, 0, None);
     } else {
         l.bring_target(to, size);
-        l.lift.goto_reg(temp::TARGET, 0, 0, None);
+        l.go_to_target(Kind::IndirectJump);
     }
     Ok(())
 }
@@ -119,8 +178,8 @@ fn indirect(l: &mut Lifting) -> Result<(u8, Size), Unknown> {
 fn call(l: &mut Lifting) -> Result<(), Unknown> {
     let target = l.target();
     match target {
-        Ok(target) if target > l.mode.cs_limit.into() && !l.mode.is_64() => {
-            l.go_to(target);
+        Ok(target) if !l.has(target) => {
+            system::raise(l.lift, Exception::gp(0));
             return Ok(());
         }
         Ok(_) => {}
@@ -133,8 +192,8 @@ fn call(l: &mut Lifting) -> Result<(), Unknown> {
     l.lift.constant(temp::FIRST, l.insn.next_ip());
     l.push(size, temp::FIRST);
     match target {
-        Ok(target) => l.go_to(target),
-        Err(Unknown) => l.lift.goto_reg(temp::TARGET, 0, 0, None),
+        Ok(target) => l.go_to(target, Kind::RelativeCall),
+        Err(Unknown) => l.go_to_target(Kind::IndirectCall),
     }
     Ok(())
 }
@@ -154,7 +213,7 @@ fn ret(l: &mut Lifting) -> Result<(), Unknown> {
         l.bring_target(temp::TARGET, size);
         l.drop_from_stack(step);
     }
-    l.lift.goto_reg(temp::TARGET, 0, 0, None);
+    l.go_to_target(Kind::Return);
     Ok(())
 }
 
@@ -169,7 +228,7 @@ fn jcxz(l: &mut Lifting) -> Result<(), Unknown> {
             temp::FIRST
         }
     };
-    l.branch_to(target, |l, negate, to| l.lift.branch(if negate { Cond::Ne } else { Cond::Eq }, count, ZERO, to));
+    l.branch_to(target, Condition::Register(Cond::Eq, count));
     Ok(())
 }
 
@@ -185,13 +244,13 @@ fn looping(l: &mut Lifting, zero_is_clear: Option<bool>) -> Result<(), Unknown> 
     }
     let count = if address == Size::Bits16 { temp::FIRST } else { RCX };
     let Some(negate) = zero_is_clear else {
-        l.branch_to(target, |l, no, to| l.lift.branch(if no { Cond::Eq } else { Cond::Ne }, count, ZERO, to));
+        l.branch_to(target, Condition::Register(Cond::Ne, count));
         return Ok(());
     };
     l.lift.set_if(FlagCond::Zero, negate, temp::TEST);
     l.lift.binary(BinaryOp::Ne, temp::FIRST, count, Operand::Reg(ZERO));
     l.lift.binary(BinaryOp::And, temp::FIRST, temp::FIRST, Operand::Reg(temp::TEST));
-    l.branch_to(target, |l, no, to| l.lift.branch(if no { Cond::Eq } else { Cond::Ne }, temp::FIRST, ZERO, to));
+    l.branch_to(target, Condition::Register(Cond::Ne, temp::FIRST));
     Ok(())
 }
 

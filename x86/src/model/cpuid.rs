@@ -6,7 +6,7 @@ use emu_core::time::Frequency;
 use super::intel::Cache;
 use super::{CpuModel, Feature, Vendor, amd, intel};
 use crate::control::cr4;
-use crate::xsave;
+use crate::{lbr, xsave};
 
 const EAX: usize = 0;
 const EBX: usize = 1;
@@ -107,6 +107,7 @@ impl Query {
             6 => self.bits(6, 0),
             0xb | 0x1f if leaf == 0xb || intel => self.topology(subleaf),
             0xd if self.has(Feature::Xsave) => self.xsave(subleaf),
+            0x1c if self.has(Feature::ArchLbr) => lbr::LEAF,
             0x15 if intel => {
                 let (ratio, crystal) = self.model.bus_clock(self.frequency);
                 [1, ratio as u32, crystal as u32, 0]
@@ -226,7 +227,11 @@ impl Query {
             0x8000_001a => [6, 0, 0, 0],
             0x8000_001d => self.cache(&amd::CACHES, subleaf, false),
             0x8000_001e => [self.id, self.id & 0xff, 0, 0],
-            0x8000_0022 if self.has(Feature::PerfmonV2) => [bits[EAX], 6, 0, 0],
+            0x8000_0022 => {
+                let counters = if self.has(Feature::PerfmonV2) { 6 } else { 0 };
+                let records = if self.has(Feature::AmdLbrV2) { 16 } else { 0 };
+                [bits[EAX], counters | records << 4, 0, 0]
+            }
             0x8000_0026 => self.extended_topology(subleaf),
             _ => bits,
         }
@@ -260,10 +265,9 @@ impl Query {
     }
 }
 
-/// Leaf 0AH: version 2, eight counters and three fixed ones of 48 bits. Of the architectural events cycles, instructions and reference
-/// cycles are there.
+/// Leaf 0AH: version 2, eight counters and three fixed ones of 48 bits. The architectural events of caches are not there.
 fn perfmon() -> [u32; 4] {
-    const WITHOUT: u32 = 0x78;
+    const WITHOUT: u32 = 3 << 3;
     [2 | 8 << 8 | 48 << 16 | 7 << 24, WITHOUT, 0, 3 | 48 << 5]
 }
 

@@ -130,6 +130,7 @@ features! {
     Fsrm        "fsrm"                 7           0 EDX 4           On    On;
     MdClear     "md_clear"             7           0 EDX 10          On    No;
     Serialize   "serialize"            7           0 EDX 14          On    No;
+    ArchLbr     "arch_lbr"             7           0 EDX 19          Off   No;
     SpecCtrl    "spec_ctrl"            7           0 EDX 26          On    No;
     IntelStibp  "intel_stibp"          7           0 EDX 27          On    No;
     FlushL1d    "flush_l1d"            7           0 EDX 28          On    No;
@@ -192,8 +193,12 @@ features! {
     IbpbBrtype  "ibpb_brtype"          0x8000_0021 0 EAX 28          No    On;
     SrsoNo      "srso_no"              0x8000_0021 0 EAX 29          No    On;
     PerfmonV2   "perfmon_v2"           0x8000_0022 0 EAX 0           No    On;
+    AmdLbrV2    "amd_lbr_v2"           0x8000_0022 0 EAX 1           No    Off;
+    AmdLbrPmcFreeze "amd_lbr_pmc_freeze" 0x8000_0022 0 EAX 2         No    Off;
 //  Leaf 0AH tells of this one in a way of its own; here it stands for its MSRs and its leaf.
     ArchPerfmon "arch_perfmon"         0xffff_ffff 0 EAX 0           On    No;
+//  IA32_PERF_CAPABILITIES tells of this one: the stack of last branch records that is not architectural.
+    Lbr         "lbr"                  0xffff_ffff 0 EAX 1           Off   No;
 }
 
 /// Names that are understood, for what is not there yet, or comes with an extension.
@@ -202,8 +207,6 @@ pub(super) const MISSING: &[(&str, &str)] = &[
     ("svm", "it needs the extension svm-sim"),
     ("shstk", "control-flow enforcement is not implemented yet"),
     ("ibt", "control-flow enforcement is not implemented yet"),
-    ("arch_lbr", "last branch records are not implemented yet"),
-    ("lbr", "last branch records are not implemented yet"),
     ("user_msr", "URDMSR and UWRMSR are not implemented yet"),
     ("msrlist", "RDMSRLIST and WRMSRLIST are not implemented yet"),
     ("wrmsrns", "WRMSRNS is not implemented yet"),

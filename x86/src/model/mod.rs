@@ -86,6 +86,9 @@ pub enum ModelError {
         /// What it builds upon.
         needs: &'static str,
     },
+    /// Two features of which a part has one at most.
+    #[error("the CPU features '{0}' and '{1}' exclude each other")]
+    Excludes(&'static str, &'static str),
 }
 
 /// MAXPHYADDR of 64-bit parts.
@@ -107,7 +110,14 @@ const NEEDS: &[(Feature, Feature)] = &[
     (Feature::TscDeadline, Feature::Apic),
     (Feature::X2apic, Feature::Apic),
     (Feature::PerfmonV2, Feature::PerfctrCore),
+    (Feature::AmdLbrPmcFreeze, Feature::AmdLbrV2),
+    (Feature::AmdLbrPmcFreeze, Feature::PerfmonV2),
+    (Feature::Lbr, Feature::Pdcm),
+    (Feature::ArchLbr, Feature::Pdcm),
 ];
+
+/// Features of which a part has one at most.
+const EXCLUDES: &[(Feature, Feature)] = &[(Feature::Lbr, Feature::ArchLbr)];
 
 impl CpuModel {
     /// A part of this vendor, as it comes.
@@ -164,6 +174,11 @@ impl CpuModel {
                     return Err(ModelError::Needs { feature: feature.name(), needs: needs.name() });
                 }
                 model.features.set(*feature, false);
+            }
+        }
+        for (one, other) in EXCLUDES {
+            if model.has(*one) && model.has(*other) {
+                return Err(ModelError::Excludes(one.name(), other.name()));
             }
         }
         Ok(model)
@@ -308,6 +323,7 @@ mod tests {
             ("intel,+vmx", "needs the extension vmx-sim"),
             ("amd,+shstk", "not implemented yet"),
             ("amd,-avx,+avx2", "'avx2' needs 'avx'"),
+            ("intel,+lbr,+arch_lbr", "'lbr' and 'arch_lbr' exclude each other"),
             ("intel,phys-bits=35", "'phys-bits=35': a physical address has 36 to 52 bits"),
         ] {
             let error = CpuModel::parse(text).unwrap_err().to_string();

@@ -3,9 +3,9 @@
 //!
 //! [`table::ROWS`] says of each register what it is. Those that are more than storage have functions, here and in [`perf`].
 //!
-//! APERF and MPERF count what the processor retires. There are no last branch records: those registers read 0 on AMD, and are not
-//! there on Intel.
+//! APERF and MPERF count what the processor retires.
 
+mod branch_events;
 pub mod perf;
 mod table;
 
@@ -14,13 +14,12 @@ use std::collections::BTreeMap;
 use emu_core::engine::Step;
 use serde::{Deserialize, Serialize};
 
-use crate::apic;
 use crate::control::{cr0, efer};
 use crate::exception::Exception;
-use crate::extension;
 use crate::model::{self, Feature, Query, misc_enable};
 use crate::processor::{P, ProcessorExt, X86, base_of, segments};
 use crate::registers::{FS_BASE, GS_BASE};
+use crate::{apic, branch, extension, lbr};
 use table::{Kind, ROWS, Row};
 
 /// Numbers of registers that more than the table speaks of.
@@ -76,6 +75,10 @@ pub struct Msrs {
     perf_adjust: [u64; 2],
     /// Performance counters.
     pub(crate) perf: perf::Perf,
+    /// Last branch records.
+    pub(crate) lbr: lbr::Lbr,
+    /// Who watches branches.
+    pub(crate) watch: branch::Watch,
 }
 
 impl X86 {
@@ -100,11 +103,6 @@ impl X86 {
     /// IA32_PAT.
     pub fn pat(&self) -> u64 {
         self.stored_msr(n::PAT)
-    }
-
-    /// IA32_DEBUGCTL.
-    pub fn debugctl(&self) -> u64 {
-        self.stored_msr(n::DEBUGCTL)
     }
 
     /// CPUID is #GP but for the kernel: "CPUID Faulting", HWCR.CpuidUserDis.
@@ -266,6 +264,26 @@ fn read_irperf(h: &mut P, _: u32) -> Step<u64> {
 }
 
 fn write_nothing(_: &mut P, _: u32, _: u64) -> Step {
+    Ok(())
+}
+
+fn read_refused(_: &mut P, _: u32) -> Step<u64> {
+    Err(Exception::gp(0).into())
+}
+
+fn write_refused(_: &mut P, _: u32, _: u64) -> Step {
+    Err(Exception::gp(0).into())
+}
+
+/// IA32_PRED_CMD, PRED_CMD: IBPB, and AMD's SBPB.
+fn write_prediction(h: &mut P, _: u32, value: u64) -> Step {
+    const IBPB: u64 = 1;
+    const SBPB: u64 = 1 << 7;
+    let defined = IBPB | if h.arch.model.is_amd() { SBPB } else { 0 };
+    h.fault_if(value & !defined != 0, Exception::gp(0))?;
+    if value != 0 {
+        h.arch.prediction_barrier();
+    }
     Ok(())
 }
 

@@ -2,17 +2,21 @@
 //! Monitoring Counters", with PerfMonV2).
 //!
 //! Events that count: instructions retired, and unhalted cycles, core and reference, which are the same: an instruction takes a cycle, and
-//! a trap another. CPUID says that the other architectural events are not there; they, and all others, count nothing. E and AnyThread are not
-//! heeded. An overflow interrupts behind the instruction that it comes with.
+//! a trap another; and branches ([`branch_events`](super::branch_events)). CPUID says that the other architectural events are not there; they,
+//! and all others, count nothing. E and AnyThread are not heeded. An overflow interrupts behind the instruction that it comes with.
 //!
-//! Whether a counter of USR or OS alone counts is looked at when [`privilege_changed`] is called.
+//! Instructions are counted when somebody asks: whether a counter of USR or OS alone counts is looked at when [`privilege_changed`] is called.
+//! Branches are counted as they retire, at the level that they begin in; blocks tell of them while some counter wants to know.
 
 use emu_core::engine::Step;
 use serde::{Deserialize, Serialize};
 
+use super::branch_events::{self, BranchEvent};
 use super::table::Kind;
 use crate::apic::{self, lvt};
+use crate::branch::Branch;
 use crate::exception::Exception;
+use crate::lbr;
 use crate::model::Feature;
 use crate::processor::{P, ProcessorExt, X86};
 
@@ -40,6 +44,11 @@ mod select {
         let mask = select >> 24 & 0xff;
         mask == 0 || (mask == 1) != (select & INV != 0)
     }
+
+    /// Likewise of an event that does not come in each cycle. Cycles without it are not counted.
+    pub(super) fn counts_single_events(select: u64) -> bool {
+        matches!((select >> 24 & 0xff, select & INV != 0), (0, _) | (1, false))
+    }
 }
 
 /// All counters. The fixed ones stand behind the others.
@@ -51,6 +60,10 @@ pub struct Perf {
     /// IA32_PERF_GLOBAL_CTRL.
     control: u64,
     status: u64,
+    /// What branches each general counter counts while it is enabled.
+    branches: [Option<BranchEvent>; GENERAL],
+    /// Some counter is to interrupt.
+    interrupts: bool,
     /// What had been retired when the counters were last brought up to date, and whether it is CPL 3 since.
     since: u64,
     user: bool,
@@ -65,6 +78,8 @@ impl Default for Perf {
             fixed_control: 0,
             control: (1 << GENERAL) - 1,
             status: 0,
+            branches: [None; GENERAL],
+            interrupts: false,
             since: 0,
             user: false,
         }
@@ -76,18 +91,29 @@ fn global_bit(i: usize) -> u32 {
     if i < GENERAL { i as u32 } else { 32 + (i - GENERAL) as u32 }
 }
 
+/// What a counter's event is: with Intel event and unit mask, with AMD EventSelect.
+fn event_of(is_intel: bool, select: u64) -> u16 {
+    (if is_intel { select & 0xffff } else { select & 0xff | select >> 24 & 0xf00 }) as u16
+}
+
 impl Perf {
-    /// Whether a counter counts, and whether it interrupts.
+    /// The global registers let a counter count.
+    fn is_enabled(&self, arch: &X86, i: usize) -> bool {
+        let has_control = arch.model.is_intel() || arch.model.has(Feature::PerfmonV2);
+        !has_control || self.control >> global_bit(i) & 1 != 0
+    }
+
+    /// Whether a counter counts instructions or cycles, and whether it interrupts.
     fn runs(&self, arch: &X86, i: usize) -> Option<bool> {
         let is_intel = arch.model.is_intel();
-        if (is_intel || arch.model.has(Feature::PerfmonV2)) && self.control >> global_bit(i) & 1 == 0 {
+        if !self.is_enabled(arch, i) {
             return None;
         }
         let (os, usr, interrupts) = if i < GENERAL {
             let s = self.selects[i];
-            let event = s & 0xff | s >> 24 & 0xf00;
+            let event = event_of(is_intel, s);
             let counts =
-                if is_intel { matches!(s & 0xffff, 0x003c | 0x013c | 0x00c0) } else { matches!(event, 0x076 | 0x0c0) };
+                if is_intel { matches!(event, 0x003c | 0x013c | 0x00c0) } else { matches!(event, 0x076 | 0x0c0) };
             if s & select::EN == 0 || !counts || !select::counts_cycles_of_one(s) {
                 return None;
             }
@@ -98,10 +124,85 @@ impl Perf {
         };
         (if self.user { usr } else { os }).then_some(interrupts)
     }
+
+    /// What branches a counter counts, if any.
+    fn branches_of(&self, arch: &X86, i: usize) -> Option<BranchEvent> {
+        let (s, is_intel) = (self.selects[i], arch.model.is_intel());
+        let counts = s & select::EN != 0 && self.is_enabled(arch, i) && select::counts_single_events(s);
+        if counts { branch_events::find(is_intel, event_of(is_intel, s)) } else { None }
+    }
+
+    /// Whether some counter counts branches of CPL 0 to 2, and of CPL 3.
+    pub(crate) fn branch_levels(&self) -> [bool; 2] {
+        [select::OS, select::USR].map(|level| (0..GENERAL).any(|i| self.counts_branches(i, level).is_some()))
+    }
+
+    fn counts_branches(&self, i: usize, level: u64) -> Option<BranchEvent> {
+        self.branches[i].filter(|_| self.selects[i] & level != 0)
+    }
+}
+
+/// Finds out anew which counters count branches, and whether any may interrupt.
+pub(crate) fn watch_again(arch: &mut X86) {
+    /// IA32_FIXED_CTR_CTRL: PMI of each counter.
+    const FIXED_PMI: u64 = 0x888;
+    let found = std::array::from_fn(|i| arch.msrs.perf.branches_of(arch, i));
+    let p = &mut arch.msrs.perf;
+    p.branches = found;
+    p.interrupts = p.fixed_control & FIXED_PMI != 0 || p.selects.iter().any(|s| s & select::INT != 0);
+}
+
+/// A branch has retired.
+pub(crate) fn branch_retired(h: &mut P, b: &Branch) {
+    let p = &mut h.arch.msrs.perf;
+    let level = if b.from_user { select::USR } else { select::OS };
+    let mut interrupts = false;
+    for i in 0..GENERAL {
+        if p.counts_branches(i, level).is_some_and(|event| event.counts(b)) {
+            p.counters[i] = (p.counters[i] + 1) & MASK;
+            if p.counters[i] == 0 {
+                p.status |= 1 << global_bit(i);
+                interrupts |= p.selects[i] & select::INT != 0;
+            }
+        }
+    }
+    if interrupts {
+        interrupt(h);
+    }
+}
+
+/// Bits of IA32_PERF_GLOBAL_STATUS and PerfCntrGlobalStatus: LBR_FRZ, and AMD's PmcFreeze.
+const LBR_FRZ: u64 = 1 << 58;
+const PMC_FREEZE: u64 = 1 << 59;
+
+/// The performance-monitoring interrupt, which stops counters and last branch records where IA32_DEBUGCTL says so.
+fn interrupt(h: &mut P) {
+    if lbr::freeze(h.arch) {
+        h.arch.msrs.perf.status |= LBR_FRZ;
+    }
+    if h.arch.debugctl() & lbr::debugctl::FREEZE_PERFMON_ON_PMI != 0 {
+        // What was counted until here counts.
+        sync_counters(h);
+        let p = &mut h.arch.msrs.perf;
+        p.control = 0;
+        if h.arch.model.is_amd() {
+            p.status |= PMC_FREEZE;
+        }
+        h.arch.watch_again();
+    }
+    h.core.spaces_changed = true;
+    apic::fire(h, lvt::PC);
 }
 
 /// Brings the counters up to date, and interrupts for those that have overflowed.
 pub(crate) fn sync(h: &mut P) {
+    if sync_counters(h) {
+        interrupt(h);
+    }
+}
+
+/// Brings them up to date, and tells whether to interrupt.
+fn sync_counters(h: &mut P) -> bool {
     let now = h.core.retired();
     let done = now.saturating_sub(h.arch.msrs.perf.since);
     let mut interrupts = false;
@@ -116,13 +217,7 @@ pub(crate) fn sync(h: &mut P) {
         }
     }
     h.arch.msrs.perf.since = now;
-    if interrupts {
-        const FREEZE_PERFMON_ON_PMI: u64 = 1 << 12;
-        if h.arch.model.is_intel() && h.arch.debugctl() & FREEZE_PERFMON_ON_PMI != 0 {
-            h.arch.msrs.perf.control = 0;
-        }
-        apic::fire(h, lvt::PC);
-    }
+    interrupts
 }
 
 /// CPL has changed to or from 3.
@@ -147,12 +242,17 @@ impl Perf {
 /// The machine's count at which the first counter interrupts, if nobody else runs until then.
 pub(crate) fn due(h: &P) -> Option<u64> {
     let p = &h.arch.msrs.perf;
+    if !p.interrupts {
+        return None;
+    }
     let left = p.remaining(h.arch)?.saturating_sub(h.core.retired().saturating_sub(p.since));
     Some(h.core.count().saturating_add(left.max(1)))
 }
 
 /// Something of what runs has changed.
 fn changed(h: &mut P) {
+    h.arch.watch_again();
+    h.core.spaces_changed = true;
     h.core.call_for_attention();
 }
 
@@ -277,10 +377,11 @@ fn write_global(h: &mut P, number: u32, value: u64) -> Step {
             h.arch.msrs.perf.control = value;
         }
         _ => {
-            // OvfUncore, OvfBuf, CondChgd; PerfCntrGlobalStatusClr has LbrFreeze.
-            let others = if h.arch.model.is_intel() { 7 << 61 } else { 1 << 58 };
-            h.fault_if(value & !(bits | others) != 0, Exception::gp(0))?;
+            // OvfUncore, OvfBuf, CondChgd.
+            let others = if h.arch.model.is_intel() { 7 << 61 } else { PMC_FREEZE };
+            h.fault_if(value & !(bits | others | LBR_FRZ) != 0, Exception::gp(0))?;
             h.arch.msrs.perf.status &= !value;
+            h.arch.msrs.lbr.frozen &= value & LBR_FRZ == 0;
         }
     }
     changed(h);

@@ -108,11 +108,6 @@ const SPEC_CTRL_AMD: u64 = 0x87;
 const MISC_ENABLE: u64 = 1 | 1 << 7 | 1 << 11 | 1 << 12 | 1 << 16 | 1 << 18;
 const MISC_ENABLE_WRITABLE: u64 = 1 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23 | 1 << 34 | 1 << 38;
 
-/// IA32_DEBUGCTL: LBR, BTF, FREEZE_LBRS_ON_PMI, FREEZE_PERFMON_ON_PMI, FREEZE_WHILE_SMM.
-const DEBUGCTL_INTEL: u64 = 3 | 3 << 11 | 1 << 14;
-/// DebugCtl: LBR, BTF, pin control.
-const DEBUGCTL_AMD: u64 = 0x3f;
-
 /// SYSCFG: MtrrFixDramEn, MtrrFixDramModEn, MtrrVarDramEn, MtrrTom2En, Tom2ForceMemTypeWB.
 const SYSCFG_WRITABLE: u64 = 0x7c_0000;
 /// HWCR: TscFreqSel says that the TSC counts at P0's frequency.
@@ -133,8 +128,8 @@ pub(super) static ROWS: &[Row] = &[
     one(0x3b, On::Has(Feature::TscAdjust), Kind::Own { read: read_time, write: write_time }),
     one(0x48, On::Has(Feature::SpecCtrl), Kind::Stored { reset: 0, writable: SPEC_CTRL_INTEL }),
     one(0x48, On::Has(Feature::Ibrs), Kind::Stored { reset: 0, writable: SPEC_CTRL_AMD }),
-    one(0x49, On::Has(Feature::SpecCtrl), Kind::Command { writable: 1 }), // IA32_PRED_CMD
-    one(0x49, On::Has(Feature::Ibpb), Kind::Command { writable: 1 | 1 << 7 }),
+    one(0x49, On::Has(Feature::SpecCtrl), PREDICTION),
+    one(0x49, On::Has(Feature::Ibpb), PREDICTION),
     one(0x79, On::Intel, Kind::Command { writable: ALL }), // IA32_BIOS_UPDT_TRIG: an update changes nothing
     one(n::BIOS_SIGN_ID, On::Intel, Kind::Own { read: read_signature, write: write_signature }),
     one(n::BIOS_SIGN_ID, On::Amd, Kind::Constant(AMD_MICROCODE as u64)), // PATCH_LEVEL
@@ -165,10 +160,13 @@ pub(super) static ROWS: &[Row] = &[
     some(0x1a6, 0x1a7, On::Has(Feature::ArchPerfmon), ANY), // MSR_OFFCORE_RSP_0, _1
     one(0x1ad, On::Intel, Kind::Computed(|_, _, f| ratio(f) * 0x0101_0101_0101_0101)), // MSR_TURBO_RATIO_LIMIT
     one(0x1ae, On::Intel, Kind::Constant(0x4038_3028_2018_1008)), // MSR_TURBO_RATIO_LIMIT_CORES
-    one(n::DEBUGCTL, On::Intel, Kind::Stored { reset: 0, writable: DEBUGCTL_INTEL }),
-    one(n::DEBUGCTL, On::Amd, Kind::Kept { reset: 0, writable: DEBUGCTL_AMD }),
-    some(0x1db, 0x1de, On::Amd, Kind::Constant(0)), // LastBranchFromIP, LastBranchToIP, LastIntFromIP, LastIntToIP
-    one(0x1fc, On::Intel, ANY),                     // MSR_POWER_CTL
+    some(0x1c8, 0x1c9, On::Has(Feature::Lbr), LBR_CONTROL), // MSR_LBR_SELECT, MSR_LASTBRANCH_TOS
+    one(n::DEBUGCTL, On::All, Kind::Own { read: lbr::read_debugctl, write: lbr::write_debugctl }),
+    some(0x1db, 0x1de, On::Amd, Kind::Own { read: lbr::read_last, write: write_refused }), // LastBranchFromIP to LastIntToIP
+    some(0x1dd, 0x1de, On::Has(Feature::Lbr), LAST), // MSR_LER_FROM_LIP, MSR_LER_TO_LIP
+    some(0x1dd, 0x1de, On::Has(Feature::ArchLbr), LAST), // IA32_LER_FROM_IP, IA32_LER_TO_IP
+    one(0x1e0, On::Has(Feature::ArchLbr), LAST),     // IA32_LER_INFO
+    one(0x1fc, On::Intel, ANY),                      // MSR_POWER_CTL
     some(0x200, 0x213, On::Intel, Kind::Checked { reset: 0, is_legal: variable_range_is_legal }),
     some(0x200, 0x20f, On::Amd, Kind::Checked { reset: 0, is_legal: variable_range_is_legal }),
     one(0x250, On::Has(Feature::Mtrr), FIXED_RANGE),
@@ -178,14 +176,21 @@ pub(super) static ROWS: &[Row] = &[
     some(0x280, 0x280 + BANKS - 1, On::Intel, Kind::Stored { reset: 0, writable: 0x4000_7fff }), // IA32_MCi_CTL2
     one(0x2ff, On::Has(Feature::Mtrr), Kind::Checked { reset: 0, is_legal: default_type_is_legal }), // IA32_MTRR_DEF_TYPE
     some(0x309, 0x30b, On::Has(Feature::ArchPerfmon), perf::COUNTER), // IA32_FIXED_CTR0 to 2
-    one(0x345, On::Has(Feature::Pdcm), Kind::Constant(1 << 13)),      // IA32_PERF_CAPABILITIES: full-width writes
+    one(0x345, On::Has(Feature::Pdcm), Kind::Computed(|a, _, _| 1 << 13 | lbr::format(&a.model))), // IA32_PERF_CAPABILITIES: full-width writes
     one(0x38d, On::Has(Feature::ArchPerfmon), perf::FIXED_CONTROL),
     some(0x38e, 0x390, On::Has(Feature::ArchPerfmon), perf::GLOBAL),
     some(0x400, 0x400 + 4 * BANKS - 1, On::All, Kind::Checked { reset: 0, is_legal: bank_is_legal }),
     some(0x4c1, 0x4c8, On::Has(Feature::ArchPerfmon), perf::COUNTER), // IA32_A_PMC0 to 7
+    some(0x680, 0x69f, On::Has(Feature::Lbr), LBR_RECORD),            // MSR_LASTBRANCH_0_FROM_IP to _31_
+    some(0x6c0, 0x6df, On::Has(Feature::Lbr), LBR_RECORD),            // MSR_LASTBRANCH_0_TO_IP
     one(0x6e0, On::Has(Feature::TscDeadline), Kind::Own { read: read_deadline, write: write_deadline }),
     one(0x6e1, On::Has(Feature::Pks), Kind::Own { read: read_pkrs, write: write_pkrs }),
     one(0xda0, On::Has(Feature::Xsaves), Kind::Own { read: read_xss, write: write_xss }),
+    some(0xdc0, 0xddf, On::Has(Feature::Lbr), LBR_RECORD), // MSR_LBR_INFO_0
+    some(0x1200, 0x121f, On::Has(Feature::ArchLbr), LBR_RECORD), // IA32_LBR_0_INFO
+    some(0x14ce, 0x14cf, On::Has(Feature::ArchLbr), LBR_CONTROL), // IA32_LBR_CTL, IA32_LBR_DEPTH
+    some(0x1500, 0x151f, On::Has(Feature::ArchLbr), LBR_RECORD), // IA32_LBR_0_FROM_IP
+    some(0x1600, 0x161f, On::Has(Feature::ArchLbr), LBR_RECORD), // IA32_LBR_0_TO_IP
     // Of both.
     one(n::EFER, On::All, Kind::Own { read: read_efer, write: write_efer }),
     some(n::STAR, n::FMASK, On::Has(Feature::Syscall), SYSTEM_CALL),
@@ -194,6 +199,7 @@ pub(super) static ROWS: &[Row] = &[
     some(n::FS_BASE, n::KERNEL_GS_BASE, On::Has(Feature::Lm), Kind::Own { read: read_bases, write: write_bases }),
     one(n::TSC_AUX, On::Has(Feature::Rdtscp), Kind::Own { read: read_tsc_aux, write: write_tsc_aux }),
     // APM vol. 2, appendix A; PPR, "MSR Registers".
+    some(0xc000_010e, 0xc000_010f, On::Has(Feature::AmdLbrV2), LBR_CONTROL), // LBR_SELECT, DBG_EXTN_CFG
     some(0xc000_0300, 0xc000_0302, On::Has(Feature::PerfmonV2), perf::GLOBAL),
     some(
         0xc000_2000,
@@ -226,6 +232,7 @@ pub(super) static ROWS: &[Row] = &[
     some(0xc001_0140, 0xc001_0141, On::Has(Feature::Osvw), ANY),
     some(0xc001_0200, 0xc001_020b, On::Has(Feature::PerfctrCore), perf::PAIR),
     one(0xc001_0293, On::Amd, Kind::Computed(pstate)), // hardware P-state status
+    some(0xc001_0300, 0xc001_031f, On::Has(Feature::AmdLbrV2), LBR_RECORD), // LastBranchStackFromIP, ToIP, in turn
     some(0xc001_0400, 0xc001_0400 + BANKS - 1, On::Has(Feature::Smca), ANY), // MCA_CTL_MASK
     some(0xc001_1020, 0xc001_1023, On::Amd, ANY),      // LS_CFG, IC_CFG, DC_CFG, TW_CFG
     one(0xc001_1028, On::Amd, ANY),                    // FP_CFG
@@ -234,7 +241,11 @@ pub(super) static ROWS: &[Row] = &[
     one(0xc001_10e3, On::Amd, ANY),                    // DE_CFG2
 ];
 
+const LBR_CONTROL: Kind = Kind::Own { read: lbr::read_control, write: lbr::write_control };
+const LBR_RECORD: Kind = Kind::Own { read: lbr::read_record, write: lbr::write_record };
+const LAST: Kind = Kind::Own { read: lbr::read_last, write: lbr::write_last };
 const SYSTEM_CALL: Kind = Kind::Own { read: read_system_call, write: write_system_call };
+const PREDICTION: Kind = Kind::Own { read: read_refused, write: write_prediction };
 const FIXED_RANGE: Kind = Kind::Checked { reset: 0, is_legal: fixed_range_is_legal };
 
 /// The ratio of the TSC's frequency to 100 MHz.
