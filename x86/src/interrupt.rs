@@ -16,6 +16,7 @@ use crate::processor::{P, ProcessorExt, exception_of, segments, shutdown};
 use crate::protection::{self, Refusal, accessed, code_at, descriptor, null_stack};
 use crate::registers::RSP;
 use crate::segment::{Attributes, Descriptor, Segment, index_of};
+use crate::smm;
 use crate::task::{self, Switch};
 
 /// What is delivered.
@@ -157,7 +158,7 @@ fn note(h: &mut P, e: Exception) {
 /// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt). What comes between two instructions, by priority ("Priority Among Concurrent
 /// Events").
 pub(crate) fn take_pending(h: &mut P) -> Step {
-    if h.arch.pending.init && !h.arch.extension.holds(Intercept::Init) {
+    if h.arch.pending.init && !h.arch.smm.is_on() && !h.arch.extension.holds(Intercept::Init) {
         ask_after(h, || Intercept::Init)?;
         initialize(h);
     }
@@ -167,6 +168,7 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         start_up(h, vector);
     }
     h.arch.pending.sipi = None;
+    let halted = h.arch.waiting.is_halted();
     h.arch.waiting.ends();
     if let Some(event) = h.arch.injected.take() {
         return inject(h, event);
@@ -176,6 +178,11 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     if !is_shadowed {
         h.arch.shadow = None;
         h.arch.shadow_holds_traps = false;
+    }
+    if smm::is_pending(h) && !is_shadowed {
+        ask_after(h, || Intercept::Smi)?;
+        smm::enter(h, halted);
+        return Ok(());
     }
     if !h.arch.shadow_holds_traps {
         let stepped = if h.arch.step_from.is_some_and(|from| from < now) { dr6::BS } else { 0 };
@@ -191,10 +198,6 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         if let Some(event) = h.arch.injected.take() {
             return inject(h, event);
         }
-    }
-    if h.arch.pending.smi && !h.arch.extension.holds(Intercept::Smi) {
-        // Without system management mode it stays where it is, unless the extension takes it.
-        ask_after(h, || Intercept::Smi)?;
     }
     let holds_nmi = h.arch.nmi_blocked || is_shadowed || h.arch.extension.holds(Intercept::Nmi);
     if h.arch.pending.nmi && !holds_nmi {
@@ -261,9 +264,10 @@ fn initialize(h: &mut P) {
     h.all_changed();
 }
 
-/// A start-up message: the processor begins at the page of its vector ("MP Initialization Protocol").
+/// A start-up message: the processor begins at the page of its vector ("MP Initialization Protocol"). While it waited, SMIs were not for it.
 fn start_up(h: &mut P, vector: u8) {
     let base = u64::from(vector) << 12;
+    h.arch.pending.smi = false;
     let code = Segment { selector: u16::from(vector) << 8, base, ..h.arch.segments[segments::CS] };
     h.set_segment(segments::CS, code);
     h.core.pc = base;

@@ -30,6 +30,7 @@ mod protection;
 pub mod registers;
 mod repeat;
 pub mod segment;
+pub mod smm;
 mod system;
 mod task;
 pub mod vector;

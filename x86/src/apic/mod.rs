@@ -17,6 +17,7 @@ mod timer;
 use serde::{Deserialize, Serialize};
 
 use crate::processor::P;
+use crate::smm;
 
 pub(crate) use message::{IPI, accept, receive_ipi};
 pub use registers::{local_read, local_write, read, write};
@@ -35,6 +36,8 @@ pub mod pin {
     pub const INIT: u32 = 3;
     /// A20M#: high lets address bit 20 through.
     pub const A20: u32 = 4;
+    /// SMI# in answer to an I/O instruction: for the processor that has executed it.
+    pub const SMI_OF_IO: u32 = 5;
 }
 
 /// Bits of IA32_APIC_BASE ("Figure 11-5. IA32_APIC_BASE MSR").
@@ -285,6 +288,7 @@ pub(crate) fn set_pin(h: &mut P, number: u32, level: bool) {
     match number {
         pin::LINT0 | pin::LINT1 => set_lint(h, number as usize, level),
         pin::SMI if level => h.arch.pending.smi = true,
+        pin::SMI_OF_IO if level => smm::answers_io(h),
         pin::INIT if level => (h.arch.pending.init, h.arch.pending.sipi) = (true, None),
         pin::A20 if level != h.arch.a20 => {
             h.arch.a20 = level;

@@ -30,6 +30,8 @@ pub mod pin {
     pub const INIT: u32 = 3;
     /// A20M#, the other way round: address line 20 is let through.
     pub const A20: u32 = 4;
+    /// SMI# in answer to an I/O instruction.
+    pub const SMI_OF_IO: u32 = 5;
 }
 
 /// Serial ports: first port and interrupt.
@@ -211,7 +213,7 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
     let hpet = bus.add(Box::new(hpet::Hpet::new(3, routes)));
     bus.map_memory(hpet::BASE, hpet::SIZE, hpet);
 
-    let mut functions = PciBus::new(config.chipset);
+    let mut functions = PciBus::for_processors(config.chipset, config.vcpus);
     if config.edu {
         functions.insert(functions.free_slot().expect("the bus has room"), Box::new(Edu::new((1 << 28) - 1)));
     }
@@ -267,7 +269,7 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
         (16..24).for_each(|pin| wires.gsi(pci, pin, pin, wire_of::PCI));
     }
     wires.irq(pci, SCI, SCI_IRQ, wire_of::SCI);
-    wires.processors(pci, SMI, pin::SMI);
+    wires.processors(pci, SMI, pin::SMI_OF_IO);
     (0..16).for_each(|line| wires.irq(test, line, line, wire_of::TEST));
     (16..24).for_each(|line| wires.gsi(test, line, line, wire_of::TEST));
     for (gsi, id) in (MMIO_GSI..).zip(mmio) {

@@ -20,7 +20,7 @@
 //! | [`pci`] 0 to 15 | [`pic`], a wire of its own (256 + n); with a PIIX3 also [`ioapic`] |
 //! | [`pci`] 16 to 23 | with an ICH9: [`ioapic`], a wire of its own |
 //! | [`pci`] `SCI` | [`pic`] and [`ioapic`] 9, a wire of its own |
-//! | [`pci`] `SMI` | all processors |
+//! | [`pci`] `SMI` | the processor whose I/O instruction that is the answer to |
 //! | MSIs of all, [`ioapic`] included | by the bus to [`msi::MsiWindow`], and by it to all local APICs |
 //!
 //! A local APIC that ends a level-triggered interrupt writes its vector to the EOI register of every [`ioapic`].

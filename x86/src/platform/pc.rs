@@ -18,7 +18,7 @@ use super::pci::chipset::Chipset;
 use super::setup::Setup;
 use super::smbios::Smbios;
 use crate::control::{cr0, cr4, efer};
-use crate::model::{CpuModel, ModelError};
+use crate::model::{CpuModel, ModelError, Vendor};
 use crate::processor::{X86, segments};
 use crate::registers::{FS_BASE, GS_BASE, RDX};
 use crate::segment::{Attributes, Segment, Table};
@@ -282,7 +282,14 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
         }
     }
     let model = CpuModel::parse(&config.cpu)?;
-    let processor = |id| X86::reset(id).of_model(model, id, config.vcpus, config.seed);
+    let processor = |id| {
+        let mut arch = X86::reset(id).of_model(model, id, config.vcpus, config.seed);
+        if config.firmware.is_some() {
+            // Firmware for this board knows one state save map, of whichever vendor the processor is.
+            arch.smm.map = Vendor::Amd;
+        }
+        arch
+    };
     let processors = (0..config.vcpus).map(processor).collect();
     let mut machine = Machine::new(world, processors, Schedule::new(config.quantum, config.seed));
     for id in 0..machine.vcpus.len() {

@@ -6,8 +6,8 @@
 //! The sleeping state of soft off is a request to power off. From any other the machine wakes at once (WAK_STS), with all
 //! that it had. Not modelled: the watchdog (TCO), bus master status, BIOS release of the global lock.
 //!
-//! Without firmware in system management mode, what it would do for ACPI is done here: the two command bytes of the FADT set
-//! and clear SCI_EN. Every command also raises SMI if SMI_EN allows it.
+//! What firmware in system management mode would do for ACPI is done here: the two command bytes of the FADT set
+//! and clear SCI_EN. Every command also raises SMI, if firmware has enabled that.
 
 use emu_core::device::{Access, Device, DeviceCx, Request};
 use emu_core::device_state;
@@ -33,8 +33,6 @@ const PM1_STS: u64 = 0x00;
 const PM1_EN: u64 = 0x02;
 const PM1_CNT: u64 = 0x04;
 const PM1_TMR: u64 = 0x08;
-const SMI_EN: u64 = 0x30;
-const SMI_STS: u64 = 0x34;
 
 /// "PM1 Event Grouping". The enable bits are at the places of the status bits.
 mod pm1 {
@@ -77,8 +75,10 @@ pub struct PmConfig {
     pub wide_timer: bool,
     /// Output lines of SCI and SMI.
     pub lines: (u32, u32),
-    /// SMI_EN at reset. With APMC_EN set, firmware takes system management mode to be set up already, and leaves it alone.
-    pub smi_enable: u32,
+    /// Offsets of the registers that enable SMIs and tell their cause: SMI_EN and SMI_STS, or GLBCTL and GLBSTS.
+    pub smi: (u64, u64),
+    /// APMC_EN is a bit of the former, else what [`Pm::set_apmc`] says.
+    pub has_apmc: bool,
 }
 
 impl PmConfig {
@@ -90,7 +90,8 @@ impl PmConfig {
         acpi_commands: (2, 3),
         wide_timer: false,
         lines: (0, 1),
-        smi_enable: 0,
+        smi: (0x30, 0x34),
+        has_apmc: true,
     };
     /// The PIIX4. SCI is line 0, SMI line 1.
     pub const PIIX4: Self = PmConfig {
@@ -100,7 +101,8 @@ impl PmConfig {
         acpi_commands: (0xf1, 0xf0),
         wide_timer: false,
         lines: (0, 1),
-        smi_enable: 0,
+        smi: (0x28, 0x18),
+        has_apmc: false,
     };
 
     /// Where the registers are when the block is at `base`.
@@ -120,6 +122,10 @@ struct State {
     gpe_inputs: u64,
     smi_enable: u32,
     smi_status: u32,
+    /// APMC_EN where it is no bit of SMI_EN.
+    apmc: bool,
+    /// SMI_LOCK: GBL_SMI_EN stays as it is.
+    smi_locked: bool,
     apm: [u8; 2],
     /// Changes of the timer's highest bit that have been seen.
     turns: u64,
@@ -140,6 +146,16 @@ impl Pm {
         let mut pm = Pm { config: PmConfig { gpe0_len: config.gpe0_len.min(16), ..config }, state: State::default() };
         pm.reset();
         pm
+    }
+
+    /// APMC_EN of the PIIX4's DEVACTB.
+    pub fn set_apmc(&mut self, enabled: bool) {
+        self.state.apmc = enabled;
+    }
+
+    /// SMI_LOCK of the ICH9's GEN_PMCON_1, which lasts until the next reset.
+    pub fn lock_smi(&mut self) {
+        self.state.smi_locked = true;
     }
 
     /// The timer, with all its overflows.
@@ -183,13 +199,18 @@ impl Pm {
         if let Some((enable, shift)) = self.gpe_byte(at) {
             return (if enable { s.gpe_enable } else { s.gpe_status } >> shift) as u8;
         }
+        let (smi_enable, smi_status) = self.config.smi;
+        if at.wrapping_sub(smi_enable) < 4 {
+            return byte(s.smi_enable.into(), smi_enable);
+        }
+        if at.wrapping_sub(smi_status) < 4 {
+            return byte(s.smi_status.into(), smi_status);
+        }
         match at {
             PM1_STS..PM1_EN => byte(s.status.into(), PM1_STS),
             PM1_EN..PM1_CNT => byte(s.enable.into(), PM1_EN),
             PM1_CNT..6 => byte(s.control.into(), PM1_CNT),
             PM1_TMR..0xc => byte(Self::ticks(now) & (u64::MAX >> (64 - self.timer_bits())), PM1_TMR),
-            SMI_EN..SMI_STS => byte(s.smi_enable.into(), SMI_EN),
-            SMI_STS..0x38 => byte(s.smi_status.into(), SMI_STS),
             APM..0x82 => s.apm[(at - APM) as usize],
             _ => 0,
         }
@@ -208,7 +229,18 @@ impl Pm {
             }
             return;
         }
+        let (smi_enable, smi_status) = self.config.smi;
         let s = &mut self.state;
+        if at.wrapping_sub(smi_enable) < 4 {
+            let value = s.smi_enable & keep(smi_enable) as u32 | place(smi_enable) as u32;
+            let locked = if s.smi_locked { smi::GBL_SMI_EN } else { 0 };
+            s.smi_enable = value & !locked | s.smi_enable & locked;
+            return;
+        }
+        if at.wrapping_sub(smi_status) < 4 {
+            s.smi_status &= !(place(smi_status) as u32);
+            return;
+        }
         match at {
             PM1_STS..PM1_EN => s.status &= !(place(PM1_STS) as u16),
             PM1_EN..PM1_CNT => s.enable = (s.enable & keep(PM1_EN) as u16 | place(PM1_EN) as u16) & pm1::ENABLE,
@@ -219,8 +251,6 @@ impl Pm {
                     self.sleep(cx);
                 }
             }
-            SMI_EN..SMI_STS => s.smi_enable = s.smi_enable & keep(SMI_EN) as u32 | place(SMI_EN) as u32,
-            SMI_STS..0x38 => s.smi_status &= !(place(SMI_STS) as u32),
             APM => self.command(value, cx),
             0x81 => s.apm[1] = value,
             _ => {}
@@ -247,8 +277,8 @@ impl Pm {
         } else if value == disable {
             s.control &= !control::SCI_EN;
         }
-        let wanted = smi::GBL_SMI_EN | smi::APMC;
-        if s.smi_enable & wanted == wanted {
+        let apmc = if self.config.has_apmc { s.smi_enable & smi::APMC != 0 } else { s.apmc };
+        if s.smi_enable & smi::GBL_SMI_EN != 0 && apmc {
             s.smi_status |= smi::APMC;
             super::reset::pulse(cx, self.config.lines.1);
         }
@@ -308,7 +338,7 @@ impl Device for Pm {
     }
 
     fn reset(&mut self) {
-        self.state = State { smi_enable: self.config.smi_enable, ..State::default() };
+        self.state = State::default();
     }
 
     device_state!(state);
@@ -405,12 +435,33 @@ mod tests {
         let (mut b, mut p) = rig();
         b.write(&mut p, APM, 1, 0x77);
         assert_eq!(b.take_signals(), []);
-        b.write(&mut p, SMI_EN, 4, 0x21);
+        b.write(&mut p, 0x30, 4, 0x21);
         b.write(&mut p, APM, 1, 0x77);
         assert_eq!(b.take_signals(), [true, false].map(|level| Signal::Line { line: 1, level }));
-        assert_eq!(b.read(&mut p, SMI_STS, 4), 0x20);
-        b.write(&mut p, SMI_STS, 4, 0x20);
-        assert_eq!(b.read(&mut p, SMI_EN, 8), 0x21);
+        assert_eq!(b.read(&mut p, 0x34, 4), 0x20);
+        b.write(&mut p, 0x34, 4, 0x20);
+        assert_eq!(b.read(&mut p, 0x30, 8), 0x21);
+    }
+
+    /// The PIIX4's APMC_EN is a bit of its configuration space, and the ICH9's SMI_LOCK likewise.
+    #[test]
+    fn what_configuration_spaces_say_of_smis() {
+        let (mut b, mut p) = (Bench::default(), Pm::new(PmConfig::PIIX4));
+        b.write(&mut p, 0x28, 4, 1);
+        b.write(&mut p, APM, 1, 0x77);
+        assert_eq!(b.take_signals(), []);
+        p.set_apmc(true);
+        b.write(&mut p, APM, 1, 0x77);
+        assert_eq!((b.take_signals().len(), b.read(&mut p, 0x18, 4)), (2, 0x20));
+        let (mut b, mut p) = rig();
+        b.write(&mut p, 0x30, 4, 0x21);
+        p.lock_smi();
+        b.write(&mut p, 0x30, 4, 0x40);
+        assert_eq!(b.read(&mut p, 0x30, 4), 0x41);
+        p.reset();
+        b.write(&mut p, 0x30, 4, 1);
+        b.write(&mut p, 0x30, 4, 0);
+        assert_eq!(b.read(&mut p, 0x30, 4), 0);
     }
 
     proptest! {

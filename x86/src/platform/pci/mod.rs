@@ -151,11 +151,16 @@ pub struct PciBus {
 }
 
 impl PciBus {
-    /// The bus of a chipset, with its own functions on it.
+    /// The bus of a chipset, with its own functions on it, for one processor.
     pub fn new(chipset: Chipset) -> Self {
+        PciBus::for_processors(chipset, 1)
+    }
+
+    /// Likewise, for so many, which the host bridge tells where system management RAM is.
+    pub fn for_processors(chipset: Chipset, vcpus: u32) -> Self {
         let mut bus =
             PciBus { chipset, functions: Vec::new(), windows: Vec::new(), enhanced: None, state: State::default() };
-        for (slot, function) in chipset.functions() {
+        for (slot, function) in chipset.functions(vcpus) {
             bus.insert(slot, function);
         }
         bus
