@@ -31,6 +31,10 @@ enum Wait {
     Halted,
     /// A start-up IPI.
     ForSipi,
+    /// RESET#: the PC sleeps.
+    Asleep,
+    /// It has been reset, and begins.
+    Reset,
     /// The monitored line, an interrupt (even one that is masked), or a point of time, which may be the system's limit.
     Monitor { masked: bool, until: Option<u64>, limited: bool },
 }
@@ -52,6 +56,16 @@ impl Waiting {
     /// INIT of an application processor: likewise.
     pub fn waits_for_sipi(&mut self) {
         *self = Waiting { line: None, wait: Wait::ForSipi };
+    }
+
+    /// RESET# is held, or no longer.
+    pub fn sleeps(&mut self, is: bool) {
+        *self = Waiting { line: None, wait: if is { Wait::Asleep } else { Wait::Reset } };
+    }
+
+    /// RESET# is held.
+    pub fn is_asleep(&self) -> bool {
+        self.wait == Wait::Asleep
     }
 
     /// HLT is what it waits in.
@@ -89,6 +103,8 @@ fn has_interrupt(h: &P, masked: bool) -> bool {
 pub(crate) fn is_awake(h: &P) -> bool {
     match h.arch.waiting.wait {
         Wait::No | Wait::Halted => has_interrupt(h, false),
+        Wait::Asleep => false,
+        Wait::Reset => true,
         Wait::ForSipi => h.arch.pending.sipi.is_some() || h.arch.pending.init && !h.arch.smm.is_on(),
         Wait::Monitor { masked, until, .. } => {
             has_interrupt(h, masked) || until.is_some_and(|at| at <= h.core.count()) || line_has_changed(h)

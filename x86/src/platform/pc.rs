@@ -15,7 +15,8 @@ use super::fw_cfg::{self, FwCfg, key};
 use super::loader::{Entry, LoadError, Loader, Mode, Module, Protocol, Software};
 use super::memory::{self, FOUR_GIB, Layout, SHADOW, SHADOW_END};
 use super::pci::chipset::Chipset;
-use super::setup::Setup;
+use super::restart;
+use super::setup::{self, Setup};
 use super::smbios::Smbios;
 use crate::control::{cr0, cr4, efer};
 use crate::model::{CpuModel, ModelError, Vendor};
@@ -271,6 +272,9 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
     let board = board::build(&config.board(), config.fw_cfg(images), &mut world.bus)?;
     layout.add(&mut world.ram)?;
     world.ram.set_read_only(SHADOW, SHADOW_END - SHADOW, true).expect("the shadow is RAM");
+    if config.firmware.is_none() {
+        restart::add(&mut world.ram)?;
+    }
     if let Some(shape) = &config.firmware {
         let (code, variables) = shape.bases();
         world.ram.add(code, shape.code)?;
@@ -357,7 +361,11 @@ fn load(config: &PcConfig, images: &Images, world: &mut World) -> Result<Entry, 
         rsdp,
         seed: random_bytes(config.seed),
     };
-    Ok(Loader::new(ram, layout).load(&software)?)
+    let mut loader = Loader::new(ram, layout);
+    let entry = loader.load(&software)?;
+    let loaded = loader.loaded();
+    restart::leave(ram, &entry, &loaded, tables.waking_vector(setup::TABLES));
+    Ok(entry)
 }
 
 const CODE_64: Attributes = Attributes(0xa09b);

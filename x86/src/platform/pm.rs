@@ -3,8 +3,8 @@
 //! SMI control from a base that a PCI function sets; and the ports B2h and B3h with which an operating system takes the hardware
 //! over. The PIIX4 ("82371AB", Intel 290562-001) has GPE0 elsewhere, see [`PmConfig`].
 //!
-//! The sleeping state of soft off is a request to power off. From any other the machine wakes at once (WAK_STS), with all
-//! that it had. Not modelled: the watchdog (TCO), bus master status, BIOS release of the global lock.
+//! The sleeping state of soft off is a request to power off. In S3 the output SLEEP is high until an enabled event wakes the PC (WAK_STS): RAM
+//! and devices keep what they hold, processors begin at their reset vector. From any other state the machine wakes at once, with all that it had. Not modelled: the watchdog (TCO), bus master status, BIOS release of the global lock.
 //!
 //! What firmware in system management mode would do for ACPI is done here: the two command bytes of the FADT set
 //! and clear SCI_EN. Every command also raises SMI, if firmware has enabled that.
@@ -69,12 +69,14 @@ pub struct PmConfig {
     pub gpe0_len: u64,
     /// SLP_TYP of soft off (S5).
     pub soft_off: u8,
+    /// SLP_TYP of suspend to RAM (S3).
+    pub suspend: u8,
     /// The FADT's ACPI_ENABLE and ACPI_DISABLE.
     pub acpi_commands: (u8, u8),
     /// The timer has 32 bits, else 24 (FADT, TMR_VAL_EXT).
     pub wide_timer: bool,
-    /// Output lines of SCI and SMI.
-    pub lines: (u32, u32),
+    /// Output lines of SCI, SMI and SLEEP.
+    pub lines: (u32, u32, u32),
     /// Offsets of the registers that enable SMIs and tell their cause: SMI_EN and SMI_STS, or GLBCTL and GLBSTS.
     pub smi: (u64, u64),
     /// APMC_EN is a bit of the former, else what [`Pm::set_apmc`] says.
@@ -82,25 +84,27 @@ pub struct PmConfig {
 }
 
 impl PmConfig {
-    /// The ICH9. SCI is line 0, SMI line 1.
+    /// The ICH9. SCI is line 0, SMI line 1, SLEEP line 2.
     pub const ICH9: Self = PmConfig {
         gpe0: 0x20,
         gpe0_len: 16,
         soft_off: 7,
+        suspend: 5,
         acpi_commands: (2, 3),
         wide_timer: false,
-        lines: (0, 1),
+        lines: (0, 1, 2),
         smi: (0x30, 0x34),
         has_apmc: true,
     };
-    /// The PIIX4. SCI is line 0, SMI line 1.
+    /// The PIIX4. SCI is line 0, SMI line 1, SLEEP line 2.
     pub const PIIX4: Self = PmConfig {
         gpe0: 0x0c,
         gpe0_len: 4,
         soft_off: 0,
+        suspend: 1,
         acpi_commands: (0xf1, 0xf0),
         wide_timer: false,
-        lines: (0, 1),
+        lines: (0, 1, 2),
         smi: (0x28, 0x18),
         has_apmc: false,
     };
@@ -132,6 +136,8 @@ struct State {
     /// Levels of the button and of the alarm.
     inputs: [bool; 2],
     sci: bool,
+    sleeps: bool,
+    woke: bool,
 }
 
 /// The chip. Inputs are [`POWER_BUTTON`], [`RTC_ALARM`] and [`GPE0`] on; outputs as in its [`PmConfig`].
@@ -185,6 +191,28 @@ impl Pm {
             s.sci = sci;
             cx.line(self.config.lines.0, sci);
         }
+        self.update_sleep(cx);
+    }
+
+    /// "Sleeping/Wake Control": an enabled event ends the sleep, and the power button always does. What firmware has set up is gone.
+    fn update_sleep(&mut self, cx: &mut DeviceCx) {
+        let s = &mut self.state;
+        let fixed = s.status & (s.enable | pm1::PWRBTN) & (pm1::PWRBTN | pm1::SLPBTN | pm1::RTC);
+        if !s.sleeps || fixed == 0 && s.gpe_status & s.gpe_enable == 0 {
+            return;
+        }
+        (s.sleeps, s.woke) = (false, true);
+        s.status |= pm1::WAK;
+        s.control &= !control::SCI_EN;
+        (s.smi_enable, s.smi_locked) = (0, false);
+        cx.line(self.config.lines.0, false);
+        s.sci = false;
+        cx.line(self.config.lines.2, false);
+    }
+
+    /// It has ended the PC's sleep since it was last asked.
+    pub fn has_woken(&mut self) -> bool {
+        std::mem::take(&mut self.state.woke)
     }
 
     fn gpe_byte(&self, at: u64) -> Option<(bool, u32)> {
@@ -262,6 +290,9 @@ impl Pm {
         let kind = (self.state.control & control::SLP_TYP) >> control::SLP_TYP_SHIFT;
         if kind == u16::from(self.config.soft_off) {
             cx.request(Request::PowerOff { code: 0 });
+        } else if kind == u16::from(self.config.suspend) {
+            self.state.sleeps = true;
+            cx.line(self.config.lines.2, true);
         } else {
             self.state.status |= pm1::WAK;
         }
@@ -402,7 +433,7 @@ mod tests {
     fn sleeping_states() {
         for (config, value, request) in [
             (PmConfig::ICH9, 0x3c01, Some(Request::PowerOff { code: 0 })),
-            (PmConfig::ICH9, 0x1c01, None),
+            (PmConfig::ICH9, 0x0401, None),
             (PmConfig::PIIX4, 0x2001, Some(Request::PowerOff { code: 0 })),
         ] {
             let (mut b, mut p) = (Bench::default(), Pm::new(config));
@@ -412,6 +443,23 @@ mod tests {
         let (mut b, mut p) = rig();
         b.write(&mut p, PM1_CNT, 2, 0x2400);
         assert_eq!((b.request, b.read(&mut p, PM1_STS, 2)), (None, 0x8000), "awake again");
+    }
+
+    #[test]
+    fn suspend_to_ram() {
+        for (config, value) in [(PmConfig::ICH9, 0x3401), (PmConfig::PIIX4, 0x2401)] {
+            let (mut b, mut p) = (Bench::default(), Pm::new(config));
+            b.write(&mut p, PM1_CNT, 2, value);
+            assert_eq!((b.request, b.last_level(2)), (None, Some(true)));
+            p.input(RTC_ALARM, true, &mut b.cx());
+            assert_eq!((b.last_level(2), p.has_woken()), (Some(true), false), "it is not enabled");
+            p.input(RTC_ALARM, false, &mut b.cx());
+            b.write(&mut p, PM1_STS, 2, 0xffff);
+            b.write(&mut p, PM1_EN, 2, pm1::RTC.into());
+            p.input(RTC_ALARM, true, &mut b.cx());
+            assert_eq!((b.last_level(2), p.has_woken(), p.has_woken()), (Some(false), true, false));
+            assert_eq!((b.read(&mut p, PM1_STS, 2), b.read(&mut p, PM1_CNT, 2) & 1), (0x8400, 0));
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{Config, ConfigState, Window, header};
 use super::shadow::{self, Shadow};
-use super::{Device, Function, SCI, SMI, Slot};
+use super::{Device, Function, SCI, SLEEP, SMI, Slot};
 use crate::platform::pm::{APM, Pm, PmConfig, SIZE as PM_SIZE};
 use crate::platform::{read_bytes, write_bytes};
 use crate::smm::memory::{Bridge, DECODE};
@@ -174,6 +174,15 @@ const D_OPEN: u8 = 0x40;
 const T_EN: u8 = 1;
 
 impl Registers {
+    /// Tells processors what has changed of system management RAM.
+    fn tell(&mut self, cx: &mut DeviceCx) {
+        let Some(bridge) = &mut self.bridge else { return };
+        let decodes = bridge.decodes(&self.config);
+        if std::mem::replace(&mut bridge.told, decodes) != decodes {
+            (0..bridge.vcpus).for_each(|vcpu| cx.vcpu(vcpu, DECODE, decodes.pack()));
+        }
+    }
+
     /// PAM0 to PAM6 at 59h, SMRAM at 72h.
     fn i440fx(vcpus: u32) -> Self {
         let mut c = Config::new(INTEL, 0x1237, HOST_BRIDGE, 2);
@@ -261,11 +270,20 @@ impl Function for Registers {
         if let Some(bridge) = &mut self.bridge {
             let pam = std::array::from_fn(|i| self.config.read(bridge.pam + i));
             bridge.shadow.set(pam, cx.ram);
-            let decodes = bridge.decodes(&self.config);
-            if std::mem::replace(&mut bridge.told, decodes) != decodes {
-                (0..bridge.vcpus).for_each(|vcpu| cx.vcpu(vcpu, DECODE, decodes.pack()));
+        }
+        self.tell(cx);
+    }
+
+    /// System management RAM is as after reset; RAM shadows ROM as before, which firmware for QEMU relies on.
+    fn wake(&mut self, cx: &mut DeviceCx) {
+        if let Some(bridge) = &self.bridge {
+            let (smram, tseg) = (bridge.smram, bridge.tseg);
+            self.config.write(smram, 0);
+            if let Some((control, _)) = tseg {
+                self.config.write(control, 0);
             }
         }
+        self.tell(cx);
     }
 
     fn windows(&self) -> Vec<Window> {
@@ -338,7 +356,7 @@ impl PowerManagement {
         c.set(0x90, 4, 1);
         c.allow(0x90, 4, 0xfff0);
         c.allow(0xd2, 1, 0x0f);
-        let pm = Pm::new(PmConfig { lines: (SCI, SMI), ..PmConfig::PIIX4 });
+        let pm = Pm::new(PmConfig { lines: (SCI, SMI, SLEEP), ..PmConfig::PIIX4 });
         PowerManagement { chipset: Chipset::I440Fx, config: c.seal(), pm, rcrb: Vec::new() }
     }
 
@@ -365,7 +383,7 @@ impl PowerManagement {
         }
         c.allow(0xdc, 1, 0xff);
         c.allow(0xf0, 4, 0xffff_c001);
-        let pm = Pm::new(PmConfig { lines: (SCI, SMI), ..PmConfig::ICH9 });
+        let pm = Pm::new(PmConfig { lines: (SCI, SMI, SLEEP), ..PmConfig::ICH9 });
         PowerManagement { chipset: Chipset::Q35, config: c.seal(), pm, rcrb: rcrb_at_reset() }
     }
 
@@ -448,6 +466,15 @@ impl Function for PowerManagement {
                 }
             }),
         }
+    }
+
+    fn has_woken(&mut self) -> bool {
+        self.pm.has_woken()
+    }
+
+    fn wake(&mut self, _: &mut DeviceCx) {
+        let unlocked = self.config.read(GEN_PMCON_1) & !SMI_LOCK;
+        self.config.write(GEN_PMCON_1, unlocked);
     }
 
     fn input(&mut self, line: u32, level: bool, cx: &mut DeviceCx) {
