@@ -114,8 +114,7 @@ pub(crate) fn load_cr3(h: &mut P, value: u64) -> Step {
     let pcide = h.arch.cr4 & cr4::PCIDE != 0;
     let keep = pcide && value & KEEP != 0;
     let value = if pcide { value & !KEEP } else { value };
-    let is_pae = h.arch.cr0 & cr0::PG != 0 && h.arch.cr4 & cr4::PAE != 0 && !h.arch.is_long();
-    if is_pae {
+    if h.arch.pae_paging() {
         load_pdptes(h, value)?;
     }
     if !keep {
@@ -129,7 +128,7 @@ pub(crate) fn load_cr3(h: &mut P, value: u64) -> Step {
 }
 
 /// The four PDPTEs of PAE paging, which must not have reserved bits set ("PDPTE Registers").
-fn load_pdptes(h: &mut P, cr3: u64) -> Step {
+pub(crate) fn load_pdptes(h: &mut P, cr3: u64) -> Step {
     let reserved = h.arch.controls().pdpte_reserved();
     let mut pdptes = [0; 4];
     for (i, pdpte) in pdptes.iter_mut().enumerate() {

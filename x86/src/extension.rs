@@ -337,6 +337,12 @@ pub trait Extension: Send {
         Exception::gp(0).into()
     }
 
+    /// The processor has saved its state and enters system management mode, guest or not: no guest is at work in it.
+    fn enters_smm(&mut self, _h: &mut P) {}
+
+    /// RSM has brought the state back that the processor had before.
+    fn leaves_smm(&mut self, _h: &mut P) {}
+
     /// The time-stamp counter as the guest sees it.
     fn tsc(&self, tsc: u64) -> u64 {
         tsc

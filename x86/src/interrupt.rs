@@ -13,10 +13,11 @@ use crate::exception::{Conclusion, Exception, name, vector};
 use crate::extension::{Delivery, Intercept, Origin, ask_after};
 use crate::frame::Stack;
 use crate::linear::is_within;
-use crate::processor::{AS_PROCESSOR, P, ProcessorExt, exception_of, segments, shutdown};
+use crate::processor::{AS_PROCESSOR, P, ProcessorExt, X86, exception_of, segments, shutdown};
 use crate::protection::{self, Refusal, accessed, code_at, descriptor, null_stack};
 use crate::registers::RSP;
 use crate::segment::{Attributes, Descriptor, Segment, index_of};
+use crate::smm;
 use crate::task::{self, Switch};
 
 /// What is delivered.
@@ -164,7 +165,10 @@ fn note(h: &mut P, e: Exception) {
 /// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt). What comes between two instructions, by priority ("Priority Among Concurrent
 /// Events").
 pub(crate) fn take_pending(h: &mut P) -> Step {
-    if h.arch.pending.init && !h.arch.extension.holds(Intercept::Init) {
+    if h.arch.waiting.is_asleep() {
+        return Err(Stop::of(StopKind::Wait));
+    }
+    if h.arch.pending.init && !h.arch.smm.is_on() && !h.arch.extension.holds(Intercept::Init) {
         ask_after(h, || Intercept::Init)?;
         initialize(h);
     }
@@ -174,6 +178,7 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         start_up(h, vector);
     }
     h.arch.pending.sipi = None;
+    let halted = h.arch.waiting.is_halted();
     h.arch.waiting.ends();
     if let Some(event) = h.arch.injected.take() {
         return inject(h, event);
@@ -183,6 +188,11 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     if !is_shadowed {
         h.arch.shadow = None;
         h.arch.shadow_holds_traps = false;
+    }
+    if smm::is_pending(h) && !is_shadowed {
+        ask_after(h, || Intercept::Smi)?;
+        smm::enter(h, halted);
+        return Ok(());
     }
     if !h.arch.shadow_holds_traps {
         let is_stepped = h.arch.step_from.is_some_and(|from| from < now) && h.arch.step_is_due();
@@ -199,10 +209,6 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         if let Some(event) = h.arch.injected.take() {
             return inject(h, event);
         }
-    }
-    if h.arch.pending.smi && !h.arch.extension.holds(Intercept::Smi) {
-        // Without system management mode it stays where it is, unless the extension takes it.
-        ask_after(h, || Intercept::Smi)?;
     }
     let holds_nmi = h.arch.nmi_blocked || is_shadowed || h.arch.extension.holds(Intercept::Nmi);
     if h.arch.pending.nmi && !holds_nmi {
@@ -249,6 +255,39 @@ fn take_from_outside(h: &mut P, vector: u8, source: Source) -> Step {
     take(h, vector, source, h.core.pc)
 }
 
+/// RESET# is held while the PC sleeps ("Processor State After Reset").
+pub(crate) fn sleep(h: &mut P, is_asleep: bool) {
+    if is_asleep {
+        h.arch.waiting.sleeps(true);
+        return;
+    }
+    let a = &h.arch;
+    let mut fresh = X86::reset(a.id).of_model(a.model, a.id, a.cores, 0);
+    (fresh.smm.map, fresh.smm.memory.bridge) = (a.smm.map, a.smm.memory.bridge);
+    (fresh.a20, fresh.random, fresh.extension) = (a.a20, a.random, a.extension.clone());
+    fresh.apic = a.apic.after_reset();
+    *h.arch = fresh;
+    h.core.regs[..crate::registers::COUNT].fill(0);
+    crate::xsave::reset_registers(&mut h.core.regs);
+    begin(h);
+    apic::reset(h);
+    if h.arch.apic.is_bsp() {
+        h.arch.waiting.sleeps(false);
+    }
+}
+
+/// What RESET and INIT have in common.
+fn begin(h: &mut P) {
+    h.set_reg(crate::registers::RDX, h.arch.model.signature().into());
+    crate::processor::set_flags(&mut h.core.regs, emu_core::engine::flags::Flags::eager(0));
+    h.core.mmu.clear();
+    h.core.pc = 0xffff_fff0;
+    if !h.arch.apic.is_bsp() {
+        h.arch.waiting.waits_for_sipi();
+    }
+    h.all_changed();
+}
+
 /// INIT: the bootstrap processor begins anew, the others wait for a start-up message.
 fn initialize(h: &mut P) {
     *h.arch = h.arch.after_init();
@@ -259,20 +298,14 @@ fn initialize(h: &mut P) {
     let mxcsr = h.reg(crate::registers::MXCSR);
     h.core.regs[..vectors.start].fill(0);
     h.set_reg(crate::registers::MXCSR, mxcsr);
-    h.set_reg(crate::registers::RDX, h.arch.model.signature().into());
-    crate::processor::set_flags(&mut h.core.regs, emu_core::engine::flags::Flags::eager(0));
-    h.core.mmu.clear();
+    begin(h);
     apic::init(h);
-    h.core.pc = 0xffff_fff0;
-    if !h.arch.apic.is_bsp() {
-        h.arch.waiting.waits_for_sipi();
-    }
-    h.all_changed();
 }
 
-/// A start-up message: the processor begins at the page of its vector ("MP Initialization Protocol").
+/// A start-up message: the processor begins at the page of its vector ("MP Initialization Protocol"). While it waited, SMIs were not for it.
 fn start_up(h: &mut P, vector: u8) {
     let base = u64::from(vector) << 12;
+    h.arch.pending.smi = false;
     let code = Segment { selector: u16::from(vector) << 8, base, ..h.arch.segments[segments::CS] };
     h.set_segment(segments::CS, code);
     h.core.pc = base;

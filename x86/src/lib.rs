@@ -33,6 +33,7 @@ mod protection;
 pub mod registers;
 mod repeat;
 pub mod segment;
+pub mod smm;
 mod system;
 mod task;
 pub mod vector;

@@ -19,6 +19,7 @@ use crate::msr::{number, perf};
 use crate::processor::{P, ProcessorExt, base_of, segments, set_flags};
 use crate::processor_instructions::Operand;
 use crate::registers::{RBX, RCX};
+use crate::smm;
 
 /// What the processor waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,10 @@ enum Wait {
     Halted,
     /// A start-up IPI.
     ForSipi,
+    /// RESET#: the PC sleeps.
+    Asleep,
+    /// It has been reset, and begins.
+    Reset,
     /// The monitored line, an interrupt (even one that is masked), or a point of time, which may be the system's limit.
     Monitor { masked: bool, until: Option<u64>, limited: bool },
 }
@@ -53,6 +58,21 @@ impl Waiting {
         *self = Waiting { line: None, wait: Wait::ForSipi };
     }
 
+    /// RESET# is held, or no longer.
+    pub fn sleeps(&mut self, is: bool) {
+        *self = Waiting { line: None, wait: if is { Wait::Asleep } else { Wait::Reset } };
+    }
+
+    /// RESET# is held.
+    pub fn is_asleep(&self) -> bool {
+        self.wait == Wait::Asleep
+    }
+
+    /// HLT is what it waits in.
+    pub fn is_halted(&self) -> bool {
+        self.wait == Wait::Halted
+    }
+
     /// A start-up IPI is all that it waits for.
     pub fn is_for_sipi(&self) -> bool {
         self.wait == Wait::ForSipi
@@ -70,11 +90,11 @@ impl Waiting {
 fn has_interrupt(h: &P, masked: bool) -> bool {
     let p = &h.arch.pending;
     let maskable = p.ext_int || h.arch.apic.pending_vector().is_some();
-    // SMIs come with system management mode: until somebody takes them, they wake nobody.
     let x = &h.arch.extension;
     let masked = masked || h.arch.rflags & rflags::IF != 0 || x.takes_masked_interrupts();
     p.nmi && !h.arch.nmi_blocked && !x.holds(Intercept::Nmi)
-        || p.init && !x.holds(Intercept::Init)
+        || p.init && !x.holds(Intercept::Init) && !h.arch.smm.is_on()
+        || smm::is_pending(h)
         || maskable && masked && !x.holds(Intercept::ExternalInterrupt { masked: false })
         || h.arch.injected.is_some()
 }
@@ -83,7 +103,9 @@ fn has_interrupt(h: &P, masked: bool) -> bool {
 pub(crate) fn is_awake(h: &P) -> bool {
     match h.arch.waiting.wait {
         Wait::No | Wait::Halted => has_interrupt(h, false),
-        Wait::ForSipi => h.arch.pending.sipi.is_some() || h.arch.pending.init,
+        Wait::Asleep => false,
+        Wait::Reset => true,
+        Wait::ForSipi => h.arch.pending.sipi.is_some() || h.arch.pending.init && !h.arch.smm.is_on(),
         Wait::Monitor { masked, until, .. } => {
             has_interrupt(h, masked) || until.is_some_and(|at| at <= h.core.count()) || line_has_changed(h)
         }

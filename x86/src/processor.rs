@@ -22,7 +22,8 @@ use crate::paging::{self, Controls, Fail, Kind, Tables};
 use crate::platform::msi::{self, InterruptMessage};
 use crate::registers::{DIRECTION, FS_BASE, GS_BASE, RSP, temp};
 use crate::segment::{Attributes, Segment, Table};
-use crate::{debug, interrupt, linear, processor_instructions, repeat, system};
+use crate::smm::{Smm, memory};
+use crate::{debug, interrupt, linear, processor_instructions, repeat, smm, system};
 
 /// A processor at work.
 pub type P<'a> = Hart<'a, X86>;
@@ -138,6 +139,8 @@ pub struct X86 {
     pub apic: LocalApic,
     /// What else waits to be taken.
     pub pending: Pending,
+    /// System management mode.
+    pub smm: Smm,
     /// What MONITOR and waiting instructions have left.
     pub waiting: Waiting,
     /// State of the generator behind RDRAND and RDSEED.
@@ -197,6 +200,7 @@ impl X86 {
             msrs: Msrs::default(),
             apic: LocalApic::new(0, true),
             pending: Pending::default(),
+            smm: Smm::of(Vendor::Intel),
             waiting: Waiting::default(),
             random: 0,
         }
@@ -208,6 +212,7 @@ impl X86 {
             id,
             physical_bits: model.physical_bits.into(),
             model,
+            smm: Smm::of(model.vendor),
             cores,
             apic: LocalApic::new(id, id == 0),
             random: seed ^ u64::from(id) << 32,
@@ -258,6 +263,7 @@ impl X86 {
             msrs: self.msrs.clone(),
             apic: self.apic.clone(),
             pending: self.pending.clone(),
+            smm: self.smm.clone(),
             waiting: self.waiting.clone(),
             random: self.random,
             ..X86::reset(self.id)
@@ -292,6 +298,16 @@ impl X86 {
     /// A physical address as the bus sees it: without bit 20 where that is masked.
     pub fn through_a20(&self, physical: u64) -> u64 {
         if self.a20 { physical } else { physical & !(1 << 20) }
+    }
+
+    /// A physical address as the bus sees it: bit 20 as above, and system management RAM where the processor finds it.
+    pub(crate) fn on_bus(&self, physical: u64, is_fetch: bool) -> u64 {
+        self.smm.memory.place(self.through_a20(physical), self.smm.is_on(), is_fetch)
+    }
+
+    /// PAE paging.
+    pub(crate) fn pae_paging(&self) -> bool {
+        self.cr0 & cr0::PG != 0 && self.cr4 & cr4::PAE != 0 && !self.is_long()
     }
 
     /// Accesses that are not aligned fault ("Alignment Check Exception (#AC)").
@@ -491,7 +507,7 @@ impl Physical<'_, '_> {
         } else {
             address
         };
-        Ok(self.h.arch.through_a20(physical))
+        Ok(self.h.arch.on_bus(physical, false))
     }
 }
 
@@ -673,12 +689,13 @@ impl Arch for X86 {
         };
         let gpa = t.physical & !0xfff;
         let size_log2 = if t.size_log2 == 32 { 12 } else { t.size_log2 };
-        let (mut pa, mut guest_size_log2, mut read, mut write) = (h.arch.through_a20(gpa), 0, t.read, t.write);
+        let is_fetch = access.intent == Intent::Fetch;
+        let (mut pa, mut guest_size_log2, mut read, mut write) = (h.arch.on_bus(gpa, is_fetch), 0, t.read, t.write);
         if has_second {
             let access =
                 SecondAccess { address: t.physical, kind: how.kind, linear: va, is_entry: false, user: how.user };
             let second = second_stage(h, access)?;
-            pa = h.arch.through_a20(second.physical & !0xfff);
+            pa = h.arch.on_bus(second.physical & !0xfff, is_fetch);
             guest_size_log2 = second.size_log2;
             read &= second.read;
             write &= second.write;
@@ -737,6 +754,10 @@ impl Arch for X86 {
             VcpuSignal::Pin { pin, level } => apic::set_pin(h, pin, level),
             VcpuSignal::Message { message: msi::INTERRUPT, value } => apic::accept(h, InterruptMessage::unpack(value)),
             VcpuSignal::Message { message: apic::IPI, value } => apic::receive_ipi(h, value),
+            VcpuSignal::Message { message: memory::DECODE, value } => {
+                h.arch.smm.memory.bridge = memory::Bridge::unpack(value);
+                smm::translations_changed(h);
+            }
             VcpuSignal::Message { .. } => {}
         }
     }

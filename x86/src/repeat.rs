@@ -10,7 +10,7 @@ use crate::extension::{Intercept, ask_after};
 use crate::linear::Segmented;
 use crate::processor::{P, flags, segments, set_flags};
 use crate::registers::{DIRECTION, RAX, RCX, RDI, RDX, RSI, temp};
-use crate::system;
+use crate::{smm, system};
 
 /// What is done with an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +150,7 @@ impl Repeat {
                 ask_after(h, || Intercept::In { port: port as u16, size, string: true, repeats })?;
                 let to = self.destination(h, 1)?;
                 let place = h.resolve(to, size, Intent::Write, 0)?;
+                smm::note_io(h, port as u16, size, true, Some(repeats));
                 let value = h.read_port(port, size);
                 h.store_at(place, size, value)?;
             }
@@ -160,6 +161,7 @@ impl Repeat {
                 ask_after(h, || Intercept::Out { port: port as u16, size, string: true, repeats })?;
                 let from = self.source(h, 1)?;
                 let value = h.load(from, size, 0)?;
+                smm::note_io(h, port as u16, size, false, Some(repeats));
                 h.write_port(port, size, value);
             }
         }

@@ -17,7 +17,7 @@ use crate::processor::{P, ProcessorExt, segments};
 use crate::protection::{self, Refusal};
 use crate::registers::{DIRECTION, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ZERO, temp};
 use crate::segment::Table;
-use crate::{branch, control_registers, debug, decimal, fast_calls, flag_instructions, task};
+use crate::{branch, control_registers, debug, decimal, fast_calls, flag_instructions, smm, task};
 
 macro_rules! functions {
     ($($(#[$m:meta])* $name:ident $f:path;)*) => {
@@ -110,7 +110,7 @@ functions! {
     /// The base.
     Aam decimal::aam;
     Aad decimal::aad;
-    Rsm rsm;
+    Rsm smm::rsm;
     /// A near branch: see [`branch::near`].
     NearBranch branch::near;
     /// Another function, in bits 7 to 0, that transfers control while branches are watched; its operand is above.
@@ -647,12 +647,6 @@ fn hlt(h: &mut P, _: u32) -> Step {
     Err(Stop::of(StopKind::Wait))
 }
 
-/// RSM outside of system management mode.
-fn rsm(h: &mut P, _: u32) -> Step {
-    ask_before(h, || Intercept::Rsm)?;
-    Err(Exception::UD.into())
-}
-
 fn int(h: &mut P, vector: u32) -> Step {
     ask_before(h, || Intercept::SoftwareInterrupt(vector as u8))?;
     interrupt_by_software(h, vector as u8, Source::Software)
@@ -790,6 +784,7 @@ fn input(h: &mut P, size: u32) -> Step {
     let port = first(h) as u16;
     require_port(h, port.into(), size as u8)?;
     ask_after(h, || Intercept::In { port, size: size as u8, string: false, repeats: false })?;
+    smm::note_io(h, port, size as u8, true, None);
     let value = h.read_port(first(h), size as u8);
     let old = h.core.regs[usize::from(RAX)];
     let new = match size {
@@ -806,6 +801,7 @@ fn output(h: &mut P, size: u32) -> Step {
     require_port(h, port.into(), size as u8)?;
     ask_after(h, || Intercept::Out { port, size: size as u8, string: false, repeats: false })?;
     let value = h.core.regs[usize::from(RAX)] & (u64::MAX >> (64 - 8 * size));
+    smm::note_io(h, port, size as u8, false, None);
     h.write_port(first(h), size as u8, value);
     Ok(())
 }

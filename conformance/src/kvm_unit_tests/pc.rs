@@ -5,6 +5,7 @@ use std::path::Path;
 use emu_core::file::File;
 use emu_core::machine::{End, Machine};
 use x86::model::CpuModel;
+use x86::platform::board::Chipset;
 use x86::platform::loader::Module;
 use x86::platform::pc::{self, CONSOLE, Images, PcConfig};
 use x86::processor::X86;
@@ -22,8 +23,6 @@ const OTHERS: &[(&str, &str)] = &[
     ("vmware_backdoors", "VMware's ports"),
     ("access_fep", "KVM's prefix for forced emulation"),
     ("*_test_fep", "KVM's prefix for forced emulation"),
-    ("init", "firmware that starts it again with memory as it was"),
-    ("s3", "suspend to RAM, which needs firmware to wake from"),
 ];
 
 /// A turn of one of several processors, in instructions.
@@ -53,6 +52,10 @@ fn configure(unit: &Unit, config: &PcConfig, cpu: Option<&str>, architecture: &s
     // Processors that wait for one another in loops do so 100,000 times.
     let quantum = if unit.smp > 1 { QUANTUM } else { config.quantum };
     let mut config = PcConfig { vcpus: unit.smp, quantum, arguments: unit.arguments.clone(), ..config.clone() };
+    if unit.name == "s3" {
+        // It writes the PIIX4's number for suspend to RAM.
+        config.chipset = Chipset::I440Fx;
+    }
     qemu::translate(&unit.parameters, cpu, &mut config)?;
     CpuModel::parse(&config.cpu).map_err(|e| format!("-cpu: {e}"))?;
     Ok(config)

@@ -190,7 +190,7 @@ impl<A: Arch> Hart<'_, A> {
     }
 
     /// The address of the present instruction.
-    fn pc_now(&self) -> u64 {
+    pub fn pc_now(&self) -> u64 {
         if !self.core.in_block {
             return self.core.pc;
         }

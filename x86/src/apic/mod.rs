@@ -17,6 +17,7 @@ mod timer;
 use serde::{Deserialize, Serialize};
 
 use crate::processor::P;
+use crate::{interrupt, smm};
 
 pub(crate) use message::{IPI, accept, receive_ipi};
 pub use registers::{local_read, local_write, read, write};
@@ -35,6 +36,10 @@ pub mod pin {
     pub const INIT: u32 = 3;
     /// A20M#: high lets address bit 20 through.
     pub const A20: u32 = 4;
+    /// SMI# in answer to an I/O instruction: for the processor that has executed it.
+    pub const SMI_OF_IO: u32 = 5;
+    /// RESET#, while the PC sleeps.
+    pub const SLEEP: u32 = 6;
 }
 
 /// Bits of IA32_APIC_BASE ("Figure 11-5. IA32_APIC_BASE MSR").
@@ -181,6 +186,11 @@ impl LocalApic {
         *self = LocalApic { base: self.base, lint: self.lint, ..LocalApic::new(self.id, false) };
     }
 
+    /// "Local APIC State After Power-Up or Reset".
+    pub(crate) fn after_reset(&self) -> Self {
+        LocalApic { lint: self.lint, ..LocalApic::new(self.id, self.is_bsp()) }
+    }
+
     /// IA32_APIC_BASE.EN: "Enabling or Disabling the Local APIC".
     pub fn is_enabled(&self) -> bool {
         self.base & base::EN != 0
@@ -280,12 +290,19 @@ pub fn init(h: &mut P) {
     changed(h);
 }
 
+/// The processor is reset: its APIC too.
+pub fn reset(h: &mut P) {
+    changed(h);
+}
+
 /// A pin's level is this now.
 pub(crate) fn set_pin(h: &mut P, number: u32, level: bool) {
     match number {
         pin::LINT0 | pin::LINT1 => set_lint(h, number as usize, level),
         pin::SMI if level => h.arch.pending.smi = true,
+        pin::SMI_OF_IO if level => smm::answers_io(h),
         pin::INIT if level => (h.arch.pending.init, h.arch.pending.sipi) = (true, None),
+        pin::SLEEP => interrupt::sleep(h, level),
         pin::A20 if level != h.arch.a20 => {
             h.arch.a20 = level;
             h.core.mmu.clear();

@@ -7,6 +7,7 @@
 
 mod branch_events;
 pub mod perf;
+mod smm;
 mod table;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ pub(crate) mod number {
     pub(crate) const SYSENTER_ESP: u32 = 0x175;
     pub(crate) const SYSENTER_EIP: u32 = 0x176;
     pub(crate) const MISC_ENABLE: u32 = 0x1a0;
+    pub(crate) const SMRR_PHYSBASE: u32 = 0x1f2;
+    pub(crate) const SMRR_PHYSMASK: u32 = 0x1f3;
     pub(crate) const DEBUGCTL: u32 = 0x1d9;
     pub(crate) const PAT: u32 = 0x277;
     pub(crate) const EFER: u32 = 0xc000_0080;
@@ -49,13 +52,16 @@ pub(crate) mod number {
     pub(crate) const MPERF_RO: u32 = 0xc000_00e7;
     pub(crate) const APERF_RO: u32 = 0xc000_00e8;
     pub(crate) const HWCR: u32 = 0xc001_0015;
+    pub(crate) const SMM_BASE: u32 = 0xc001_0111;
+    pub(crate) const SMM_MASK: u32 = 0xc001_0113;
 }
 use number as n;
 
 /// EFER.AIBRSE.
 const AIBRSE: u64 = 1 << 21;
-/// HWCR: IRPerfEn, CpuidUserDis.
+/// HWCR.
 mod hwcr {
+    pub(super) const SMM_LOCK: u64 = 1;
     pub(super) const MC_STATUS_WRITE: u64 = 1 << 18;
     pub(super) const CPUID_USER_DISABLE: u64 = 1 << 35;
 }
@@ -166,7 +172,9 @@ pub(crate) fn read(h: &mut P, number: u32) -> Step<u64> {
         Kind::Constant(value) | Kind::Ignored(value) => Ok(value),
         Kind::Computed(f) => Ok(f(h.arch, number, h.world.frequency)),
         Kind::Command { .. } => Err(refused),
-        Kind::Stored { .. } | Kind::Kept { .. } | Kind::Checked { .. } => Ok(h.arch.stored_msr(number)),
+        Kind::Stored { .. } | Kind::Kept { .. } | Kind::Locking { .. } | Kind::Checked { .. } => {
+            Ok(h.arch.stored_msr(number))
+        }
         Kind::Own { read, .. } => read(h, number),
     }
 }
@@ -190,6 +198,10 @@ pub(crate) fn write(h: &mut P, number: u32, value: u64) -> Step {
         Kind::Stored { writable, .. } if value & !writable != 0 => return refused,
         Kind::Checked { is_legal, .. } if !is_legal(h.arch, number, value) => return refused,
         Kind::Kept { writable, .. } => h.arch.stored_msr(number) & !writable | value & writable,
+        Kind::Locking { writable, sticky, .. } => {
+            let old = h.arch.stored_msr(number);
+            old & !writable | value & writable | old & sticky
+        }
         Kind::Stored { .. } | Kind::Checked { .. } => value,
         Kind::Own { write, .. } => return write(h, number, value),
     };
@@ -355,6 +367,19 @@ fn read_efer(h: &mut P, _: u32) -> Step<u64> {
 
 /// IA32_EFER ("Extended Feature Enable Register"): LMA is the processor's to write.
 fn write_efer(h: &mut P, _: u32, value: u64) -> Step {
+    h.fault_if(value & !efer_bits(h) != 0, Exception::gp(0))?;
+    let old = h.arch.efer;
+    h.fault_if(h.arch.cr0 & cr0::PG != 0 && (value ^ old) & efer::LME != 0, Exception::gp(0))?;
+    if (value ^ old) & efer::NXE != 0 {
+        h.core.mmu.drop_spaces(|_| true);
+        h.core.spaces_changed = true;
+    }
+    h.arch.efer = value & !efer::LMA | old & efer::LMA;
+    Ok(())
+}
+
+/// The bits of EFER that there are.
+pub(crate) fn efer_bits(h: &P) -> u64 {
     let m = h.arch.model;
     let xd_off = m.is_intel() && h.arch.stored_msr(n::MISC_ENABLE) & misc_enable::XD_DISABLE != 0;
     let defined = [
@@ -366,16 +391,7 @@ fn write_efer(h: &mut P, _: u32, value: u64) -> Step {
         (AIBRSE, m.has(Feature::Autoibrs)),
     ];
     let defined = defined.iter().filter(|(_, there)| *there).fold(0, |bits, (bit, _)| bits | bit);
-    let more = h.arch.extension.get().map_or(0, |e| e.efer_bits());
-    h.fault_if(value & !(defined | more) != 0, Exception::gp(0))?;
-    let old = h.arch.efer;
-    h.fault_if(h.arch.cr0 & cr0::PG != 0 && (value ^ old) & efer::LME != 0, Exception::gp(0))?;
-    if (value ^ old) & efer::NXE != 0 {
-        h.core.mmu.drop_spaces(|_| true);
-        h.core.spaces_changed = true;
-    }
-    h.arch.efer = value & !efer::LMA | old & efer::LMA;
-    Ok(())
+    defined | h.arch.extension.get().map_or(0, |e| e.efer_bits())
 }
 
 fn read_xss(h: &mut P, _: u32) -> Step<u64> {

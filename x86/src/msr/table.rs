@@ -39,6 +39,8 @@ pub(super) enum Kind {
     Stored { reset: u64, writable: u64 },
     /// Storage; other bits stay as they are.
     Kept { reset: u64, writable: u64 },
+    /// Storage; other bits stay as they are, and so do `sticky` ones that are set.
+    Locking { reset: u64, writable: u64, sticky: u64 },
     /// Storage of legal values; others are #GP.
     Checked { reset: u64, is_legal: fn(&X86, u32, u64) -> bool },
     /// More than storage.
@@ -48,7 +50,10 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn reset(&self, _: &X86) -> u64 {
         match self {
-            Kind::Stored { reset, .. } | Kind::Kept { reset, .. } | Kind::Checked { reset, .. } => *reset,
+            Kind::Stored { reset, .. }
+            | Kind::Kept { reset, .. }
+            | Kind::Locking { reset, .. }
+            | Kind::Checked { reset, .. } => *reset,
             _ => 0,
         }
     }
@@ -112,8 +117,18 @@ const MISC_ENABLE_WRITABLE: u64 = 1 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 22 | 1 <
 const SYSCFG_WRITABLE: u64 = 0x7c_0000;
 /// HWCR: TscFreqSel says that the TSC counts at P0's frequency.
 const HWCR: u64 = 1 << 24;
-const HWCR_WRITABLE: u64 =
-    1 << 3 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 17 | 1 << 18 | 1 << 25 | 1 << 26 | 1 << 27 | 1 << 30 | 1 << 35;
+const HWCR_WRITABLE: u64 = hwcr::SMM_LOCK
+    | 1 << 3
+    | 1 << 4
+    | 1 << 8
+    | 1 << 9
+    | 1 << 17
+    | 1 << 18
+    | 1 << 25
+    | 1 << 26
+    | 1 << 27
+    | 1 << 30
+    | 1 << 35;
 
 /// Every register. The first row that fits counts.
 pub(super) static ROWS: &[Row] = &[
@@ -122,7 +137,7 @@ pub(super) static ROWS: &[Row] = &[
     one(n::TSC, On::All, Kind::Own { read: read_time, write: write_time }),
     one(0x17, On::Intel, Kind::Constant(0)), // IA32_PLATFORM_ID
     one(0x1b, On::All, Kind::Own { read: read_apic_base, write: write_apic_base }),
-    one(0x34, On::Intel, Kind::Constant(0)), // MSR_SMI_COUNT
+    one(0x34, On::Intel, Kind::Computed(|a, _, _| a.smm.count.into())), // MSR_SMI_COUNT
     one(0x35, On::Intel, Kind::Computed(|a, _, _| u64::from(a.cores) << 16 | u64::from(a.cores))), // MSR_CORE_THREAD_COUNT
     one(n::FEATURE_CONTROL, On::Intel, Kind::Checked { reset: 0, is_legal: feature_control_is_legal }),
     one(0x3b, On::Has(Feature::TscAdjust), Kind::Own { read: read_time, write: write_time }),
@@ -138,7 +153,7 @@ pub(super) static ROWS: &[Row] = &[
     one(0xe1, On::Has(Feature::Waitpkg), Kind::Stored { reset: 0, writable: 0xffff_fffd }), // IA32_UMWAIT_CONTROL
     one(0xe2, On::Intel, Kind::Kept { reset: 1 << 15, writable: 0 }), // MSR_PKG_CST_CONFIG_CONTROL, locked: no package C-states
     some(n::MPERF, n::APERF, On::Has(Feature::Aperfmperf), Kind::Own { read: read_aperf, write: write_aperf }),
-    one(0xfe, On::Intel, Kind::Constant(0x50a)), // IA32_MTRRCAP: WC, fixed ranges, ten variable ones
+    one(0xfe, On::Intel, Kind::Constant(0xd0a)), // IA32_MTRRCAP: SMRR, WC, fixed ranges, ten variable ones
     one(0xfe, On::Amd, Kind::Constant(0x508)),
     one(0x10a, On::Has(Feature::ArchCapabilities), Kind::Constant(ARCH_CAPABILITIES)),
     one(0x10b, On::Has(Feature::FlushL1d), Kind::Command { writable: 1 }), // IA32_FLUSH_CMD
@@ -166,6 +181,7 @@ pub(super) static ROWS: &[Row] = &[
     some(0x1dd, 0x1de, On::Has(Feature::Lbr), LAST), // MSR_LER_FROM_LIP, MSR_LER_TO_LIP
     some(0x1dd, 0x1de, On::Has(Feature::ArchLbr), LAST), // IA32_LER_FROM_IP, IA32_LER_TO_IP
     one(0x1e0, On::Has(Feature::ArchLbr), LAST),     // IA32_LER_INFO
+    some(n::SMRR_PHYSBASE, n::SMRR_PHYSMASK, On::Intel, Kind::Own { read: smm::read_smrr, write: smm::write_smrr }),
     one(0x1fc, On::Intel, ANY),                      // MSR_POWER_CTL
     some(0x200, 0x213, On::Intel, Kind::Checked { reset: 0, is_legal: variable_range_is_legal }),
     some(0x200, 0x20f, On::Amd, Kind::Checked { reset: 0, is_legal: variable_range_is_legal }),
@@ -210,7 +226,7 @@ pub(super) static ROWS: &[Row] = &[
     some(0xc001_0000, 0xc001_0003, On::Amd, perf::SELECT), // PERF_LEGACY_CTL
     some(0xc001_0004, 0xc001_0007, On::Amd, perf::COUNTER),
     one(0xc001_0010, On::Amd, Kind::Kept { reset: 0, writable: SYSCFG_WRITABLE }),
-    one(n::HWCR, On::Amd, Kind::Kept { reset: HWCR, writable: HWCR_WRITABLE }),
+    one(n::HWCR, On::Amd, Kind::Locking { reset: HWCR, writable: HWCR_WRITABLE, sticky: hwcr::SMM_LOCK }),
     some(0xc001_0016, 0xc001_0019, On::Amd, ANY), // IORRs
     one(0xc001_001a, On::Amd, Kind::Kept { reset: 0, writable: 0x000f_ffff_ff80_0000 }), // TOP_MEM
     one(0xc001_001d, On::Amd, Kind::Kept { reset: 0, writable: 0x000f_ffff_ff80_0000 }), // TOM2
@@ -226,9 +242,9 @@ pub(super) static ROWS: &[Row] = &[
     one(0xc001_0064, On::Amd, Kind::Computed(pstate)),
     some(0xc001_0065, 0xc001_006b, On::Amd, ANY),
     one(0xc001_0073, On::Amd, Kind::Stored { reset: 0, writable: 0xffff }), // CStateBaseAddr
-    some(0xc001_0111, 0xc001_0113, On::Amd, ANY),                           // SMM_BASE, SMMAddr, SMMMask
+    some(n::SMM_BASE, n::SMM_MASK, On::Amd, Kind::Own { read: smm::read_amd, write: smm::write_amd }),
     one(0xc001_0114, On::Amd, Kind::Kept { reset: 1 << 4 | 1 << 3, writable: 7 }), // VM_CR: SVMDIS, LOCK
-    one(0xc001_0115, On::Amd, ANY),                                         // IGNNE
+    one(0xc001_0115, On::Amd, ANY),                                                // IGNNE
     some(0xc001_0140, 0xc001_0141, On::Has(Feature::Osvw), ANY),
     some(0xc001_0200, 0xc001_020b, On::Has(Feature::PerfctrCore), perf::PAIR),
     one(0xc001_0293, On::Amd, Kind::Computed(pstate)), // hardware P-state status

@@ -24,7 +24,7 @@ fn values_after_reset() {
         ("intel", 0x1b, Some(0xfee0_0900)),
         ("intel", 0x3a, Some(0)),
         ("intel", 0xce, Some(0x0a00_8000_0a00)),
-        ("intel", 0xfe, Some(0x50a)),
+        ("intel", 0xfe, Some(0xd0a)),
         ("amd", 0xfe, Some(0x508)),
         ("intel", 0x277, Some(0x0007_0406_0007_0406)),
         ("intel", 0x8b, Some(0)),

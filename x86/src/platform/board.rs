@@ -14,9 +14,9 @@ use super::memory::{BASE_END, FIXED, FOUR_GIB, Layout, SHADOW_END};
 pub use super::pci::chipset::Chipset;
 use super::pci::edu::Edu;
 use super::pci::virtio::VirtioPci;
-use super::pci::{self, PciBus, SCI, SMI, Slot};
+use super::pci::{self, PciBus, SCI, SLEEP, SMI, Slot};
 use super::rtc::{self, Rtc, RtcConfig, memory_size_bytes};
-use super::{Ports, add_at_ports, fw_cfg, hpet, i8042, ioapic, msi, pic, pit, reset};
+use super::{Ports, add_at_ports, fw_cfg, hpet, i8042, ioapic, msi, pic, pit, pm, reset, restart};
 
 /// Pins of a processor.
 pub mod pin {
@@ -30,6 +30,10 @@ pub mod pin {
     pub const INIT: u32 = 3;
     /// A20M#, the other way round: address line 20 is let through.
     pub const A20: u32 = 4;
+    /// SMI# in answer to an I/O instruction.
+    pub const SMI_OF_IO: u32 = 5;
+    /// RESET#, held as long as the PC sleeps.
+    pub const SLEEP: u32 = 6;
 }
 
 /// Serial ports: first port and interrupt.
@@ -211,7 +215,7 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
     let hpet = bus.add(Box::new(hpet::Hpet::new(3, routes)));
     bus.map_memory(hpet::BASE, hpet::SIZE, hpet);
 
-    let mut functions = PciBus::new(config.chipset);
+    let mut functions = PciBus::for_processors(config.chipset, config.vcpus);
     if config.edu {
         functions.insert(functions.free_slot().expect("the bus has room"), Box::new(Edu::new((1 << 28) - 1)));
     }
@@ -236,7 +240,9 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
     let high = (config.layout.high_end, PCI_END);
     let pci = functions.map(bus, &[(BASE_END, SHADOW_END), (config.layout.low_end, FOUR_GIB), high]);
 
-    let reset_on_init = (!config.has_firmware).then(|| bus.add(Box::new(reset::ResetOnInit)));
+    if !config.has_firmware {
+        add_at_ports(bus, Box::new(restart::Restart), &[restart::PORT]);
+    }
     let mut wires = Wiring { bus, pic, ioapic, vcpus: config.vcpus };
     wires.processors(pic, 0, pin::LINT0);
     wires.device(pit, 0, hpet, 0);
@@ -249,10 +255,7 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
     wires.device(keyboard, i8042::A20, port92, 0);
     wires.processors(port92, reset::A20, pin::A20);
     for (device, line) in [(keyboard, i8042::INIT), (port92, reset::INIT), (pci, pci::INIT)] {
-        match reset_on_init {
-            Some(reset) => wires.device(device, line, reset, 0),
-            None => wires.processors(device, line, pin::INIT),
-        }
+        wires.processors(device, line, pin::INIT);
     }
     for (id, (_, irq)) in serial.into_iter().zip(SERIAL) {
         wires.irq(id, 0, irq, wire_of::ISA);
@@ -267,7 +270,10 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
         (16..24).for_each(|pin| wires.gsi(pci, pin, pin, wire_of::PCI));
     }
     wires.irq(pci, SCI, SCI_IRQ, wire_of::SCI);
-    wires.processors(pci, SMI, pin::SMI);
+    wires.processors(pci, SMI, pin::SMI_OF_IO);
+    wires.device(rtc, 0, pci, pm::RTC_ALARM);
+    wires.processors(pci, SLEEP, pin::SLEEP);
+    wires.device(pci, SLEEP, rtc, 0);
     (0..16).for_each(|line| wires.irq(test, line, line, wire_of::TEST));
     (16..24).for_each(|line| wires.gsi(test, line, line, wire_of::TEST));
     for (gsi, id) in (MMIO_GSI..).zip(mmio) {

@@ -16,11 +16,13 @@
 //! | [`hpet`] n below 32 | [`ioapic`] n |
 //! | [`i8042`] `IRQ1`, `IRQ12` | [`pic`] and [`ioapic`] 1, 12 |
 //! | [`i8042`] `A20` | [`reset::Port92`] input 0, whose `A20` is the processor's; both are high at power-on |
-//! | `INIT` of [`i8042`], [`reset::Port92`], [`pci`] | all processors, or [`reset::ResetOnInit`] without firmware |
+//! | `INIT` of [`i8042`], [`reset::Port92`], [`pci`] | all processors |
 //! | [`pci`] 0 to 15 | [`pic`], a wire of its own (256 + n); with a PIIX3 also [`ioapic`] |
 //! | [`pci`] 16 to 23 | with an ICH9: [`ioapic`], a wire of its own |
 //! | [`pci`] `SCI` | [`pic`] and [`ioapic`] 9, a wire of its own |
-//! | [`pci`] `SMI` | all processors |
+//! | [`rtc`] 0 | power management in [`pci`], whose alarm it is |
+//! | [`pci`] `SLEEP` | all processors, which are in reset while it is high; [`rtc`], whose RAM tells firmware |
+//! | [`pci`] `SMI` | the processor whose I/O instruction that is the answer to |
 //! | MSIs of all, [`ioapic`] included | by the bus to [`msi::MsiWindow`], and by it to all local APICs |
 //!
 //! A local APIC that ends a level-triggered interrupt writes its vector to the EOI register of every [`ioapic`].
@@ -43,6 +45,7 @@ pub mod pic;
 pub mod pit;
 pub mod pm;
 pub mod reset;
+pub mod restart;
 pub mod rtc;
 pub mod setup;
 pub mod smbios;

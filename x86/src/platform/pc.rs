@@ -15,10 +15,11 @@ use super::fw_cfg::{self, FwCfg, key};
 use super::loader::{Entry, LoadError, Loader, Mode, Module, Protocol, Software};
 use super::memory::{self, FOUR_GIB, Layout, SHADOW, SHADOW_END};
 use super::pci::chipset::Chipset;
-use super::setup::Setup;
+use super::restart;
+use super::setup::{self, Setup};
 use super::smbios::Smbios;
 use crate::control::{cr0, cr4, efer};
-use crate::model::{CpuModel, ModelError};
+use crate::model::{CpuModel, ModelError, Vendor};
 use crate::processor::{X86, segments};
 use crate::registers::{FS_BASE, GS_BASE, RDX};
 use crate::segment::{Attributes, Segment, Table};
@@ -271,6 +272,9 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
     let board = board::build(&config.board(), config.fw_cfg(images), &mut world.bus)?;
     layout.add(&mut world.ram)?;
     world.ram.set_read_only(SHADOW, SHADOW_END - SHADOW, true).expect("the shadow is RAM");
+    if config.firmware.is_none() {
+        restart::add(&mut world.ram)?;
+    }
     if let Some(shape) = &config.firmware {
         let (code, variables) = shape.bases();
         world.ram.add(code, shape.code)?;
@@ -282,7 +286,14 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
         }
     }
     let model = CpuModel::parse(&config.cpu)?;
-    let processor = |id| X86::reset(id).of_model(model, id, config.vcpus, config.seed);
+    let processor = |id| {
+        let mut arch = X86::reset(id).of_model(model, id, config.vcpus, config.seed);
+        if config.firmware.is_some() {
+            // Firmware for this board knows one state save map, of whichever vendor the processor is.
+            arch.smm.map = Vendor::Amd;
+        }
+        arch
+    };
     let processors = (0..config.vcpus).map(processor).collect();
     let mut machine = Machine::new(world, processors, Schedule::new(config.quantum, config.seed));
     for id in 0..machine.vcpus.len() {
@@ -350,7 +361,11 @@ fn load(config: &PcConfig, images: &Images, world: &mut World) -> Result<Entry, 
         rsdp,
         seed: random_bytes(config.seed),
     };
-    Ok(Loader::new(ram, layout).load(&software)?)
+    let mut loader = Loader::new(ram, layout);
+    let entry = loader.load(&software)?;
+    let loaded = loader.loaded();
+    restart::leave(ram, &entry, &loaded, tables.waking_vector(setup::TABLES));
+    Ok(entry)
 }
 
 const CODE_64: Attributes = Attributes(0xa09b);

@@ -3,11 +3,11 @@
 //! SMI control from a base that a PCI function sets; and the ports B2h and B3h with which an operating system takes the hardware
 //! over. The PIIX4 ("82371AB", Intel 290562-001) has GPE0 elsewhere, see [`PmConfig`].
 //!
-//! The sleeping state of soft off is a request to power off. From any other the machine wakes at once (WAK_STS), with all
-//! that it had. Not modelled: the watchdog (TCO), bus master status, BIOS release of the global lock.
+//! The sleeping state of soft off is a request to power off. In S3 the output SLEEP is high until an enabled event wakes the PC (WAK_STS): RAM
+//! and devices keep what they hold, processors begin at their reset vector. From any other state the machine wakes at once, with all that it had. Not modelled: the watchdog (TCO), bus master status, BIOS release of the global lock.
 //!
-//! Without firmware in system management mode, what it would do for ACPI is done here: the two command bytes of the FADT set
-//! and clear SCI_EN. Every command also raises SMI if SMI_EN allows it.
+//! What firmware in system management mode would do for ACPI is done here: the two command bytes of the FADT set
+//! and clear SCI_EN. Every command also raises SMI, if firmware has enabled that.
 
 use emu_core::device::{Access, Device, DeviceCx, Request};
 use emu_core::device_state;
@@ -33,8 +33,6 @@ const PM1_STS: u64 = 0x00;
 const PM1_EN: u64 = 0x02;
 const PM1_CNT: u64 = 0x04;
 const PM1_TMR: u64 = 0x08;
-const SMI_EN: u64 = 0x30;
-const SMI_STS: u64 = 0x34;
 
 /// "PM1 Event Grouping". The enable bits are at the places of the status bits.
 mod pm1 {
@@ -71,36 +69,44 @@ pub struct PmConfig {
     pub gpe0_len: u64,
     /// SLP_TYP of soft off (S5).
     pub soft_off: u8,
+    /// SLP_TYP of suspend to RAM (S3).
+    pub suspend: u8,
     /// The FADT's ACPI_ENABLE and ACPI_DISABLE.
     pub acpi_commands: (u8, u8),
     /// The timer has 32 bits, else 24 (FADT, TMR_VAL_EXT).
     pub wide_timer: bool,
-    /// Output lines of SCI and SMI.
-    pub lines: (u32, u32),
-    /// SMI_EN at reset. With APMC_EN set, firmware takes system management mode to be set up already, and leaves it alone.
-    pub smi_enable: u32,
+    /// Output lines of SCI, SMI and SLEEP.
+    pub lines: (u32, u32, u32),
+    /// Offsets of the registers that enable SMIs and tell their cause: SMI_EN and SMI_STS, or GLBCTL and GLBSTS.
+    pub smi: (u64, u64),
+    /// APMC_EN is a bit of the former, else what [`Pm::set_apmc`] says.
+    pub has_apmc: bool,
 }
 
 impl PmConfig {
-    /// The ICH9. SCI is line 0, SMI line 1.
+    /// The ICH9. SCI is line 0, SMI line 1, SLEEP line 2.
     pub const ICH9: Self = PmConfig {
         gpe0: 0x20,
         gpe0_len: 16,
         soft_off: 7,
+        suspend: 5,
         acpi_commands: (2, 3),
         wide_timer: false,
-        lines: (0, 1),
-        smi_enable: 0,
+        lines: (0, 1, 2),
+        smi: (0x30, 0x34),
+        has_apmc: true,
     };
-    /// The PIIX4. SCI is line 0, SMI line 1.
+    /// The PIIX4. SCI is line 0, SMI line 1, SLEEP line 2.
     pub const PIIX4: Self = PmConfig {
         gpe0: 0x0c,
         gpe0_len: 4,
         soft_off: 0,
+        suspend: 1,
         acpi_commands: (0xf1, 0xf0),
         wide_timer: false,
-        lines: (0, 1),
-        smi_enable: 0,
+        lines: (0, 1, 2),
+        smi: (0x28, 0x18),
+        has_apmc: false,
     };
 
     /// Where the registers are when the block is at `base`.
@@ -120,12 +126,18 @@ struct State {
     gpe_inputs: u64,
     smi_enable: u32,
     smi_status: u32,
+    /// APMC_EN where it is no bit of SMI_EN.
+    apmc: bool,
+    /// SMI_LOCK: GBL_SMI_EN stays as it is.
+    smi_locked: bool,
     apm: [u8; 2],
     /// Changes of the timer's highest bit that have been seen.
     turns: u64,
     /// Levels of the button and of the alarm.
     inputs: [bool; 2],
     sci: bool,
+    sleeps: bool,
+    woke: bool,
 }
 
 /// The chip. Inputs are [`POWER_BUTTON`], [`RTC_ALARM`] and [`GPE0`] on; outputs as in its [`PmConfig`].
@@ -140,6 +152,16 @@ impl Pm {
         let mut pm = Pm { config: PmConfig { gpe0_len: config.gpe0_len.min(16), ..config }, state: State::default() };
         pm.reset();
         pm
+    }
+
+    /// APMC_EN of the PIIX4's DEVACTB.
+    pub fn set_apmc(&mut self, enabled: bool) {
+        self.state.apmc = enabled;
+    }
+
+    /// SMI_LOCK of the ICH9's GEN_PMCON_1, which lasts until the next reset.
+    pub fn lock_smi(&mut self) {
+        self.state.smi_locked = true;
     }
 
     /// The timer, with all its overflows.
@@ -169,6 +191,28 @@ impl Pm {
             s.sci = sci;
             cx.line(self.config.lines.0, sci);
         }
+        self.update_sleep(cx);
+    }
+
+    /// "Sleeping/Wake Control": an enabled event ends the sleep, and the power button always does. What firmware has set up is gone.
+    fn update_sleep(&mut self, cx: &mut DeviceCx) {
+        let s = &mut self.state;
+        let fixed = s.status & (s.enable | pm1::PWRBTN) & (pm1::PWRBTN | pm1::SLPBTN | pm1::RTC);
+        if !s.sleeps || fixed == 0 && s.gpe_status & s.gpe_enable == 0 {
+            return;
+        }
+        (s.sleeps, s.woke) = (false, true);
+        s.status |= pm1::WAK;
+        s.control &= !control::SCI_EN;
+        (s.smi_enable, s.smi_locked) = (0, false);
+        cx.line(self.config.lines.0, false);
+        s.sci = false;
+        cx.line(self.config.lines.2, false);
+    }
+
+    /// It has ended the PC's sleep since it was last asked.
+    pub fn has_woken(&mut self) -> bool {
+        std::mem::take(&mut self.state.woke)
     }
 
     fn gpe_byte(&self, at: u64) -> Option<(bool, u32)> {
@@ -183,13 +227,18 @@ impl Pm {
         if let Some((enable, shift)) = self.gpe_byte(at) {
             return (if enable { s.gpe_enable } else { s.gpe_status } >> shift) as u8;
         }
+        let (smi_enable, smi_status) = self.config.smi;
+        if at.wrapping_sub(smi_enable) < 4 {
+            return byte(s.smi_enable.into(), smi_enable);
+        }
+        if at.wrapping_sub(smi_status) < 4 {
+            return byte(s.smi_status.into(), smi_status);
+        }
         match at {
             PM1_STS..PM1_EN => byte(s.status.into(), PM1_STS),
             PM1_EN..PM1_CNT => byte(s.enable.into(), PM1_EN),
             PM1_CNT..6 => byte(s.control.into(), PM1_CNT),
             PM1_TMR..0xc => byte(Self::ticks(now) & (u64::MAX >> (64 - self.timer_bits())), PM1_TMR),
-            SMI_EN..SMI_STS => byte(s.smi_enable.into(), SMI_EN),
-            SMI_STS..0x38 => byte(s.smi_status.into(), SMI_STS),
             APM..0x82 => s.apm[(at - APM) as usize],
             _ => 0,
         }
@@ -208,7 +257,18 @@ impl Pm {
             }
             return;
         }
+        let (smi_enable, smi_status) = self.config.smi;
         let s = &mut self.state;
+        if at.wrapping_sub(smi_enable) < 4 {
+            let value = s.smi_enable & keep(smi_enable) as u32 | place(smi_enable) as u32;
+            let locked = if s.smi_locked { smi::GBL_SMI_EN } else { 0 };
+            s.smi_enable = value & !locked | s.smi_enable & locked;
+            return;
+        }
+        if at.wrapping_sub(smi_status) < 4 {
+            s.smi_status &= !(place(smi_status) as u32);
+            return;
+        }
         match at {
             PM1_STS..PM1_EN => s.status &= !(place(PM1_STS) as u16),
             PM1_EN..PM1_CNT => s.enable = (s.enable & keep(PM1_EN) as u16 | place(PM1_EN) as u16) & pm1::ENABLE,
@@ -219,8 +279,6 @@ impl Pm {
                     self.sleep(cx);
                 }
             }
-            SMI_EN..SMI_STS => s.smi_enable = s.smi_enable & keep(SMI_EN) as u32 | place(SMI_EN) as u32,
-            SMI_STS..0x38 => s.smi_status &= !(place(SMI_STS) as u32),
             APM => self.command(value, cx),
             0x81 => s.apm[1] = value,
             _ => {}
@@ -232,6 +290,9 @@ impl Pm {
         let kind = (self.state.control & control::SLP_TYP) >> control::SLP_TYP_SHIFT;
         if kind == u16::from(self.config.soft_off) {
             cx.request(Request::PowerOff { code: 0 });
+        } else if kind == u16::from(self.config.suspend) {
+            self.state.sleeps = true;
+            cx.line(self.config.lines.2, true);
         } else {
             self.state.status |= pm1::WAK;
         }
@@ -247,8 +308,8 @@ impl Pm {
         } else if value == disable {
             s.control &= !control::SCI_EN;
         }
-        let wanted = smi::GBL_SMI_EN | smi::APMC;
-        if s.smi_enable & wanted == wanted {
+        let apmc = if self.config.has_apmc { s.smi_enable & smi::APMC != 0 } else { s.apmc };
+        if s.smi_enable & smi::GBL_SMI_EN != 0 && apmc {
             s.smi_status |= smi::APMC;
             super::reset::pulse(cx, self.config.lines.1);
         }
@@ -308,7 +369,7 @@ impl Device for Pm {
     }
 
     fn reset(&mut self) {
-        self.state = State { smi_enable: self.config.smi_enable, ..State::default() };
+        self.state = State::default();
     }
 
     device_state!(state);
@@ -372,7 +433,7 @@ mod tests {
     fn sleeping_states() {
         for (config, value, request) in [
             (PmConfig::ICH9, 0x3c01, Some(Request::PowerOff { code: 0 })),
-            (PmConfig::ICH9, 0x1c01, None),
+            (PmConfig::ICH9, 0x0401, None),
             (PmConfig::PIIX4, 0x2001, Some(Request::PowerOff { code: 0 })),
         ] {
             let (mut b, mut p) = (Bench::default(), Pm::new(config));
@@ -382,6 +443,23 @@ mod tests {
         let (mut b, mut p) = rig();
         b.write(&mut p, PM1_CNT, 2, 0x2400);
         assert_eq!((b.request, b.read(&mut p, PM1_STS, 2)), (None, 0x8000), "awake again");
+    }
+
+    #[test]
+    fn suspend_to_ram() {
+        for (config, value) in [(PmConfig::ICH9, 0x3401), (PmConfig::PIIX4, 0x2401)] {
+            let (mut b, mut p) = (Bench::default(), Pm::new(config));
+            b.write(&mut p, PM1_CNT, 2, value);
+            assert_eq!((b.request, b.last_level(2)), (None, Some(true)));
+            p.input(RTC_ALARM, true, &mut b.cx());
+            assert_eq!((b.last_level(2), p.has_woken()), (Some(true), false), "it is not enabled");
+            p.input(RTC_ALARM, false, &mut b.cx());
+            b.write(&mut p, PM1_STS, 2, 0xffff);
+            b.write(&mut p, PM1_EN, 2, pm1::RTC.into());
+            p.input(RTC_ALARM, true, &mut b.cx());
+            assert_eq!((b.last_level(2), p.has_woken(), p.has_woken()), (Some(false), true, false));
+            assert_eq!((b.read(&mut p, PM1_STS, 2), b.read(&mut p, PM1_CNT, 2) & 1), (0x8400, 0));
+        }
     }
 
     #[test]
@@ -405,12 +483,33 @@ mod tests {
         let (mut b, mut p) = rig();
         b.write(&mut p, APM, 1, 0x77);
         assert_eq!(b.take_signals(), []);
-        b.write(&mut p, SMI_EN, 4, 0x21);
+        b.write(&mut p, 0x30, 4, 0x21);
         b.write(&mut p, APM, 1, 0x77);
         assert_eq!(b.take_signals(), [true, false].map(|level| Signal::Line { line: 1, level }));
-        assert_eq!(b.read(&mut p, SMI_STS, 4), 0x20);
-        b.write(&mut p, SMI_STS, 4, 0x20);
-        assert_eq!(b.read(&mut p, SMI_EN, 8), 0x21);
+        assert_eq!(b.read(&mut p, 0x34, 4), 0x20);
+        b.write(&mut p, 0x34, 4, 0x20);
+        assert_eq!(b.read(&mut p, 0x30, 8), 0x21);
+    }
+
+    /// The PIIX4's APMC_EN is a bit of its configuration space, and the ICH9's SMI_LOCK likewise.
+    #[test]
+    fn what_configuration_spaces_say_of_smis() {
+        let (mut b, mut p) = (Bench::default(), Pm::new(PmConfig::PIIX4));
+        b.write(&mut p, 0x28, 4, 1);
+        b.write(&mut p, APM, 1, 0x77);
+        assert_eq!(b.take_signals(), []);
+        p.set_apmc(true);
+        b.write(&mut p, APM, 1, 0x77);
+        assert_eq!((b.take_signals().len(), b.read(&mut p, 0x18, 4)), (2, 0x20));
+        let (mut b, mut p) = rig();
+        b.write(&mut p, 0x30, 4, 0x21);
+        p.lock_smi();
+        b.write(&mut p, 0x30, 4, 0x40);
+        assert_eq!(b.read(&mut p, 0x30, 4), 0x41);
+        p.reset();
+        b.write(&mut p, 0x30, 4, 1);
+        b.write(&mut p, 0x30, 4, 0);
+        assert_eq!(b.read(&mut p, 0x30, 4), 0);
     }
 
     proptest! {

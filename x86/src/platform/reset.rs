@@ -117,37 +117,6 @@ impl Device for Port92 {
     device_state!(state);
 }
 
-/// For boards without firmware, where a processor that has got INIT would find nothing to run: a high input resets the machine.
-pub struct ResetOnInit;
-
-impl Device for ResetOnInit {
-    fn name(&self) -> &'static str {
-        "reset-on-init"
-    }
-
-    fn read(&mut self, _: Access, _: &mut DeviceCx) -> u64 {
-        0
-    }
-
-    fn write(&mut self, _: Access, _: u64, _: &mut DeviceCx) {}
-
-    fn input(&mut self, _: u32, level: bool, cx: &mut DeviceCx) {
-        if level {
-            cx.request(Request::Reset);
-        }
-    }
-
-    fn reset(&mut self) {}
-
-    fn save(&self) -> Vec<u8> {
-        Vec::new()
-    }
-
-    fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
-        if bytes.is_empty() { Ok(()) } else { Err("a wire has no state".into()) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use emu_core::device::{Bench, Signal};
@@ -197,10 +166,6 @@ mod tests {
         b.write(&mut p, 0, 1, 1);
         b.write(&mut p, 0, 1, 1);
         assert_eq!(b.take_signals(), init(INIT), "on a change from 0 to 1");
-        ResetOnInit.input(0, false, &mut b.cx());
-        assert_eq!(b.request, None);
-        ResetOnInit.input(0, true, &mut b.cx());
-        assert_eq!(b.request, Some(Request::Reset));
         let mut q = Port92::default();
         q.restore(&p.save()).unwrap();
         assert_eq!(q.state, p.state);

@@ -15,7 +15,7 @@ use emu_core::device::{Access, Device, DeviceCx};
 use emu_core::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 
-use super::{Ports, read_bytes, write_bytes};
+use super::{Ports, read_bytes, restart, write_bytes};
 
 /// Where the registers are.
 pub const PORTS: [Ports; 1] = [Ports { port: 0x70, size: 4, offset: 0 }];
@@ -443,6 +443,13 @@ impl Device for Rtc {
         self.advance(cx.now);
         write_bytes(access, value, |at, byte| self.write_register(at, byte, cx));
         self.update_line(cx);
+    }
+
+    /// The PC sleeps, or wakes: the shutdown status byte tells firmware.
+    fn input(&mut self, _: u32, sleeps: bool, _: &mut DeviceCx) {
+        if !sleeps {
+            self.state.ram[usize::from(restart::STATUS)] = restart::WAKES;
+        }
     }
 
     fn tick(&mut self, cx: &mut DeviceCx) {

@@ -14,7 +14,9 @@ use super::pci::config::{command, header};
 use super::smbios::Smbios;
 
 /// Where ACPI's tables go: behind their RSDP, which is looked for on multiples of 16.
-const ACPI: u64 = 0xe_0000;
+pub const ACPI: u64 = 0xe_0000;
+/// Its tables behind it.
+pub const TABLES: u64 = ACPI + 64;
 /// Where SMBIOS goes.
 const SMBIOS: u64 = 0xf_0000;
 /// Ports of functions count up from here.
@@ -71,9 +73,9 @@ impl Setup<'_> {
         number(self.ram, EBDA_SEGMENT, EBDA >> 4);
         number(self.ram, BASE_KIB, EBDA >> 10);
         number(self.ram, EBDA, (BASE_END - EBDA) >> 10);
-        let (block, rsdp) = tables.linked(ACPI + 64);
+        let (block, rsdp) = tables.linked(TABLES);
         self.ram.write(ACPI, &rsdp).expect("the shadow is RAM now");
-        self.ram.write(ACPI + 64, &block).expect("the shadow is RAM now");
+        self.ram.write(TABLES, &block).expect("the shadow is RAM now");
         self.ram.write(SMBIOS, &smbios.linked(SMBIOS)).expect("the shadow is RAM now");
         ACPI
     }

@@ -1,5 +1,5 @@
 //! "Differentiated System Description Table": PCI's root with its windows and interrupts, what hangs on ISA, processors,
-//! soft off.
+//! suspend to RAM, soft off.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
@@ -164,15 +164,19 @@ fn system_bus(board: &Described) -> Vec<u8> {
 /// The table of a board.
 pub(super) fn dsdt(board: &Described) -> Vec<u8> {
     let mut table = Sdt::new(*b"DSDT", header::SIZE as u32, 2, OEM, OEM_TABLE, OEM_REVISION);
-    let soft_off = fixed::pm(board.chipset).soft_off;
-    let mut s5 = PackageBuilder::new();
-    [soft_off, soft_off, 0, 0].iter().for_each(|n| s5.add_element(n));
+    let pm = fixed::pm(board.chipset);
+    let state = |kind: u8| {
+        let mut package = PackageBuilder::new();
+        [kind, kind, 0, 0].iter().for_each(|n| package.add_element(n));
+        package
+    };
+    let (s3, s5) = (state(pm.suspend), state(pm.soft_off));
     // "_PIC": whether the I/O APIC is in use.
     let (mode, argument) = (path("PICM"), Arg(0));
     let set_mode = Store::new(&mode, &argument);
     let pic = Method::new(path("\\_PIC"), 1, false, vec![&set_mode]);
     let mut body = Vec::new();
-    for part in [&name("\\PICM", &0u8) as &dyn Aml, &name("\\_S5_", &s5), &pic] {
+    for part in [&name("\\PICM", &0u8) as &dyn Aml, &name("\\_S3_", &s3), &name("\\_S5_", &s5), &pic] {
         part.to_aml_bytes(&mut body);
     }
     body.extend(Scope::raw(path("\\_SB_"), system_bus(board)));

@@ -163,6 +163,12 @@ impl Tables {
         (block, rsdp)
     }
 
+    /// Where the FACS's waking vector is when the block lies at `base`.
+    pub fn waking_vector(&self, base: u64) -> u64 {
+        const FIRMWARE_WAKING_VECTOR: u64 = 12;
+        base + FIRMWARE_WAKING_VECTOR // the FACS comes first
+    }
+
     /// The files from which firmware makes the tables.
     pub fn files(&self) -> Vec<File> {
         script::files(self)

@@ -178,6 +178,16 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
+    /// What has been loaded: first address and size in bytes of each range.
+    pub fn loaded(&self) -> Vec<(u64, u64)> {
+        let ranges = self.taken.iter().map(|(_, at, end)| (*at, end - at));
+        let mut ranges: Vec<_> = ranges.collect();
+        // Of those that begin alike the longest is first.
+        ranges.sort_by_key(|(at, size)| (*at, std::cmp::Reverse(*size)));
+        ranges.dedup_by(|b, a| b.0 + b.1 <= a.0 + a.1);
+        ranges
+    }
+
     /// Puts text with a zero behind it where command lines are; returns its address.
     fn put_line(&mut self, text: &str) -> Result<u64, LoadError> {
         let at = self.next_line;

@@ -4,7 +4,7 @@
 //! - the Q35 ("Intel 3 Series Express Chipset Family", 316966-002) and the ICH9's LPC bridge ("Intel I/O Controller Hub 9",
 //!   316972-004).
 //!
-//! Of the Q35, the tops of memory are registers without effect, and so is its extended system management RAM (TSEG).
+//! Of the Q35, the tops of memory are registers without effect, but for TSEG's base. Its high system management RAM (H_SMRAME) is not there.
 
 use emu_core::bus::Space;
 use emu_core::device::{Access, DeviceCx};
@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{Config, ConfigState, Window, header};
 use super::shadow::{self, Shadow};
-use super::{Device, Function, SCI, SMI, Slot};
+use super::{Device, Function, SCI, SLEEP, SMI, Slot};
 use crate::platform::pm::{APM, Pm, PmConfig, SIZE as PM_SIZE};
 use crate::platform::{read_bytes, write_bytes};
+use crate::smm::memory::{Bridge, DECODE};
 
 const INTEL: u16 = 0x8086;
 const HOST_BRIDGE: u32 = 0x06_0000;
@@ -25,18 +26,18 @@ const MULTI_FUNCTION: u32 = 0x80;
 /// "PIRQRC": not routed.
 const NOT_ROUTED: u8 = 0x80;
 
-/// "DEVACTB": the PIIX4's enable of SMI by the APM control port. Both chips have it set at reset as long as processors have no
-/// system management mode: firmware then leaves that alone.
+/// "DEVACTB": the PIIX4's enable of SMI by the APM control port.
+const DEVACTB: usize = 0x58;
 const DEVACTB_APMC_EN: u32 = 1 << 25;
-/// "SMI_EN": likewise, of the ICH9.
-const APMC_EN: u32 = 1 << 5;
+/// "GEN_PMCON_1": the ICH9's lock of GBL_SMI_EN, and of itself.
+const GEN_PMCON_1: usize = 0xa0;
+const SMI_LOCK: u8 = 1 << 4;
 
 /// Regions of functions here; their numbers are beyond those of base address registers.
 const REGION_PM: u8 = 6;
 const REGION_APM: u8 = 7;
 const REGION_RCRB: u8 = 8;
 const REGION_ROM: u8 = 9;
-const REGION_SMRAM: u8 = 10;
 
 /// Size in bytes of the ICH9's chipset configuration registers.
 const RCRB_SIZE: u64 = 0x4000;
@@ -54,16 +55,16 @@ pub enum Chipset {
 
 impl Chipset {
     /// The functions that are part of it.
-    pub(super) fn functions(self) -> Vec<(Slot, Box<dyn Function>)> {
+    pub(super) fn functions(self, vcpus: u32) -> Vec<(Slot, Box<dyn Function>)> {
         let at = |device, function| Slot { device, function };
         match self {
             Chipset::I440Fx => vec![
-                (at(0, 0), Box::new(Registers::i440fx())),
+                (at(0, 0), Box::new(Registers::i440fx(vcpus))),
                 (at(1, 0), Box::new(Registers::piix3())),
                 (at(1, 3), Box::new(PowerManagement::piix4())),
             ],
             Chipset::Q35 => {
-                vec![(at(0, 0), Box::new(Registers::q35())), (at(31, 0), Box::new(PowerManagement::ich9()))]
+                vec![(at(0, 0), Box::new(Registers::q35(vcpus))), (at(31, 0), Box::new(PowerManagement::ich9()))]
             }
         }
     }
@@ -125,23 +126,65 @@ struct Registers {
 struct HostBridge {
     /// PAM0.
     pam: usize,
-    /// "SMRAM": the control register. When D_LCK in it is set, it and D_OPEN can no longer be changed.
+    /// "SMRAM": the control register.
     smram: usize,
+    /// "ESMRAMC" and "TSEGMB", if there is TSEG.
+    tseg: Option<(usize, usize)>,
     shadow: Shadow,
+    /// What processors have been told. Follows from the configuration space.
+    told: Bridge,
+    vcpus: u32,
 }
 
 impl HostBridge {
-    fn new(pam: usize, smram: usize) -> Option<Self> {
-        Some(HostBridge { pam, smram, shadow: Shadow::default() })
+    fn new(pam: usize, smram: usize, tseg: Option<(usize, usize)>, vcpus: u32) -> Option<Self> {
+        Some(HostBridge { pam, smram, tseg, shadow: Shadow::default(), told: Bridge::default(), vcpus })
+    }
+
+    /// "System Management RAM Control Register", "Extended System Management RAM Control Register".
+    fn decodes(&self, config: &Config) -> Bridge {
+        let smram = config.read(self.smram);
+        let tseg = self.tseg.and_then(|(control, base)| {
+            let size = [1, 2, 8].get(usize::from(config.read(control) >> 1 & 3))? << 20;
+            let base = u64::from(config.get(base, 4) & 0xfff0_0000);
+            (config.read(control) & T_EN != 0).then_some((base, size))
+        });
+        let compatible = smram & (G_SMRAME | 7) == G_SMRAME | C_BASE_SEG;
+        Bridge { compatible, open: smram & D_OPEN != 0, closed: smram & D_CLS != 0, tseg }
+    }
+
+    /// What can no longer be changed at a place once D_LCK is set.
+    fn locked(&self, at: usize) -> u8 {
+        match self.tseg {
+            _ if at == self.smram => D_OPEN | D_LCK | G_SMRAME,
+            Some((control, _)) if at == control => 0x87,
+            Some((_, base)) if (base..base + 4).contains(&at) => 0xff,
+            _ => 0,
+        }
     }
 }
 
+/// SMRAM.
+const C_BASE_SEG: u8 = 2;
+const G_SMRAME: u8 = 8;
 const D_LCK: u8 = 0x10;
+const D_CLS: u8 = 0x20;
 const D_OPEN: u8 = 0x40;
+/// ESMRAMC.
+const T_EN: u8 = 1;
 
 impl Registers {
+    /// Tells processors what has changed of system management RAM.
+    fn tell(&mut self, cx: &mut DeviceCx) {
+        let Some(bridge) = &mut self.bridge else { return };
+        let decodes = bridge.decodes(&self.config);
+        if std::mem::replace(&mut bridge.told, decodes) != decodes {
+            (0..bridge.vcpus).for_each(|vcpu| cx.vcpu(vcpu, DECODE, decodes.pack()));
+        }
+    }
+
     /// PAM0 to PAM6 at 59h, SMRAM at 72h.
-    fn i440fx() -> Self {
+    fn i440fx(vcpus: u32) -> Self {
         let mut c = Config::new(INTEL, 0x1237, HOST_BRIDGE, 2);
         c.set(header::COMMAND, 2, 6);
         c.set(header::STATUS, 2, 0x0280);
@@ -151,7 +194,7 @@ impl Registers {
         c.allow(0x59, 1, 0xf0);
         c.set(0x72, 1, 2);
         c.allow(0x72, 1, 0x78);
-        Registers { name: "i440fx", config: c.seal(), bridge: HostBridge::new(0x59, 0x72) }
+        Registers { name: "i440fx", config: c.seal(), bridge: HostBridge::new(0x59, 0x72, None, vcpus) }
     }
 
     /// "PIRQRC", A to D, at 60h to 63h.
@@ -172,8 +215,9 @@ impl Registers {
         Registers { name: "piix3", config: c.seal(), bridge: None }
     }
 
-    /// PCIEXBAR at 60h, PAM0 to PAM6 at 90h, SMRAM at 9Dh, TOLUD at B0h.
-    fn q35() -> Self {
+    /// PCIEXBAR at 60h, PAM0 to PAM6 at 90h, SMRAM at 9Dh, ESMRAMC at 9Eh, TSEGMB at ACh, TOLUD at B0h. OVMF asks for the size of a larger TSEG,
+    /// which only QEMU has, by writing ones to a register at 50h: if they can be read back, there is none.
+    fn q35(vcpus: u32) -> Self {
         let mut c = Config::new(INTEL, 0x29c0, HOST_BRIDGE, 0);
         c.set(header::COMMAND, 2, 6);
         c.set(header::STATUS, 2, 0x0080);
@@ -181,6 +225,7 @@ impl Registers {
             c.allow(at, 4, 0xffff_c001); // EPBAR, MCHBAR, DMIBAR
             c.allow(at + 4, 4, 0xf);
         }
+        c.allow(0x50, 2, 0xffff);
         c.allow(0x60, 4, 0xfc00_0007);
         c.allow(0x64, 4, 0xf);
         c.allow(0x90, 1, 0x30);
@@ -193,8 +238,9 @@ impl Registers {
         c.allow(0x9e, 1, 0x87);
         c.allow(0xa0, 2, 0x3ff);
         c.allow(0xa2, 2, 0xffff);
+        c.allow(0xac, 4, 0xfff0_0000);
         c.allow(0xb0, 2, 0xfff0);
-        Registers { name: "q35", config: c.seal(), bridge: HostBridge::new(0x90, 0x9d) }
+        Registers { name: "q35", config: c.seal(), bridge: HostBridge::new(0x90, 0x9d, Some((0x9e, 0xac)), vcpus) }
     }
 }
 
@@ -212,12 +258,12 @@ impl Function for Registers {
     }
 
     fn write_config(&mut self, at: usize, value: u8, _: &mut DeviceCx) {
-        if self.bridge.as_ref().is_none_or(|b| b.smram != at) {
-            return self.config.write(at, value);
-        }
-        if self.config.read(at) & D_LCK == 0 {
-            self.config.write(at, if value & D_LCK != 0 { value & !D_OPEN } else { value });
-        }
+        let Some(bridge) = &self.bridge else { return self.config.write(at, value) };
+        let is_locked = self.config.read(bridge.smram) & D_LCK != 0;
+        let locked = if is_locked { bridge.locked(at) } else { 0 };
+        let locks = at == bridge.smram && value & D_LCK != 0;
+        let value = if locks { value & !D_OPEN } else { value };
+        self.config.write(at, value & !locked | self.config.read(at) & locked);
     }
 
     fn config_written(&mut self, cx: &mut DeviceCx) {
@@ -225,27 +271,34 @@ impl Function for Registers {
             let pam = std::array::from_fn(|i| self.config.read(bridge.pam + i));
             bridge.shadow.set(pam, cx.ram);
         }
+        self.tell(cx);
+    }
+
+    /// System management RAM is as after reset; RAM shadows ROM as before, which firmware for QEMU relies on.
+    fn wake(&mut self, cx: &mut DeviceCx) {
+        if let Some(bridge) = &self.bridge {
+            let (smram, tseg) = (bridge.smram, bridge.tseg);
+            self.config.write(smram, 0);
+            if let Some((control, _)) = tseg {
+                self.config.write(control, 0);
+            }
+        }
+        self.tell(cx);
     }
 
     fn windows(&self) -> Vec<Window> {
-        let Some(bridge) = &self.bridge else { return Vec::new() };
-        let window = |(base, size), region| Window { space: Space::Memory, base, size, region };
-        let mut windows = vec![window(shadow::ROM_WINDOW, REGION_ROM)];
-        if self.config.read(bridge.smram) & D_OPEN != 0 {
-            windows.push(window(shadow::SMRAM_WINDOW, REGION_SMRAM));
-        }
-        windows
+        let (base, size) = shadow::ROM_WINDOW;
+        let rom = Window { space: Space::Memory, base, size, region: REGION_ROM };
+        self.bridge.iter().map(|_| rom).collect()
     }
 
-    fn read(&mut self, region: u8, access: Access, cx: &mut DeviceCx) -> u64 {
-        if region == REGION_SMRAM { shadow::read_smram(access, cx) } else { u64::MAX }
+    fn read(&mut self, _: u8, _: Access, _: &mut DeviceCx) -> u64 {
+        u64::MAX
     }
 
-    fn write(&mut self, region: u8, access: Access, value: u64, cx: &mut DeviceCx) {
-        match (region, &mut self.bridge) {
-            (REGION_SMRAM, _) => shadow::write_smram(access, value, cx),
-            (_, Some(bridge)) => bridge.shadow.write(shadow::ROM_WINDOW.0 + access.offset, access, value),
-            _ => {}
+    fn write(&mut self, _: u8, access: Access, value: u64, _: &mut DeviceCx) {
+        if let Some(bridge) = &mut self.bridge {
+            bridge.shadow.write(shadow::ROM_WINDOW.0 + access.offset, access, value);
         }
     }
 
@@ -253,6 +306,7 @@ impl Function for Registers {
         self.config.reset();
         if let Some(bridge) = &mut self.bridge {
             bridge.shadow = Shadow::default();
+            bridge.told = Bridge::default();
         }
     }
 
@@ -262,10 +316,12 @@ impl Function for Registers {
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
         let (config, shadow): (ConfigState, Option<Shadow>) = emu_core::from_bytes(bytes)?;
+        self.config.set_state(config)?;
         if let (Some(bridge), Some(shadow)) = (&mut self.bridge, shadow) {
             bridge.shadow = shadow;
+            bridge.told = bridge.decodes(&self.config);
         }
-        self.config.set_state(config)
+        Ok(())
     }
 }
 
@@ -294,14 +350,13 @@ impl PowerManagement {
         c.set(header::INTERRUPT_LINE, 2, 0x0109);
         c.set(0x40, 4, 1);
         c.allow(0x40, 4, 0xffc0);
-        c.set(0x58, 4, DEVACTB_APMC_EN);
-        c.allow(0x58, 4, u32::MAX);
+        c.allow(DEVACTB, 4, u32::MAX);
         c.allow(0x5c, 4, u32::MAX);
         c.allow(0x80, 1, 1);
         c.set(0x90, 4, 1);
         c.allow(0x90, 4, 0xfff0);
         c.allow(0xd2, 1, 0x0f);
-        let pm = Pm::new(PmConfig { lines: (SCI, SMI), ..PmConfig::PIIX4 });
+        let pm = Pm::new(PmConfig { lines: (SCI, SMI, SLEEP), ..PmConfig::PIIX4 });
         PowerManagement { chipset: Chipset::I440Fx, config: c.seal(), pm, rcrb: Vec::new() }
     }
 
@@ -328,7 +383,7 @@ impl PowerManagement {
         }
         c.allow(0xdc, 1, 0xff);
         c.allow(0xf0, 4, 0xffff_c001);
-        let pm = Pm::new(PmConfig { lines: (SCI, SMI), smi_enable: APMC_EN, ..PmConfig::ICH9 });
+        let pm = Pm::new(PmConfig { lines: (SCI, SMI, SLEEP), ..PmConfig::ICH9 });
         PowerManagement { chipset: Chipset::Q35, config: c.seal(), pm, rcrb: rcrb_at_reset() }
     }
 
@@ -365,6 +420,19 @@ impl Function for PowerManagement {
         &mut self.config
     }
 
+    fn write_config(&mut self, at: usize, value: u8, _: &mut DeviceCx) {
+        let locked = if at == GEN_PMCON_1 { self.config.read(at) & SMI_LOCK } else { 0 };
+        self.config.write(at, value | locked);
+    }
+
+    fn config_written(&mut self, _: &mut DeviceCx) {
+        match self.chipset {
+            Chipset::I440Fx => self.pm.set_apmc(self.config.get(DEVACTB, 4) & DEVACTB_APMC_EN != 0),
+            Chipset::Q35 if self.config.read(GEN_PMCON_1) & SMI_LOCK != 0 => self.pm.lock_smi(),
+            Chipset::Q35 => {}
+        }
+    }
+
     fn windows(&self) -> Vec<Window> {
         let mut windows = vec![Window { space: Space::Port, base: 0xb2, size: 2, region: REGION_APM }];
         let base = u64::from(self.config.get(0x40, 2)) & !0x3f;
@@ -398,6 +466,15 @@ impl Function for PowerManagement {
                 }
             }),
         }
+    }
+
+    fn has_woken(&mut self) -> bool {
+        self.pm.has_woken()
+    }
+
+    fn wake(&mut self, _: &mut DeviceCx) {
+        let unlocked = self.config.read(GEN_PMCON_1) & !SMI_LOCK;
+        self.config.write(GEN_PMCON_1, unlocked);
     }
 
     fn input(&mut self, line: u32, level: bool, cx: &mut DeviceCx) {

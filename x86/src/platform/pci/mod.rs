@@ -9,7 +9,7 @@
 //! the enhanced mechanism, where the host bridge has one.
 //!
 //! **Outputs.** Lines 0 to 15 are interrupts routed to IRQ0 to IRQ15 (inputs of the 8259As; of the I/O APIC too with a PIIX3);
-//! 16 to 23 are PIRQA# to PIRQH# (inputs 16 to 23 of the I/O APIC with an ICH9); then [`SCI`], [`SMI`] and [`INIT`].
+//! 16 to 23 are PIRQA# to PIRQH# (inputs 16 to 23 of the I/O APIC with an ICH9); then [`SCI`], [`SMI`], [`INIT`] and [`SLEEP`].
 //!
 //! Not modelled: bridges and buses behind them, special cycles, parity and system errors, power states of functions.
 
@@ -36,6 +36,8 @@ pub const SCI: u32 = 24;
 pub const SMI: u32 = 25;
 /// Output: INIT.
 pub const INIT: u32 = 26;
+/// Output: the PC is suspended to RAM.
+pub const SLEEP: u32 = 27;
 
 const CONFIG_ADDRESS: u64 = 0xcf8;
 const RESET_CONTROL: u64 = 0xcf9;
@@ -92,6 +94,14 @@ pub trait Function: Send {
     fn wakes_at(&self) -> Option<VirtualTime> {
         None
     }
+
+    /// It has ended the PC's sleep since it was last asked.
+    fn has_woken(&mut self) -> bool {
+        false
+    }
+
+    /// The PC wakes: of what firmware has set up, the locks are gone.
+    fn wake(&mut self, _cx: &mut DeviceCx) {}
 
     /// Whether it asks for an interrupt at its pin.
     fn intx(&self) -> bool {
@@ -151,11 +161,16 @@ pub struct PciBus {
 }
 
 impl PciBus {
-    /// The bus of a chipset, with its own functions on it.
+    /// The bus of a chipset, with its own functions on it, for one processor.
     pub fn new(chipset: Chipset) -> Self {
+        PciBus::for_processors(chipset, 1)
+    }
+
+    /// Likewise, for so many, which the host bridge tells where system management RAM is.
+    pub fn for_processors(chipset: Chipset, vcpus: u32) -> Self {
         let mut bus =
             PciBus { chipset, functions: Vec::new(), windows: Vec::new(), enhanced: None, state: State::default() };
-        for (slot, function) in chipset.functions() {
+        for (slot, function) in chipset.functions(vcpus) {
             bus.insert(slot, function);
         }
         bus
@@ -287,6 +302,14 @@ impl PciBus {
         }
     }
 
+    /// What follows from a call of functions.
+    fn settle(&mut self, cx: &mut DeviceCx) {
+        if self.functions.iter_mut().any(|(_, f)| f.has_woken()) {
+            self.functions.iter_mut().for_each(|(_, f)| f.wake(cx));
+        }
+        self.update_lines(cx);
+    }
+
     /// "Interrupt Pin": the pins that ask, through the chipset's wiring to PIRQs, and through its router to IRQs.
     fn update_lines(&mut self, cx: &mut DeviceCx) {
         let mut pirqs = 0u32;
@@ -323,21 +346,21 @@ impl Device for PciBus {
 
     fn write(&mut self, access: Access, value: u64, cx: &mut DeviceCx) {
         self.write_any(access, value, cx);
-        self.update_lines(cx);
+        self.settle(cx);
     }
 
     fn input(&mut self, line: u32, level: bool, cx: &mut DeviceCx) {
         for (_, function) in &mut self.functions {
             function.input(line, level, cx);
         }
-        self.update_lines(cx);
+        self.settle(cx);
     }
 
     fn tick(&mut self, cx: &mut DeviceCx) {
         for (_, function) in &mut self.functions {
             function.tick(cx);
         }
-        self.update_lines(cx);
+        self.settle(cx);
     }
 
     fn wakes_at(&self) -> Option<VirtualTime> {

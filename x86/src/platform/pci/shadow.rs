@@ -1,15 +1,15 @@
 //! What a host bridge puts below 1 MiB: ROM or the RAM that shadows it ("82441FX", Intel 290549-001, "PAM - Programmable
-//! Attribute Map Registers"; the Q35 has them too), and system management RAM ("SMRAM - System Management RAM Control").
+//! Attribute Map Registers"; the Q35 has them too).
 //!
 //! What reads see, ROM or RAM, lies in guest RAM at its place, read-only unless writes go there as well; the other of the two
 //! is kept here, and they change places when the guest says so.
 
-use emu_core::device::{Access, DeviceCx};
+use emu_core::device::Access;
 use emu_core::ram::Ram;
 use serde::{Deserialize, Serialize};
 
-use crate::platform::memory::{BASE_END, SHADOW, SHADOW_END, SMRAM, SMRAM_SIZE};
-use crate::platform::{low_bytes, read_bytes, write_bytes};
+use crate::platform::memory::{SHADOW, SHADOW_END};
+use crate::platform::{low_bytes, write_bytes};
 
 /// Number of PAM registers.
 pub const REGISTERS: usize = 7;
@@ -96,20 +96,6 @@ impl Shadow {
 
 /// Where the host bridge answers for ROM: base and size in bytes.
 pub const ROM_WINDOW: (u64, u64) = (SHADOW, SHADOW_END - SHADOW);
-/// Where it answers for system management RAM, if that is open.
-pub const SMRAM_WINDOW: (u64, u64) = (BASE_END, SMRAM_SIZE);
-
-/// Reads system management RAM from outside system management mode: it is open.
-pub fn read_smram(access: Access, cx: &mut DeviceCx) -> u64 {
-    read_bytes(access, |at| cx.ram.load(SMRAM + at, 1).unwrap_or(u64::MAX) as u8)
-}
-
-/// Writes it likewise.
-pub fn write_smram(access: Access, value: u64, cx: &mut DeviceCx) {
-    write_bytes(access, value, |at, byte| {
-        let _ = cx.ram.store(SMRAM + at, 1, byte.into()); // all of it is RAM
-    });
-}
 
 #[cfg(test)]
 mod tests {
