@@ -42,6 +42,12 @@ bits! {
     }
 }
 bits! {
+    /// IA32_U_CET and IA32_S_CET, but for the address of the legacy code page bitmap.
+    user_cet {
+        SH_STK_EN = 0, WR_SHSTK_EN = 1, ENDBR_EN = 2, LEG_IW_EN = 3, NO_TRACK_EN = 4, SUPPRESS_DIS = 5, SUPPRESS = 10, TRACKER = 11,
+    }
+}
+bits! {
     /// DR6.
     dr6 {
         B0 = 0, B1 = 1, B2 = 2, B3 = 3, BLD = 11, BD = 13, BS = 14, BT = 15, RTM = 16,

@@ -144,6 +144,7 @@ fn check_cr4(h: &P, value: u64) -> Step {
     let (old, gp) = (h.arch.cr4, Exception::gp(0));
     let more = h.arch.extension.get().map_or(0, |e| e.cr4_bits());
     h.fault_if(value & !(h.arch.model.cr4_bits() | more) != 0, gp)?;
+    h.fault_if(value & cr4::CET != 0 && h.arch.cr0 & cr0::WP == 0, gp)?;
     if h.arch.is_long() {
         // IA-32e mode needs PAE, and keeps its levels.
         h.fault_if(value & cr4::PAE == 0 || (value ^ old) & cr4::LA57 != 0, gp)?;

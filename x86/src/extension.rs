@@ -224,6 +224,8 @@ pub struct SecondAccess {
     pub is_entry: bool,
     /// CPL is 3, and the access is none of the processor's own.
     pub user: bool,
+    /// It is a shadow-stack access.
+    pub shadow_stack: bool,
 }
 
 /// A virtualization extension of one processor, with its state.

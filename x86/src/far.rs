@@ -7,10 +7,12 @@ use emu_core::engine::flags::Size;
 use crate::control::rflags;
 use crate::exception::{Exception, vector};
 use crate::frame::Stack;
+use crate::ibt;
 use crate::processor::{P, ProcessorExt, segments};
 use crate::protection::{self, Refusal, accessed, code_at, descriptor, null_stack};
-use crate::registers::RSP;
+use crate::registers::{RSP, SSP};
 use crate::segment::{Attributes, Descriptor, Segment, index_of};
+use crate::shadow_stack::{self, Frame};
 use crate::task::{self, Switch};
 
 /// A far JMP, or a far CALL.
@@ -23,7 +25,7 @@ pub(crate) enum Transfer {
 /// #GP(0) or #SS(0) of an instruction pointer beyond the segment's limit, or not canonical.
 #[inline]
 fn require_within(h: &P, code: &Segment, ip: u64) -> Step {
-    let is_64 = h.arch.is_long() && code.attributes.is_long();
+    let is_64 = is_64_bit(h, code);
     let fits = if is_64 { h.arch.controls().is_canonical(ip) } else { ip <= code.limit.into() };
     h.fault_if(!fits, Exception::gp(0))
 }
@@ -33,6 +35,22 @@ fn require_within(h: &P, code: &Segment, ip: u64) -> Step {
 fn enter(h: &mut P, code: Segment, ip: u64) {
     h.set_segment(segments::CS, code);
     h.core.next_pc = h.linear_ip(ip);
+}
+
+/// Code with this descriptor is 64-bit code.
+fn is_64_bit(h: &P, code: &Segment) -> bool {
+    h.arch.is_long() && code.attributes.is_long()
+}
+
+/// What a shadow stack is to remember of the present code, which goes on behind this instruction.
+fn present_frame(h: &P) -> Frame {
+    Frame { cs: h.arch.segments[segments::CS].selector, lip: h.core.next_pc }
+}
+
+/// What it must remember of the code that is returned to.
+fn returned_frame(h: &P, selector: u16, code: &Segment, ip: u64) -> Frame {
+    let lip = if is_64_bit(h, code) { ip } else { code.base.wrapping_add(ip) & 0xffff_ffff };
+    Frame { cs: selector, lip }
 }
 
 fn mask(size: Size, value: u64) -> u64 {
@@ -65,12 +83,7 @@ pub(crate) fn transfer(h: &mut P, how: Transfer, selector: u16, offset: u64, siz
         h.fault_if(!a.is_present(), Exception::with(vector::NP, index_of(selector)))?;
         let code = code_at(d.segment(selector), cpl);
         require_within(h, &code, offset)?;
-        if how == Transfer::Call {
-            push(h, &return_to, size)?;
-        }
-        let code = code_at(accessed(h, selector, d)?, cpl);
-        enter(h, code, offset);
-        return Ok(());
+        return within(h, how, (selector, d), offset, &return_to, size);
     }
     h.fault_if(a.dpl() < cpl.max(rpl), refused)?;
     let switch = if how == Transfer::Jump { Switch::Jump } else { Switch::Call };
@@ -90,6 +103,35 @@ pub(crate) fn transfer(h: &mut P, how: Transfer, selector: u16, offset: u64, siz
         }
         _ => Err(refused.into()),
     }
+}
+
+/// To code of the same level, whose descriptor has been checked.
+fn within(
+    h: &mut P,
+    how: Transfer,
+    (selector, d): (u16, Descriptor),
+    ip: u64,
+    return_to: &[u64; 2],
+    size: Size,
+) -> Step {
+    let (cpl, frame) = (h.arch.cpl(), present_frame(h));
+    let is_gate = h.arch.is_long() && size == Size::Bits64;
+    let mut stack = Stack::present(h);
+    if how == Transfer::Call {
+        stack.is_64 |= is_gate;
+        stack.push(h, return_to, size, Exception::with(vector::SS, 0))?;
+    }
+    let code = code_at(accessed(h, selector, d)?, cpl);
+    let to_64 = is_64_bit(h, &code);
+    if how == Transfer::Call {
+        shadow_stack::enter(h, cpl, None, to_64, frame)?.commit(h);
+        h.set_reg(RSP, stack.sp);
+    } else {
+        shadow_stack::require_reach(h, to_64)?;
+    }
+    enter(h, code, ip);
+    ibt::wait(h, cpl);
+    Ok(())
 }
 
 fn push(h: &mut P, words: &[u64], size: Size) -> Step {
@@ -126,14 +168,7 @@ fn through_gate(h: &mut P, how: Transfer, gate_selector: u16, gate: Descriptor) 
     let return_to = [u64::from(h.arch.segments[segments::CS].selector), h.ip(h.core.next_pc)];
     if how == Transfer::Jump || a.is_conforming() || a.dpl() == cpl {
         require_within(h, &code, target)?;
-        if how == Transfer::Call {
-            let mut stack = Stack { is_64: is_long, ..Stack::present(h) };
-            stack.push(h, &return_to, size, Exception::with(vector::SS, 0))?;
-            h.set_reg(RSP, stack.sp);
-        }
-        let code = code_at(accessed(h, selector, d)?, cpl);
-        enter(h, code, target);
-        return Ok(());
+        return within(h, how, (selector, d), target, &return_to, size);
     }
     // To an inner level, on its stack, with so many words of the old one.
     let new_cpl = a.dpl();
@@ -151,9 +186,13 @@ fn through_gate(h: &mut P, how: Transfer, gate_selector: u16, gate: Descriptor) 
     let refusal = Exception::with(vector::SS, index_of(stack.segment.selector));
     stack.push(h, &words, size, refusal)?;
     let code = code_at(accessed(h, selector, d)?, new_cpl);
+    let shadow = shadow_stack::switched_to(h, new_cpl, 0)?;
+    let (to_64, frame) = (is_64_bit(h, &code), present_frame(h));
+    shadow_stack::enter(h, new_cpl, shadow, to_64, frame)?.commit(h);
     h.set_segment(segments::SS, stack.segment);
     h.set_reg(RSP, stack.sp);
     enter(h, code, target);
+    ibt::wait(h, new_cpl);
     Ok(())
 }
 
@@ -206,17 +245,21 @@ pub(crate) fn ret(h: &mut P, size: Size, release: u16) -> Step {
     let rpl = (selector & 3) as u8;
     let code = d.segment(selector);
     require_within(h, &code, ip)?;
+    let (to_64, frame) = (is_64_bit(h, &code), returned_frame(h, selector, &code, ip));
     if rpl == h.arch.cpl() {
         let code = accessed(h, selector, d)?;
+        let ssp = shadow_stack::leave_within(h, to_64, frame, false)?;
+        h.set_reg(SSP, ssp);
         h.set_reg(RSP, stack.moved(popped));
         enter(h, code, ip);
         return Ok(());
     }
     let sp = stack.peek_at(h, popped, size)?;
     let ss = stack.peek_at(h, popped + i64::from(size.bytes()), size)? as u16;
-    let to_64 = h.arch.is_long() && code.attributes.is_long();
     let segment = returned_stack(h, ss, rpl, to_64)?;
     let code = accessed(h, selector, d)?;
+    let ssp = shadow_stack::leave_outward(h, rpl, to_64, frame)?;
+    h.set_reg(SSP, ssp);
     h.set_segment(segments::SS, segment);
     let outer = Stack { segment, sp: mask(size, sp), cpl: rpl, is_64: to_64 };
     let sp = if outer.pointer() == Size::Bits16 { Size::Bits16.merge(h.reg(RSP), sp) } else { outer.sp };
@@ -280,7 +323,7 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
     let rpl = (selector & 3) as u8;
     let code = d.segment(selector);
     require_within(h, &code, ip)?;
-    let to_64 = h.arch.is_long() && code.attributes.is_long();
+    let (to_64, frame) = (is_64_bit(h, &code), returned_frame(h, selector, &code, ip));
     let bytes = i64::from(size.bytes());
     // 64-bit code always pops a stack.
     let outer = if rpl != cpl || h.arch.is_64() {
@@ -297,6 +340,12 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
         mask |= rflags::VIF | rflags::VIP;
     }
     let code = accessed(h, selector, d)?;
+    let ssp = if rpl == cpl {
+        shadow_stack::leave_within(h, to_64, frame, true)?
+    } else {
+        shadow_stack::leave_outward(h, rpl, to_64, frame)?
+    };
+    h.set_reg(SSP, ssp);
     let new = h.rflags() & !mask | flags & mask;
     let sp = match outer {
         None => stack.moved(3 * bytes),
@@ -362,6 +411,7 @@ fn to_v8086(h: &mut P, stack: &Stack, ip: u64, cs: u16, flags: u64) -> Step {
         *word = stack.peek(h, i as i64, Size::Bits32)?;
     }
     h.fault_if(ip & 0xffff_ffff > 0xffff, Exception::gp(0))?;
+    shadow_stack::leave_to_v8086(h)?;
     h.set_rflags(flags);
     let [_, _, _, sp, ss, es, ds, fs, gs] = words;
     for (i, selector) in

@@ -7,6 +7,7 @@ use crate::exception::Exception;
 use crate::processor::{P, ProcessorExt, segments};
 use crate::registers::{GS_BASE, RCX, RDX, RSP};
 use crate::segment::{Attributes, Segment};
+use crate::{ibt, shadow_stack};
 
 /// A flat code segment, and the stack segment of the same level, as fast system calls load them.
 fn flat_segments(h: &mut P, code_selector: u16, stack_selector: u16, cpl: u8, is_64: bool) {
@@ -37,8 +38,10 @@ pub(crate) fn syscall(h: &mut P, _: u32) -> Step {
         (h.arch.star & 0xffff_ffff, flags & !(rflags::VM | rflags::IF))
     };
     let selector = (h.arch.star >> 32) as u16 & !3;
+    shadow_stack::enter_fast(h);
     h.set_rflags(new);
     flat_segments(h, selector, selector.wrapping_add(8), 0, is_long);
+    ibt::wait(h, 0);
     h.core.next_pc = target;
     step_by_new_flags(h);
     Ok(())
@@ -57,6 +60,7 @@ pub(crate) fn sysret(h: &mut P, size: u32) -> Step {
     let code = base.wrapping_add(if to_64 { 16 } else { 0 }) | 3;
     h.set_rflags(flags);
     flat_segments(h, code, base.wrapping_add(8) | 3, 3, to_64);
+    shadow_stack::leave_fast(h);
     h.core.next_pc = if to_64 { target } else { target & 0xffff_ffff };
     step_by_new_flags(h);
     Ok(())
@@ -67,8 +71,10 @@ pub(crate) fn sysenter(h: &mut P, _: u32) -> Step {
     let selector = h.arch.sysenter_cs as u16 & !3;
     h.fault_if(h.arch.cr0 & cr0::PE == 0 || selector == 0, Exception::gp(0))?;
     let is_long = h.arch.is_long();
+    shadow_stack::enter_fast(h);
     h.arch.rflags &= !(rflags::VM | rflags::IF);
     flat_segments(h, selector, selector.wrapping_add(8), 0, is_long);
+    ibt::wait(h, 0);
     let mask = if is_long { u64::MAX } else { 0xffff_ffff };
     h.set_reg(RSP, h.arch.sysenter_esp & mask);
     h.core.next_pc = h.arch.sysenter_eip & mask;
@@ -87,6 +93,7 @@ pub(crate) fn sysexit(h: &mut P, size: u32) -> Step {
     }
     let offset = if to_64 { 32 } else { 16 };
     flat_segments(h, selector.wrapping_add(offset) | 3, selector.wrapping_add(offset + 8) | 3, 3, to_64);
+    shadow_stack::leave_fast(h);
     let mask = if to_64 { u64::MAX } else { 0xffff_ffff };
     h.set_reg(RSP, sp & mask);
     h.core.next_pc = target & mask;

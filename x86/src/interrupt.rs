@@ -12,11 +12,13 @@ use crate::debug;
 use crate::exception::{Conclusion, Exception, name, vector};
 use crate::extension::{Delivery, Intercept, Origin, ask_after};
 use crate::frame::Stack;
+use crate::ibt;
 use crate::linear::is_within;
 use crate::processor::{AS_PROCESSOR, P, ProcessorExt, X86, exception_of, segments, shutdown};
 use crate::protection::{self, Refusal, accessed, code_at, descriptor, null_stack};
 use crate::registers::RSP;
 use crate::segment::{Attributes, Descriptor, Segment, index_of};
+use crate::shadow_stack::{self, Frame};
 use crate::smm;
 use crate::task::{self, Switch};
 
@@ -441,7 +443,8 @@ fn deliver_protected(h: &mut P, vector: u8, error: Option<u16>, source: Source, 
     } else {
         Stack { is_64: is_long, ..old }
     };
-    let fits = if is_long { h.arch.controls().is_canonical(target) } else { target <= d.limit().into() };
+    let shadow = shadow_stack::switched_to(h, new_cpl, ist)?;
+    let fits = if is_long { h.arch.is_canonical(target) } else { target <= d.limit().into() };
     h.fault_if(!fits, Exception::gp(ext))?;
     let mut words = [0; 10];
     let mut count = 0;
@@ -470,6 +473,8 @@ fn deliver_protected(h: &mut P, vector: u8, error: Option<u16>, source: Source, 
     let inner = if new_cpl < cpl { index_of(stack.segment.selector) } else { 0 };
     stack.push(h, &words[..count], size, Exception::with(vector::SS, inner | ext))?;
     let code = code_at(accessed(h, selector, d)?, new_cpl);
+    let frame = Frame { cs: h.arch.segments[segments::CS].selector, lip: h.linear_ip(ip) };
+    shadow_stack::enter(h, new_cpl, shadow, is_long, frame)?.commit(h);
     // Nothing below can fail.
     h.set_segment(segments::CS, code);
     if new_cpl < cpl {
@@ -488,5 +493,6 @@ fn deliver_protected(h: &mut P, vector: u8, error: Option<u16>, source: Source, 
     h.arch.rflags &= !cleared;
     h.core.spaces_changed |= from_v8086;
     h.core.pc = h.linear_ip(target);
+    ibt::wait(h, new_cpl);
     Ok(())
 }

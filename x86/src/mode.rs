@@ -3,6 +3,7 @@
 
 use crate::control::{cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
+use crate::ibt::Tracker;
 use crate::processor::{X86, segments};
 use crate::segment::Segment;
 use crate::xsave::xcr0;
@@ -48,6 +49,10 @@ pub struct Mode {
     pub mp: bool,
     /// CR4.OSFXSR.
     pub osfxsr: bool,
+    /// Calls and returns use the shadow stack.
+    pub shadow_stack: bool,
+    /// State of indirect branch tracking.
+    pub tracker: Tracker,
     /// CR4.OSXSAVE, and XCR0 has both SSE and AVX.
     pub ymm: bool,
     /// Somebody watches branches: each tells of itself.
@@ -86,6 +91,8 @@ impl Mode {
             ts: has(p.cr0, cr0::TS),
             mp: has(p.cr0, cr0::MP),
             osfxsr: has(p.cr4, cr4::OSFXSR),
+            shadow_stack: p.has_shadow_stack(),
+            tracker: p.tracker(),
             ymm: has(p.cr4, cr4::OSXSAVE) && has(p.xcr0, xcr0::SSE | xcr0::AVX),
             watches_branches: p.watches_branches(),
             cs_base: if is_64 { 0 } else { cs.base as u32 },
@@ -105,6 +112,9 @@ impl Mode {
             self.osfxsr,
             self.ymm,
             self.watches_branches,
+            self.shadow_stack,
+            self.tracker as u8 & 1 != 0,
+            self.tracker as u8 & 2 != 0,
             self.cs_base == 0 && self.cs_limit == u32::MAX,
         ];
         flags.iter().fold(self.code as u32, |bits, flag| bits << 1 | u32::from(*flag))

@@ -73,6 +73,8 @@ pub struct Access {
     pub implicit: bool,
     /// EFLAGS.AC: an explicit supervisor-mode access may go to user-mode addresses in spite of SMAP.
     pub ac: bool,
+    /// It is a shadow-stack access ("Shadow Stacks"), which goes to shadow-stack pages only.
+    pub shadow_stack: bool,
 }
 
 /// Bits of a page fault's error code ("Page-Fault Exceptions").
@@ -84,6 +86,7 @@ pub mod error {
     pub const RSVD: u32 = 1 << 3;
     pub const ID: u32 = 1 << 4;
     pub const PK: u32 = 1 << 5;
+    pub const SS: u32 = 1 << 6;
 }
 
 /// Bits of paging-structure entries.
@@ -233,6 +236,9 @@ impl Controls {
         if access.kind == Kind::Fetch && tells_fetches {
             code |= error::ID;
         }
+        if access.shadow_stack {
+            code |= error::SS;
+        }
         code
     }
 
@@ -269,7 +275,7 @@ impl Controls {
         let fault = |cause| Err(Fail::PageFault(self.error_code(access, cause)));
         let mut table = from & ADDRESS;
         // U/S and R/W of all levels, XD of any.
-        let (mut rights, mut xd) = (entry::US | entry::RW, false);
+        let (mut rights, mut above, mut xd) = (entry::US | entry::RW, entry::RW, false);
         for level in (1..=top).rev() {
             let shift = 12 + 9 * (level - 1);
             let at = table + (linear >> shift & 0x1ff) * 8;
@@ -288,6 +294,7 @@ impl Controls {
                     t.write(at, 8, e | entry::A)?;
                 }
                 table = e & ADDRESS;
+                above = rights;
                 continue;
             }
             let offset = (1u64 << shift) - 1;
@@ -297,7 +304,7 @@ impl Controls {
             return self.finish(
                 t,
                 access,
-                Leaf { at, size: 8, e, rights, xd, key, physical: page | linear & offset, shift },
+                Leaf { at, size: 8, e, rights, above, xd, key, physical: page | linear & offset, shift },
             );
         }
         unreachable!("level 1 maps a page")
@@ -323,7 +330,7 @@ impl Controls {
             return self.finish(
                 t,
                 access,
-                Leaf { at, size: 4, e: pde, rights: pde, xd: false, key: 0, physical, shift: 22 },
+                Leaf { at, size: 4, e: pde, rights: pde, above: entry::RW, xd: false, key: 0, physical, shift: 22 },
             );
         }
         if pde & entry::A == 0 {
@@ -335,7 +342,8 @@ impl Controls {
             return fault(0);
         }
         let physical = pte & 0xffff_f000 | linear & 0xfff;
-        self.finish(t, access, Leaf { at, size: 4, e: pte, rights: pde & pte, xd: false, key: 0, physical, shift: 12 })
+        let rights = pde & pte;
+        self.finish(t, access, Leaf { at, size: 4, e: pte, rights, above: pde, xd: false, key: 0, physical, shift: 12 })
     }
 
     /// The entry that maps the page: rights, then its flags.
@@ -365,7 +373,9 @@ impl Controls {
         let user_address = leaf.rights & entry::US != 0;
         let writable = leaf.rights & entry::RW != 0;
         let wp = self.cr0 & cr0::WP != 0;
-        let fits = if access.user {
+        let fits = if access.shadow_stack {
+            leaf.is_shadow_stack() && user_address == access.user
+        } else if access.user {
             user_address
                 && match access.kind {
                     Kind::Read => true,
@@ -407,10 +417,19 @@ struct Leaf {
     e: u64,
     /// U/S and R/W of all levels.
     rights: u64,
+    /// Likewise, of the levels above this one.
+    above: u64,
     xd: bool,
     key: u32,
     physical: u64,
     shift: u32,
+}
+
+impl Leaf {
+    /// A shadow-stack page: dirty and not writable itself, writable by all entries above.
+    fn is_shadow_stack(&self) -> bool {
+        self.e & (entry::RW | entry::D) == entry::D && self.above & entry::RW != 0
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use iced_x86::{Decoder, DecoderError};
 use serde::{Deserialize, Serialize};
 
 use crate::apic::{self, LocalApic, Pending};
+use crate::cet::Cet;
 use crate::control::{DR7_ENABLES, cr0, cr4, efer, rflags};
 use crate::exception::{Exception, vector};
 use crate::extension::{self, Delivery, SecondAccess, Slot};
@@ -20,16 +21,20 @@ use crate::monitor::{self, Waiting};
 use crate::msr::{self, Msrs};
 use crate::paging::{self, Controls, Fail, Kind, Tables};
 use crate::platform::msi::{self, InterruptMessage};
-use crate::registers::{DIRECTION, FS_BASE, GS_BASE, RSP, temp};
+use crate::registers::{DIRECTION, FS_BASE, GS_BASE, RSP, SSP, temp};
 use crate::segment::{Attributes, Segment, Table};
 use crate::smm::{Smm, memory};
-use crate::{debug, interrupt, linear, processor_instructions, repeat, smm, system};
+use crate::{debug, ibt, interrupt, linear, processor_instructions, repeat, shadow_stack, smm, system};
 
 /// A processor at work.
 pub type P<'a> = Hart<'a, X86>;
 
 /// The processor itself makes the access: to descriptor tables, a TSS, a stack of another privilege level.
 pub(crate) const AS_PROCESSOR: u8 = 1;
+/// A user-mode access to a shadow stack.
+pub(crate) const AS_USER_SHADOW: u8 = 2;
+/// A supervisor-mode access to a shadow stack.
+pub(crate) const AS_SUPERVISOR_SHADOW: u8 = 3;
 
 /// Numbers of segment registers, as ModR/M has them.
 pub mod segments {
@@ -143,6 +148,8 @@ pub struct X86 {
     pub smm: Smm,
     /// What MONITOR and waiting instructions have left.
     pub waiting: Waiting,
+    /// Control-flow Enforcement Technology.
+    pub cet: Cet,
     /// State of the generator behind RDRAND and RDSEED.
     pub random: u64,
 }
@@ -202,6 +209,7 @@ impl X86 {
             pending: Pending::default(),
             smm: Smm::of(Vendor::Intel),
             waiting: Waiting::default(),
+            cet: Cet::default(),
             random: 0,
         }
     }
@@ -268,6 +276,12 @@ impl X86 {
             random: self.random,
             ..X86::reset(self.id)
         }
+    }
+
+    /// Whether a linear address is canonical ([`Controls::is_canonical`]).
+    pub fn is_canonical(&self, linear: u64) -> bool {
+        let shift = if self.cr4 & cr4::LA57 != 0 { 7 } else { 16 };
+        (linear as i64) << shift >> shift == linear as i64
     }
 
     /// 64-bit mode.
@@ -489,7 +503,7 @@ const BAD_TARGET: u32 = u32::MAX - 1;
 /// The second stage refuses a guest-physical address.
 const SECOND_STAGE: u32 = u32::MAX - 2;
 /// A linear address that is not canonical: #SS or #GP, as the segment has it.
-const NON_CANONICAL: u32 = u32::MAX;
+pub(crate) const NON_CANONICAL: u32 = u32::MAX;
 
 /// Physical memory as the walk of page tables reaches it.
 struct Physical<'a, 'b> {
@@ -502,7 +516,8 @@ impl Physical<'_, '_> {
     /// Where an entry is.
     fn place(&mut self, address: u64, kind: Kind) -> Step<u64> {
         let physical = if self.has_second {
-            let access = SecondAccess { address, kind, linear: self.linear, is_entry: true, user: false };
+            let access =
+                SecondAccess { address, kind, linear: self.linear, is_entry: true, user: false, shadow_stack: false };
             second_stage(self.h, access)?.physical
         } else {
             address
@@ -561,8 +576,14 @@ fn access(arch: &X86, as_whom: u8, intent: Intent) -> paging::Access {
         Intent::Write => Kind::Write,
         Intent::Fetch => Kind::Fetch,
     };
-    let implicit = as_whom == AS_PROCESSOR;
-    paging::Access { kind, user: arch.cpl() == 3 && !implicit, implicit, ac: arch.rflags & rflags::AC != 0 }
+    let ac = arch.rflags & rflags::AC != 0;
+    let (user, implicit, shadow_stack) = match as_whom {
+        AS_PROCESSOR => (false, true, false),
+        AS_USER_SHADOW => (true, false, true),
+        AS_SUPERVISOR_SHADOW => (false, true, true),
+        _ => (arch.cpl() == 3, false, false),
+    };
+    paging::Access { kind, user, implicit, ac, shadow_stack }
 }
 
 impl Arch for X86 {
@@ -582,6 +603,9 @@ impl Arch for X86 {
             if ends_early && bytes.len() < MAX_INSTRUCTION {
                 return None;
             }
+            if !ends_early {
+                ibt::check(lift, &insn, &mode);
+            }
             system::raise(lift, if ends_early { Exception::gp(0) } else { Exception::UD });
             return Some(length);
         }
@@ -592,6 +616,7 @@ impl Arch for X86 {
         let uses_stack = insn.memory_segment() == iced_x86::Register::SS || insn.is_stack_instruction();
         let moves = insn.stack_pointer_increment() as u32;
         lift.note(if uses_stack { NOTE_STACK } else { 0 } | moves << NOTE_MOVES);
+        ibt::check(lift, &insn, &mode);
         let own = self.extension.get().and_then(|e| e.opcode(&insn));
         if let Some(opcode) = own {
             isa::lift_own(lift, &insn, &mode, opcode);
@@ -630,6 +655,8 @@ impl Arch for X86 {
             extension::FUNCTION => return extension::call(h, operand),
             linear::FUNCTION => return linear::call(h, operand),
             repeat::FUNCTION => return repeat::call(h, operand),
+            ibt::FUNCTION => return ibt::call(h, operand),
+            shadow_stack::FUNCTION => return shadow_stack::call(h, operand),
             isa::FIRST.. => return isa::call(h, function, operand),
             processor_instructions::FIRST_FUNCTION.. => return processor_instructions::call(h, function, operand),
             _ => return system::call(h, function, operand),
@@ -660,8 +687,9 @@ impl Arch for X86 {
         let smap = a.cr4 & cr4::SMAP != 0 && !access.user && (access.implicit || !access.ac);
         let wp = a.cr0 & cr0::WP != 0;
         let pcid = if a.cr4 & cr4::PCIDE != 0 { a.cr3 & 0xfff } else { 0 };
-        let bits = [access.user, smap, wp, a.checks_alignment() && !access.implicit];
+        let bits = [access.user, smap, wp, a.checks_alignment() && as_whom == 0];
         let who = bits.iter().rev().fold(a.controls().mode() as u64, |who, bit| who << 1 | u64::from(*bit));
+        let who = who | u64::from(access.shadow_stack) << 7;
         let keys = if a.cr4 & (cr4::PKE | cr4::PKS) != 0 { u64::from(a.pkru) | u64::from(a.pkrs) << 32 } else { 0 };
         let guest = a.extension.get().map_or(0, |e| e.address_space());
         h.core.mmu.intern(SpaceKey(who | pcid << 8 | guest << 20, keys))
@@ -692,8 +720,14 @@ impl Arch for X86 {
         let is_fetch = access.intent == Intent::Fetch;
         let (mut pa, mut guest_size_log2, mut read, mut write) = (h.arch.on_bus(gpa, is_fetch), 0, t.read, t.write);
         if has_second {
-            let access =
-                SecondAccess { address: t.physical, kind: how.kind, linear: va, is_entry: false, user: how.user };
+            let access = SecondAccess {
+                address: t.physical,
+                kind: how.kind,
+                linear: va,
+                is_entry: false,
+                user: how.user,
+                shadow_stack: how.shadow_stack,
+            };
             let second = second_stage(h, access)?;
             pa = h.arch.on_bus(second.physical & !0xfff, is_fetch);
             guest_size_log2 = second.size_log2;
@@ -720,7 +754,7 @@ impl Arch for X86 {
     }
 
     fn misaligned(h: &mut P, access: Access, _: u8) -> Step {
-        let checks = h.arch.checks_alignment() && access.as_whom != AS_PROCESSOR;
+        let checks = h.arch.checks_alignment() && access.as_whom == 0;
         h.fault_if(checks, Exception::with(vector::AC, 0))
     }
 
@@ -730,11 +764,19 @@ impl Arch for X86 {
     }
 
     fn trap(h: &mut P, stop: Stop) -> Step {
+        // The instruction that has been stopped is counted.
+        ibt::settle(h, h.core.retired() - 1);
         let exception = if stop.code == BAD_TARGET {
             // CALL and RET have moved the stack pointer.
             let moved = (h.core.note as i32 >> NOTE_MOVES) as i64 as u64;
             let sp = h.reg(RSP).wrapping_sub(moved);
             h.set_reg(RSP, sp);
+            if h.arch.has_shadow_stack() {
+                // So they have this one, by a word of 64-bit code.
+                let back = 8 * (moved as i64).signum();
+                let ssp = h.reg(SSP).wrapping_sub(back as u64);
+                h.set_reg(SSP, ssp);
+            }
             Exception::gp(0)
         } else if stop.code == NON_CANONICAL {
             let vector = if h.core.note & NOTE_STACK != 0 { vector::SS } else { vector::GP };
@@ -746,6 +788,7 @@ impl Arch for X86 {
     }
 
     fn interrupt(h: &mut P) -> Step {
+        ibt::settle(h, h.core.retired());
         interrupt::take_pending(h)
     }
 

@@ -9,6 +9,7 @@ use crate::mode::Mode;
 use crate::model_specific::{cpuid, rdmsr, rdpid, rdpmc, rdpru, rdrand, rdtsc, read_base, write_base, wrmsr};
 use crate::monitor::{monitor, monitorx, mwait, mwaitx, pause, tpause, umonitor, umwait};
 use crate::processor::P;
+use crate::shadow_stack_instructions::{clrssbsy, incssp, rstorssp, saveprevssp, setssbsy, wrss, wruss};
 
 /// Functions of this module: calls from here on.
 pub(crate) const FIRST_FUNCTION: u16 = 0x200;
@@ -74,6 +75,16 @@ const ROWS: &[Row] = &[
     row(M::Movdir64b, Memory(0), false, movdir64b),
     row(M::Serialize, Implied, true, hint),
     row(M::Invpcid, Memory(0), true, invpcid),
+    row(M::Incsspd, InRegister(0), false, incssp),
+    row(M::Incsspq, InRegister(0), false, incssp),
+    row(M::Saveprevssp, Implied, false, saveprevssp),
+    row(M::Rstorssp, Memory(0), false, rstorssp),
+    row(M::Wrssd, Memory(1), false, wrss),
+    row(M::Wrssq, Memory(1), false, wrss),
+    row(M::Wrussd, Memory(1), false, wruss),
+    row(M::Wrussq, Memory(1), false, wruss),
+    row(M::Setssbsy, Implied, false, setssbsy),
+    row(M::Clrssbsy, Memory(0), false, clrssbsy),
 ];
 
 /// What is left to say of an instruction's operands when it runs.

@@ -26,6 +26,8 @@ pub const ZERO: u8 = 18;
 pub const DIRECTION: u8 = 19;
 /// MXCSR.
 pub const MXCSR: u8 = 20;
+/// SSP, the shadow stack pointer.
+pub const SSP: u8 = 21;
 /// Vector registers: four words each, the low one first.
 pub const VECTORS: u8 = 32;
 /// Registers that a snapshot holds.

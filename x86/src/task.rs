@@ -3,7 +3,7 @@
 use emu_core::engine::flags::Size;
 use emu_core::engine::{Intent, Step};
 
-use crate::control::{cr0, dr6, rflags};
+use crate::control::{cr0, dr6, rflags, user_cet};
 use crate::control_registers;
 use crate::debug;
 use crate::exception::{Exception, vector};
@@ -13,6 +13,7 @@ use crate::processor::{AS_PROCESSOR, P, ProcessorExt, segments};
 use crate::protection::{self, Refusal, accessed, code_at, descriptor, null, system_descriptor};
 use crate::registers::{RAX, RSP};
 use crate::segment::{Attributes, Segment, index_of};
+use crate::shadow_stack::{self, Frame};
 
 /// What a task is switched by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,9 @@ fn io_map(h: &mut P) -> Step<Option<u16>> {
     }
     Ok(Some(h.read_system(tr.base.wrapping_add(102), 2)? as u16))
 }
+
+/// Where a 32-bit TSS has the task's SSP.
+const SSP: u32 = 104;
 
 /// Where things are in a TSS, in bytes.
 struct Layout {
@@ -181,6 +185,18 @@ pub(crate) fn switch_from(h: &mut P, selector: u16, how: Switch, error: Option<u
         None => None,
     };
     let traps = new.size == 4 && read(h, 100, 2)? & 1 != 0;
+    let refused = Refusal::TS.with_ext(ext).of(selector);
+    let to_v8086 = flags & rflags::VM != 0 && new.size == 4;
+    h.fault_if(to_v8086 && h.arch.cet_at(3) & (user_cet::ENDBR_EN | user_cet::SH_STK_EN) != 0, refused)?;
+    let new_cpl = if to_v8086 { 3 } else { (selectors[segments::CS] & 3) as u8 };
+    let ssp = if how != Switch::Return && h.arch.has_shadow_stack_at(new_cpl) {
+        h.fault_if(new.size == 2 || d.limit() < SSP + 3, refused)?;
+        read(h, SSP.into(), 4)?
+    } else {
+        0
+    };
+    let frame = Frame { cs: h.arch.segments[segments::CS].selector, lip: h.linear_ip(return_to) };
+    let shadow = shadow_stack::leave_task(h, how, new_cpl, ssp, frame)?;
     // The old task.
     if matches!(how, Switch::Jump | Switch::Return) {
         protection::set_type(h, old_tr.selector, 0, 2)?;
@@ -221,6 +237,8 @@ pub(crate) fn switch_from(h: &mut P, selector: u16, how: Switch, error: Option<u
     }
     h.core.next_pc = ip;
     load_segments(h, selectors, ldt, ip, ext)?;
+    let frame = Frame { cs: selectors[segments::CS], lip: h.core.next_pc };
+    shadow_stack::enter_task(h, shadow, frame, refused)?;
     if let Some(error) = error {
         let mut stack = Stack::present(h);
         let size = if new.size == 4 { Size::Bits32 } else { Size::Bits16 };

@@ -1,8 +1,7 @@
 //! FXSAVE, and the XSAVE feature set (SDM vol. 1, chapters 10.5 "FXSAVE and FXRSTOR Instructions" and 13 "Managing State Using the XSAVE
 //! Feature Set").
 //!
-//! State components: x87 (0), SSE (1), AVX (2) and PKRU (9). CET's (11 and 12, of IA32_XSS) come with CET: a row of
-//! [`COMPONENTS`] each, and a bit of [`XSS`].
+//! State components: x87 (0), SSE (1), AVX (2) and PKRU (9); of IA32_XSS, CET_U and CET_S (11 and 12).
 //!
 //! Of the modified optimization of XSAVEOPT and XSAVES no use is made; the init optimization is exact.
 
@@ -30,8 +29,12 @@ pub mod xcr0 {
 
 /// XCR0 after a reset.
 pub const RESET_XCR0: u64 = xcr0::X87;
-/// What IA32_XSS may hold: CPUID.(EAX=0DH,ECX=1):EDX:ECX.
-pub const XSS: u64 = 0;
+/// State components, as bits of IA32_XSS.
+pub mod xss {
+    #![allow(missing_docs, reason = "the manual's names")]
+    pub const CET_U: u64 = 1 << 11;
+    pub const CET_S: u64 = 1 << 12;
+}
 
 /// A state component beyond the legacy region: CPUID.(EAX=0DH,ECX=i).
 #[derive(Clone, Copy, Debug)]
@@ -40,16 +43,18 @@ pub struct Component {
     pub number: u32,
     /// EAX: its size.
     pub size: u64,
-    /// EBX: its place in the standard format.
+    /// EBX: its place in the standard format, where supervisor state has none.
     pub offset: u64,
     /// ECX\[1\]: it begins at a multiple of 64 in the compacted format.
     pub aligned: bool,
 }
 
 /// All of them, in order.
-pub const COMPONENTS: [Component; 2] = [
+pub const COMPONENTS: [Component; 4] = [
     Component { number: 2, size: 256, offset: 576, aligned: false },
     Component { number: 9, size: 8, offset: 2688, aligned: false },
+    Component { number: 11, size: 16, offset: 0, aligned: false },
+    Component { number: 12, size: 24, offset: 0, aligned: false },
 ];
 
 /// The XSAVE header's place, and where the extended region begins.
@@ -307,6 +312,8 @@ fn set_xmm(h: &mut P, legacy: &[u8; 512]) {
 fn component(h: &P, number: u32) -> Vec<u64> {
     match number {
         2 => vectors(h).into_iter().flat_map(|v| [v.get::<u64>(2), v.get(3)]).collect(),
+        11 => vec![h.arch.cet.user, h.arch.cet.ssp[3]],
+        12 => h.arch.cet.ssp[..3].to_vec(),
         _ => vec![h.arch.pkru.into()],
     }
 }
@@ -314,12 +321,29 @@ fn component(h: &P, number: u32) -> Vec<u64> {
 fn set_component(h: &mut P, number: u32, words: &[u64]) {
     match number {
         2 => set_halves(h, 2, words),
+        11 => {
+            h.arch.cet.user = words[0];
+            h.arch.cet.ssp[3] = words[1];
+            h.core.spaces_changed = true;
+            h.core.leave = true;
+        }
+        12 => h.arch.cet.ssp[..3].copy_from_slice(words),
         _ => {
             h.arch.pkru = words[0] as u32;
             h.core.spaces_changed = true;
             h.core.leave = true;
         }
     }
+}
+
+/// #GP for what WRMSR would not take either.
+fn require_legal(h: &P, number: u32, words: &[u64]) -> Step {
+    let is_legal = match number {
+        11 => h.arch.is_cet_control(words[0]) && h.arch.is_shadow_stack_pointer(words[1]),
+        12 => words.iter().all(|ssp| h.arch.is_shadow_stack_pointer(*ssp)),
+        _ => true,
+    };
+    h.fault_if(!is_legal, Exception::gp(0))
 }
 
 /// XINUSE: the components that are not in their initial configuration ("Tracking of the XSAVE-Managed State"). MXCSR is not
@@ -476,6 +500,7 @@ fn restore(h: &mut P, long: bool, requested: u64, xstate_bv: u64, xcomp_bv: u64)
         for (i, word) in words.iter_mut().enumerate() {
             *word = h.load(address(h).wrapping_add(at + 8 * i as u64), 8, 0)?;
         }
+        require_legal(h, c.number, &words)?;
         values.push((c.number, words));
     }
     if requested & xcr0::X87 != 0 {

@@ -130,6 +130,14 @@ impl<A: Arch> Hart<'_, A> {
         Ok(map.pa)
     }
 
+    /// Four bytes of code at `va`, if they lie in a page whose translation for fetches is held, and in RAM.
+    pub fn peek_code(&self, va: u64) -> Option<u32> {
+        let core = &self.core;
+        let is_valid = !core.spaces_changed && core.space_epoch == core.mmu.space_epoch;
+        let map = core.mmu.fetch(va, core.fetch_space).filter(|_| is_valid && va & PAGE_MASK <= PAGE_MASK - 3)?;
+        self.world.ram.load(map.pa | va & PAGE_MASK, 4).ok().map(|bytes| bytes as u32)
+    }
+
     /// Reads physical memory or a device's registers; `None` where nothing answers.
     pub fn read_physical(&mut self, pa: u64, size: u8) -> Option<u64> {
         if let Some(value) = A::read_own(self, pa, size) {

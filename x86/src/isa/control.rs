@@ -7,8 +7,9 @@ use iced_x86::{Code, Mnemonic, OpKind};
 use super::{Lifting, Place, Unknown, condition, size_of};
 use crate::branch::{self, Kind};
 use crate::exception::Exception;
-use crate::registers::{RAX, RCX, RSP, ZERO, temp};
-use crate::system;
+use crate::ibt::Tracker;
+use crate::registers::{RAX, RCX, RSP, SSP, ZERO, temp};
+use crate::{ibt, shadow_stack, system};
 use emu_core::engine::Lift;
 
 pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
@@ -20,9 +21,12 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         Mnemonic::Loop => looping(l, None),
         Mnemonic::Loope => looping(l, Some(false)),
         Mnemonic::Loopne => looping(l, Some(true)),
-        Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Endbr32 => Ok(()),
-        // "If the shadow stack is not enabled, RDSSP performs as a NOP."
-        Mnemonic::Rdsspd | Mnemonic::Rdsspq => Ok(()),
+        Mnemonic::Nop => Ok(()),
+        Mnemonic::Endbr64 | Mnemonic::Endbr32 => {
+            ibt::lift_endbranch(l);
+            Ok(())
+        }
+        Mnemonic::Rdsspd | Mnemonic::Rdsspq => rdssp(l),
         // Memory is in order, and there are no caches.
         Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence => Ok(()),
         Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 | Mnemonic::Prefetcht2 | Mnemonic::Prefetchnta => Ok(()),
@@ -155,10 +159,11 @@ fn jmp(l: &mut Lifting) -> Result<(), Unknown> {
         return Ok(());
     }
     let (to, size) = indirect(l)?;
-    if size == Size::Bits64 && !l.mode.watches_branches {
+    if size == Size::Bits64 && !l.mode.watches_branches && l.mode.tracker == Tracker::Off {
         l.lift.goto_reg(to, 0, 0, None);
     } else {
         l.bring_target(to, size);
+        ibt::lift_branch(l);
         l.go_to_target(Kind::IndirectJump);
     }
     Ok(())
@@ -190,10 +195,18 @@ fn call(l: &mut Lifting) -> Result<(), Unknown> {
     }
     let size = l.stack_step()?;
     l.lift.constant(temp::FIRST, l.insn.next_ip());
-    l.push(size, temp::FIRST);
+    // "AND DEST != 0": a call of the next instruction only asks where it is.
+    if l.mode.shadow_stack && target != Ok(l.insn.next_ip()) {
+        l.push_twice(size, temp::FIRST);
+    } else {
+        l.push(size, temp::FIRST);
+    }
     match target {
         Ok(target) => l.go_to(target, Kind::RelativeCall),
-        Err(Unknown) => l.go_to_target(Kind::IndirectCall),
+        Err(Unknown) => {
+            ibt::lift_branch(l);
+            l.go_to_target(Kind::IndirectCall);
+        }
     }
     Ok(())
 }
@@ -206,14 +219,26 @@ fn ret(l: &mut Lifting) -> Result<(), Unknown> {
         _ => Size::Bits64,
     };
     let step = l.insn.stack_pointer_increment();
-    if size == Size::Bits64 {
+    if size == Size::Bits64 && !l.mode.shadow_stack {
         l.lift.load_past(Width::U64, temp::TARGET, RSP, step);
     } else {
         l.peek(size, temp::TARGET);
         l.bring_target(temp::TARGET, size);
+        if l.mode.shadow_stack {
+            shadow_stack::lift_pop(l, size);
+        }
         l.drop_from_stack(step);
     }
     l.go_to_target(Kind::Return);
+    Ok(())
+}
+
+/// RDSSPD, RDSSPQ: "If the shadow stack is not enabled, RDSSP performs as a NOP."
+fn rdssp(l: &mut Lifting) -> Result<(), Unknown> {
+    if l.mode.shadow_stack {
+        let (to, size) = (l.place(0)?, l.size(0)?);
+        l.write(to, size, SSP);
+    }
     Ok(())
 }
 

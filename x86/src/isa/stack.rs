@@ -7,6 +7,7 @@ use iced_x86::Register;
 use super::operands::unsigned;
 use super::{Lifting, Memory, Place, Unknown, size_of};
 use crate::registers::{RSP, temp};
+use crate::shadow_stack;
 
 impl Lifting<'_> {
     /// What the instruction moves the stack pointer by.
@@ -33,6 +34,15 @@ impl Lifting<'_> {
         self.store(size, m, value);
         self.lift.binary(BinaryOp::Add, temp::INDEX, RSP, Operand::Imm(-step));
         self.write(Place::Register(RSP), self.stack_size(), temp::INDEX);
+    }
+
+    /// Pushes a return address on the shadow stack too: neither pointer moves before both stacks have taken it.
+    pub(super) fn push_twice(&mut self, size: Size, value: u8) {
+        let step = i32::from(size.bytes());
+        let m = self.on_stack(RSP, -step, size, true);
+        self.store(size, m, value);
+        shadow_stack::lift_push(self, size);
+        self.drop_from_stack(-step);
     }
 
     /// Pops into a register, which is written last.

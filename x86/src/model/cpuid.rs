@@ -190,10 +190,17 @@ impl Query {
                 }
                 [r[EAX], r[EBX], m.xss_bits() as u32, (m.xss_bits() >> 32) as u32]
             }
-            _ => match xsave::COMPONENTS.iter().find(|c| c.number == subleaf && m.xcr0_bits() >> subleaf & 1 != 0) {
-                Some(c) => [c.size as u32, c.offset as u32, u32::from(c.aligned) << 1, 0],
-                None => [0; 4],
-            },
+            _ => {
+                let there =
+                    |c: &&xsave::Component| c.number == subleaf && (m.xcr0_bits() | m.xss_bits()) >> subleaf & 1 != 0;
+                match xsave::COMPONENTS.iter().find(there) {
+                    Some(c) => {
+                        let supervisor = (m.xss_bits() >> subleaf & 1) as u32;
+                        [c.size as u32, c.offset as u32, supervisor | u32::from(c.aligned) << 1, 0]
+                    }
+                    None => [0; 4],
+                }
+            }
         }
     }
 

@@ -118,6 +118,7 @@ features! {
     Umip        "umip"                 7           0 ECX 2           On    On;
     Pku         "pku"                  7           0 ECX 3           On    On;
     Waitpkg     "waitpkg"              7           0 ECX 5           On    No;
+    Shstk       "shstk"                7           0 ECX 7           Off   Off;
     Gfni        "gfni"                 7           0 ECX 8           On    On;
     Vaes        "vaes"                 7           0 ECX 9           On    On;
     Vpclmulqdq  "vpclmulqdq"           7           0 ECX 10          On    On;
@@ -131,6 +132,7 @@ features! {
     MdClear     "md_clear"             7           0 EDX 10          On    No;
     Serialize   "serialize"            7           0 EDX 14          On    No;
     ArchLbr     "arch_lbr"             7           0 EDX 19          Off   No;
+    Ibt         "ibt"                  7           0 EDX 20          Off   No;
     SpecCtrl    "spec_ctrl"            7           0 EDX 26          On    No;
     IntelStibp  "intel_stibp"          7           0 EDX 27          On    No;
     FlushL1d    "flush_l1d"            7           0 EDX 28          On    No;
@@ -205,8 +207,6 @@ features! {
 pub(super) const MISSING: &[(&str, &str)] = &[
     ("vmx", "it needs the extension vmx-sim"),
     ("svm", "it needs the extension svm-sim"),
-    ("shstk", "control-flow enforcement is not implemented yet"),
-    ("ibt", "control-flow enforcement is not implemented yet"),
     ("user_msr", "URDMSR and UWRMSR are not implemented yet"),
     ("msrlist", "RDMSRLIST and WRMSRLIST are not implemented yet"),
     ("wrmsrns", "WRMSRNS is not implemented yet"),

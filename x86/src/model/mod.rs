@@ -18,7 +18,7 @@ use features::{In, MISSING, ROWS};
 pub(crate) use intel::MICROCODE as INTEL_MICROCODE;
 
 use crate::control::cr4;
-use crate::xsave::{self, xcr0};
+use crate::xsave::{xcr0, xss};
 
 /// Whose processor it is, where the two differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,9 +248,14 @@ impl CpuModel {
         bits
     }
 
+    /// Whether it has a part of Control-flow Enforcement Technology.
+    fn has_cet(&self) -> bool {
+        self.has(Feature::Shstk) || self.has(Feature::Ibt)
+    }
+
     /// State components that IA32_XSS may enable.
     pub fn xss_bits(&self) -> u64 {
-        if self.has(Feature::Xsaves) { xsave::XSS } else { 0 }
+        if self.has(Feature::Xsaves) && self.has_cet() { xss::CET_U | xss::CET_S } else { 0 }
     }
 
     /// Bits that CR4 may have set ("Control Registers").
@@ -276,7 +281,8 @@ impl CpuModel {
             (Feature::Pks, cr4::PKS),
             (Feature::Lam, cr4::LAM_SUP),
         ];
-        BITS.iter().filter(|(f, _)| self.has(*f)).fold(cr4::PCE, |bits, (_, bit)| bits | bit)
+        let cet = if self.has_cet() { cr4::CET } else { 0 };
+        BITS.iter().filter(|(f, _)| self.has(*f)).fold(cr4::PCE | cet, |bits, (_, bit)| bits | bit)
     }
 
     /// The bus clock: how many ticks of the TSC one of it takes, and its frequency in hertz. With Intel it is the core crystal
@@ -321,7 +327,7 @@ mod tests {
             ("intel,+sse4a", "knows no feature 'sse4a'"),
             ("amd,+waitpkg", "knows no feature 'waitpkg'"),
             ("intel,+vmx", "needs the extension vmx-sim"),
-            ("amd,+shstk", "not implemented yet"),
+            ("amd,+lbr", "not implemented yet"),
             ("amd,-avx,+avx2", "'avx2' needs 'avx'"),
             ("intel,+lbr,+arch_lbr", "'lbr' and 'arch_lbr' exclude each other"),
             ("intel,phys-bits=35", "'phys-bits=35': a physical address has 36 to 52 bits"),

@@ -6,6 +6,7 @@
 //! APERF and MPERF count what the processor retires.
 
 mod branch_events;
+mod cet;
 pub mod perf;
 mod smm;
 mod table;

@@ -198,7 +198,13 @@ pub(super) static ROWS: &[Row] = &[
     some(0x400, 0x400 + 4 * BANKS - 1, On::All, Kind::Checked { reset: 0, is_legal: bank_is_legal }),
     some(0x4c1, 0x4c8, On::Has(Feature::ArchPerfmon), perf::COUNTER), // IA32_A_PMC0 to 7
     some(0x680, 0x69f, On::Has(Feature::Lbr), LBR_RECORD),            // MSR_LASTBRANCH_0_FROM_IP to _31_
-    some(0x6c0, 0x6df, On::Has(Feature::Lbr), LBR_RECORD),            // MSR_LASTBRANCH_0_TO_IP
+    one(0x6a0, On::Has(Feature::Shstk), cet::CONTROL),                // IA32_U_CET
+    one(0x6a0, On::Has(Feature::Ibt), cet::CONTROL),
+    one(0x6a2, On::Has(Feature::Shstk), cet::CONTROL), // IA32_S_CET
+    one(0x6a2, On::Has(Feature::Ibt), cet::CONTROL),
+    some(0x6a4, 0x6a7, On::Has(Feature::Shstk), cet::POINTER),
+    one(0x6a8, On::Has(Feature::Shstk), cet::TABLE),
+    some(0x6c0, 0x6df, On::Has(Feature::Lbr), LBR_RECORD), // MSR_LASTBRANCH_0_TO_IP
     one(0x6e0, On::Has(Feature::TscDeadline), Kind::Own { read: read_deadline, write: write_deadline }),
     one(0x6e1, On::Has(Feature::Pks), Kind::Own { read: read_pkrs, write: write_pkrs }),
     one(0xda0, On::Has(Feature::Xsaves), Kind::Own { read: read_xss, write: write_xss }),

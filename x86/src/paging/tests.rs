@@ -44,7 +44,7 @@ fn long() -> Controls {
     }
 }
 
-const READ: Access = Access { kind: Kind::Read, user: false, implicit: false, ac: false };
+const READ: Access = Access { kind: Kind::Read, user: false, implicit: false, ac: false, shadow_stack: false };
 const WRITE: Access = Access { kind: Kind::Write, ..READ };
 const FETCH: Access = Access { kind: Kind::Fetch, ..READ };
 
@@ -296,4 +296,62 @@ fn metadata_of_pointers() {
     assert_eq!(of(cr3::LAM_U57, 0, 0x8000_8000_0000_1000), 0x8000_8000_0000_1000, "a supervisor-mode address");
     assert_eq!(of(0, cr4::LAM_SUP, 0x8000_8000_0000_1000), 0xffff_8000_0000_1000);
     assert_eq!(of(0, cr4::LAM_SUP | cr4::LA57, 0x8100_8000_0000_1000), 0xff00_8000_0000_1000);
+}
+
+/// "Shadow-Stack Accesses": only dirty pages that their last entry alone write-protects, of the access's own mode; and nothing else may
+/// write there.
+#[test]
+fn shadow_stack_pages() {
+    let shadow = |a: Access| Access { shadow_stack: true, ..a };
+    let cet = Controls { cr4: cr4::PAE | cr4::CET, ..long() };
+    let (sup, not_writable) = (P | RW, P | US | D);
+    for (flags, access, fault) in [
+        ([ALL, ALL, ALL, P | US | D], shadow(user(READ)), None),
+        ([ALL, ALL, ALL, P | US | D], shadow(user(WRITE)), None),
+        ([ALL, ALL, ALL, P | D], shadow(WRITE), None),
+        ([ALL, sup, ALL, P | US | D], shadow(WRITE), None),
+        // Of the other mode.
+        ([ALL, ALL, ALL, P | D], shadow(user(READ)), Some(error::P | error::US)),
+        ([ALL, ALL, ALL, P | US | D], shadow(READ), Some(error::P)),
+        ([ALL, ALL, ALL, P | US | D], shadow(WRITE), Some(error::P | error::WR)),
+        // Writable, not dirty, not writable above.
+        ([ALL, ALL, ALL, ALL | D], shadow(user(READ)), Some(error::P | error::US)),
+        ([ALL, ALL, ALL, ALL | D], shadow(user(WRITE)), Some(error::P | error::US | error::WR)),
+        ([ALL, ALL, ALL, P | US], shadow(user(READ)), Some(error::P | error::US)),
+        ([ALL, P | US, ALL, not_writable], shadow(user(READ)), Some(error::P | error::US)),
+        ([ALL, ALL, ALL, US], shadow(user(WRITE)), Some(error::US | error::WR)),
+    ] {
+        let result = cet.translate(&mut tables(&flags), LINEAR, access).map(|t| (t.read, t.write));
+        let expected = fault.map_or(Ok((true, true)), |code| Err(Fail::PageFault(code | error::SS)));
+        assert_eq!(result, expected, "{flags:x?}, {access:?}");
+    }
+    // Others read there, and do not write.
+    for (access, writes) in [(user(READ), false), (READ, false), (user(WRITE), true), (WRITE, true)] {
+        let result = cet.translate(&mut tables(&[ALL, ALL, ALL, not_writable]), LINEAR, access);
+        assert_eq!(result.is_err(), writes, "{access:?}");
+    }
+    // Large pages have the bits in their own last entry; protection keys count.
+    assert!(cet.translate(&mut tables(&[ALL, ALL, P | US | D | PS]), LINEAR, shadow(user(WRITE))).is_ok());
+    let keys = Controls { cr4: cet.cr4 | cr4::PKE, pkru: 2 << 6, ..cet };
+    let mut m = tables(&[ALL, ALL, ALL, not_writable | 3 << 59]);
+    assert!(keys.translate(&mut m, LINEAR, shadow(user(READ))).is_ok_and(|t| !t.write));
+    let refused = Err(Fail::PageFault(error::P | error::US | error::WR | error::PK | error::SS));
+    assert_eq!(keys.translate(&mut m, LINEAR, shadow(user(WRITE))), refused);
+}
+
+/// Likewise of 32-bit paging, whose entries have 4 bytes.
+#[test]
+fn shadow_stack_pages_of_32_bits() {
+    let controls = Controls { cr4: cr4::CET | cr4::PSE, efer: 0, ..long() };
+    let linear = 0x40_3123u64;
+    let access = Access { shadow_stack: true, user: true, ..WRITE };
+    for (pde, pte, allowed) in [(ALL, P | US | D, true), (P | US, P | US | D, false), (ALL, ALL | D, false)] {
+        let mut m = Memory::default();
+        m.write(TABLES + 4, 4, (TABLES + 0x1000) | pde).unwrap();
+        m.write(TABLES + 0x1000 + 12, 4, 0x5000 | pte).unwrap();
+        assert_eq!(controls.translate(&mut m, linear, access).is_ok(), allowed, "{pde:x}, {pte:x}");
+    }
+    let mut m = Memory::default();
+    m.write(TABLES + 4, 4, 0x80_0000 | P | US | D | PS).unwrap();
+    assert!(controls.translate(&mut m, linear, access).is_ok());
 }
