@@ -160,7 +160,7 @@ impl Debuggable for X86 {
         if view == View::Physical {
             return Some(va);
         }
-        let access = Access { kind: Kind::Read, user: false, implicit: true, ac: true };
+        let access = Access { kind: Kind::Read, user: false, implicit: true, ac: true, shadow_stack: false };
         let controls = h.arch.controls();
         controls.translate(&mut Peek(h), va, access).ok().map(|t| t.physical)
     }
