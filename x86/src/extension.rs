@@ -118,6 +118,36 @@ pub enum Intercept {
         msr: u32,
         value: u64,
     },
+    Wrmsrns {
+        msr: u32,
+        value: u64,
+    },
+    /// One of the MSRs of a RDMSRLIST: those before it are done.
+    Rdmsrlist(u32),
+    Wrmsrlist {
+        msr: u32,
+        value: u64,
+    },
+    /// RDMSR and WRMSRNS with an immediate.
+    RdmsrImmediate {
+        msr: u32,
+        register: Register,
+    },
+    WrmsrnsImmediate {
+        msr: u32,
+        register: Register,
+        value: u64,
+    },
+    /// The bitmap of IA32_USER_MSR_CTL lets it through.
+    Urdmsr {
+        msr: u32,
+        register: Register,
+    },
+    Uwrmsr {
+        msr: u32,
+        register: Register,
+        value: u64,
+    },
     Cpuid,
     Hlt,
     Pause,

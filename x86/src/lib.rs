@@ -26,6 +26,7 @@ pub mod model;
 mod model_specific;
 pub mod monitor;
 pub mod msr;
+mod msr_instructions;
 pub mod paging;
 pub mod platform;
 mod predictor;

@@ -7,6 +7,7 @@ use crate::control::cr4;
 use crate::exception::Exception;
 use crate::extension::{self, Intercept, ask_after, ask_before};
 use crate::msr::{self, perf};
+use crate::msr_instructions;
 use crate::processor::{P, ProcessorExt, set_flags};
 use crate::processor_instructions::Operand;
 use crate::registers::{FS_BASE, GS_BASE, RAX, RBX, RCX, RDX};
@@ -68,11 +69,7 @@ pub(crate) fn wrmsr(h: &mut P, _: Operand) -> Step {
     h.require_cpl_0()?;
     let (msr, value) = (get(h, RCX) as u32, pair(h));
     ask_before(h, || Intercept::Wrmsr { msr, value })?;
-    msr::write(h, msr, value)?;
-    h.core.spaces_changed = true;
-    h.core.check_interrupts = true;
-    h.core.leave = true;
-    Ok(())
+    msr_instructions::write(h, msr, value)
 }
 
 /// CR4.TSD keeps programs from the time.

@@ -24,7 +24,9 @@ use crate::platform::msi::{self, InterruptMessage};
 use crate::registers::{DIRECTION, FS_BASE, GS_BASE, RSP, SSP, temp};
 use crate::segment::{Attributes, Segment, Table};
 use crate::smm::{Smm, memory};
-use crate::{debug, ibt, interrupt, linear, processor_instructions, repeat, shadow_stack, smm, system};
+use crate::{
+    debug, ibt, interrupt, linear, msr_instructions, processor_instructions, repeat, shadow_stack, smm, system,
+};
 
 /// A processor at work.
 pub type P<'a> = Hart<'a, X86>;
@@ -598,6 +600,14 @@ impl Arch for X86 {
         let insn = decoder.decode();
         let length = insn.len().max(1) as u8;
         if insn.is_invalid() {
+            match msr_instructions::decode(&self.model, &mode, bytes) {
+                Err(()) if bytes.len() < MAX_INSTRUCTION => return None,
+                Ok(Some(decoded)) => {
+                    ibt::check(lift, &insn, &mode);
+                    return Some(decoded.lift(lift));
+                }
+                _ => {}
+            }
             // Bytes are missing, or there are more than 15.
             let ends_early = decoder.last_error() == DecoderError::NoMoreBytes;
             if ends_early && bytes.len() < MAX_INSTRUCTION {
@@ -658,6 +668,7 @@ impl Arch for X86 {
             ibt::FUNCTION => return ibt::call(h, operand),
             shadow_stack::FUNCTION => return shadow_stack::call(h, operand),
             isa::FIRST.. => return isa::call(h, function, operand),
+            msr_instructions::FIRST_FUNCTION.. => return msr_instructions::call(h, function, operand),
             processor_instructions::FIRST_FUNCTION.. => return processor_instructions::call(h, function, operand),
             _ => return system::call(h, function, operand),
         }

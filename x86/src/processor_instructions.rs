@@ -8,6 +8,7 @@ use crate::isa::Lifting;
 use crate::mode::Mode;
 use crate::model_specific::{cpuid, rdmsr, rdpid, rdpmc, rdpru, rdrand, rdtsc, read_base, write_base, wrmsr};
 use crate::monitor::{monitor, monitorx, mwait, mwaitx, pause, tpause, umonitor, umwait};
+use crate::msr_instructions::{rdmsrlist, wrmsrlist, wrmsrns};
 use crate::processor::P;
 use crate::shadow_stack_instructions::{clrssbsy, incssp, rstorssp, saveprevssp, setssbsy, wrss, wruss};
 
@@ -44,6 +45,9 @@ const ROWS: &[Row] = &[
     row(M::Cpuid, Implied, false, cpuid),
     row(M::Rdmsr, Implied, false, rdmsr),
     row(M::Wrmsr, Implied, true, wrmsr),
+    row(M::Wrmsrns, Implied, true, wrmsrns),
+    row(M::Rdmsrlist, Implied, false, rdmsrlist),
+    row(M::Wrmsrlist, Implied, true, wrmsrlist),
     row(M::Rdtsc, Implied, false, rdtsc::<false>),
     row(M::Rdtscp, Implied, false, rdtsc::<true>),
     row(M::Rdpid, InRegister(0), false, rdpid),

@@ -141,7 +141,11 @@ features! {
     Fzrm        "fzrm"                 7           1 EAX 10          On    No;
     Fsrs        "fsrs"                 7           1 EAX 11          On    No;
     Fsrc        "fsrc"                 7           1 EAX 12          On    No;
+    Wrmsrns     "wrmsrns"              7           1 EAX 19          Off   No;
     Lam         "lam"                  7           1 EAX 26          Off   No;
+    Msrlist     "msrlist"              7           1 EAX 27          Off   No;
+    MsrImm      "msr_imm"              7           1 ECX 5           Off   No;
+    UserMsr     "user_msr"             7           1 EDX 15          Off   No;
     IntelPsfd   "intel_psfd"           7           2 EDX 0           On    No;
     IpredCtrl   "ipred_ctrl"           7           2 EDX 1           On    No;
     RrsbaCtrl   "rrsba_ctrl"           7           2 EDX 2           On    No;
@@ -207,9 +211,6 @@ features! {
 pub(super) const MISSING: &[(&str, &str)] = &[
     ("vmx", "it needs the extension vmx-sim"),
     ("svm", "it needs the extension svm-sim"),
-    ("user_msr", "URDMSR and UWRMSR are not implemented yet"),
-    ("msrlist", "RDMSRLIST and WRMSRLIST are not implemented yet"),
-    ("wrmsrns", "WRMSRNS is not implemented yet"),
 ];
 
 /// A set of features.

@@ -158,7 +158,7 @@ fn row(arch: &X86, number: u32) -> Option<&'static Row> {
 }
 
 /// RDMSR: #GP where there is no such register.
-pub(crate) fn read(h: &mut P, number: u32) -> Step<u64> {
+pub fn read(h: &mut P, number: u32) -> Step<u64> {
     if h.arch.extension.get().is_some()
         && let Some(own) = extension::act(h, |e, h| e.read_msr(h, number)).flatten()
     {
@@ -181,7 +181,7 @@ pub(crate) fn read(h: &mut P, number: u32) -> Step<u64> {
 }
 
 /// WRMSR: #GP where there is no such register, or it does not take the value.
-pub(crate) fn write(h: &mut P, number: u32, value: u64) -> Step {
+pub fn write(h: &mut P, number: u32, value: u64) -> Step {
     if h.arch.extension.get().is_some()
         && let Some(own) = extension::act(h, |e, h| e.write_msr(h, number, value)).flatten()
     {

@@ -104,6 +104,11 @@ const ARCH_CAPABILITIES: u64 = 1 << 0
     | 1 << 27
     | 1 << 62;
 
+/// DOITM, IA32_UARCH_MISC_CTL is there, comes with UWRMSR, which is for it.
+fn arch_capabilities(arch: &X86, _: u32, _: Frequency) -> u64 {
+    ARCH_CAPABILITIES | if arch.model.has(Feature::UserMsr) { 1 << 12 } else { 0 }
+}
+
 /// IA32_SPEC_CTRL: IBRS, STIBP, SSBD, IPRED_DIS_U and _S, RRSBA_DIS_U and _S, PSFD, BHI_DIS_S.
 const SPEC_CTRL_INTEL: u64 = 0x4ff;
 /// SPEC_CTRL: IBRS, STIBP, SSBD, PSFD.
@@ -137,6 +142,8 @@ pub(super) static ROWS: &[Row] = &[
     one(n::TSC, On::All, Kind::Own { read: read_time, write: write_time }),
     one(0x17, On::Intel, Kind::Constant(0)), // IA32_PLATFORM_ID
     one(0x1b, On::All, Kind::Own { read: read_apic_base, write: write_apic_base }),
+    one(0x1c, On::Has(Feature::UserMsr), Kind::Checked { reset: 0, is_legal: user_msr_control_is_legal }),
+    one(0x2f, On::Has(Feature::Msrlist), Kind::Constant(0)), // IA32_BARRIER
     one(0x34, On::Intel, Kind::Computed(|a, _, _| a.smm.count.into())), // MSR_SMI_COUNT
     one(0x35, On::Intel, Kind::Computed(|a, _, _| u64::from(a.cores) << 16 | u64::from(a.cores))), // MSR_CORE_THREAD_COUNT
     one(n::FEATURE_CONTROL, On::Intel, Kind::Checked { reset: 0, is_legal: feature_control_is_legal }),
@@ -155,7 +162,7 @@ pub(super) static ROWS: &[Row] = &[
     some(n::MPERF, n::APERF, On::Has(Feature::Aperfmperf), Kind::Own { read: read_aperf, write: write_aperf }),
     one(0xfe, On::Intel, Kind::Constant(0xd0a)), // IA32_MTRRCAP: SMRR, WC, fixed ranges, ten variable ones
     one(0xfe, On::Amd, Kind::Constant(0x508)),
-    one(0x10a, On::Has(Feature::ArchCapabilities), Kind::Constant(ARCH_CAPABILITIES)),
+    one(0x10a, On::Has(Feature::ArchCapabilities), Kind::Computed(arch_capabilities)),
     one(0x10b, On::Has(Feature::FlushL1d), Kind::Command { writable: 1 }), // IA32_FLUSH_CMD
     one(n::MISC_FEATURES_ENABLES, On::Intel, Kind::Stored { reset: 0, writable: 1 }),
     some(n::SYSENTER_CS, n::SYSENTER_EIP, On::Has(Feature::Sep), SYSTEM_CALL),
@@ -213,6 +220,7 @@ pub(super) static ROWS: &[Row] = &[
     some(0x14ce, 0x14cf, On::Has(Feature::ArchLbr), LBR_CONTROL), // IA32_LBR_CTL, IA32_LBR_DEPTH
     some(0x1500, 0x151f, On::Has(Feature::ArchLbr), LBR_RECORD), // IA32_LBR_0_FROM_IP
     some(0x1600, 0x161f, On::Has(Feature::ArchLbr), LBR_RECORD), // IA32_LBR_0_TO_IP
+    one(0x1b01, On::Has(Feature::UserMsr), Kind::Stored { reset: 0, writable: 1 }), // IA32_UARCH_MISC_CTL
     // Of both.
     one(n::EFER, On::All, Kind::Own { read: read_efer, write: write_efer }),
     some(n::STAR, n::FMASK, On::Has(Feature::Syscall), SYSTEM_CALL),
@@ -309,6 +317,11 @@ fn variable_range_is_legal(arch: &X86, number: u32, value: u64) -> bool {
     } else {
         value & !(address | 1 << 11) == 0
     }
+}
+
+/// IA32_USER_MSR_CTL: enable, and the address of the bitmap.
+fn user_msr_control_is_legal(arch: &X86, _: u32, value: u64) -> bool {
+    value & 0xffe == 0 && arch.is_canonical_in_registers(value)
 }
 
 /// A byte for each range; with AMD's RdMem and WrMem, where SYSCFG.MtrrFixDramModEn lets them be seen.

@@ -207,7 +207,7 @@ fn popping() {
 fn switching() {
     let token = USER_SHADOW_2 + PAGE - 8;
     let mut g = Guest::new(0, WRITES);
-    g.put(token, USER_SHADOW_2 + PAGE | 1);
+    g.put(token, (USER_SHADOW_2 + PAGE) | 1);
     g.run_user(&|a| {
         a.rstorssp(qword_ptr(token))?;
         a.setc(bl)?;
@@ -218,11 +218,11 @@ fn switching() {
         a.int(0x80)
     });
     assert_eq!(g.reg(RCX), token);
-    assert_eq!(g.reg(RDX), USER_SHADOW + PAGE | 3, "the previous-ssp token");
+    assert_eq!(g.reg(RDX), (USER_SHADOW + PAGE) | 3, "the previous-ssp token");
     assert_eq!((g.reg(RBX) & 0xff, g.reg(6)), (0, USER_SHADOW_2 + PAGE));
-    assert_eq!(g.get(USER_SHADOW + PAGE - 8), USER_SHADOW + PAGE | 1, "the restore token");
+    assert_eq!(g.get(USER_SHADOW + PAGE - 8), (USER_SHADOW + PAGE) | 1, "the restore token");
     // Tokens that are none: of another mode, reserved bit, not here; they stay.
-    for bad in [USER_SHADOW_2 + PAGE, USER_SHADOW_2 + PAGE | 3, USER_SHADOW_2 + PAGE + 8 | 1, 0] {
+    for bad in [USER_SHADOW_2 + PAGE, (USER_SHADOW_2 + PAGE) | 3, (USER_SHADOW_2 + PAGE + 8) | 1, 0] {
         let mut g = Guest::new(0, ON);
         g.put(token, bad);
         g.run_user(&|a| a.rstorssp(qword_ptr(token)));
@@ -230,7 +230,7 @@ fn switching() {
     }
     // SSP may be 4 below in a restore token: a hole, of which CF tells, and which 64-bit code cannot pop.
     let mut g = Guest::new(0, ON);
-    g.put(token, USER_SHADOW_2 + PAGE - 4 + 8 | 1);
+    g.put(token, (USER_SHADOW_2 + PAGE - 4 + 8) | 1);
     g.run_user(&|a| {
         a.rstorssp(qword_ptr(token))?;
         a.setc(bl)?;

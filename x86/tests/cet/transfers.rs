@@ -74,7 +74,7 @@ fn compatibility_mode_reaches_4_gbytes() {
     for (kind, high, vector) in [(JUMP, true, 13), (CALL, true, 13), (JUMP, false, 6), (CALL, false, 6)] {
         let mut g = Guest::new(ON, 0);
         // The upper half of linear addresses is the lower one again.
-        g.put(0x4000 + 8 * 1, 0x5007);
+        g.put(0x4008, 0x5007);
         let ssp = SHADOW + PAGE + if high { 1 << 39 } else { 0 };
         g.set(SSP, ssp);
         g.assemble(USER - 0x100, &|a| a.ud2());

@@ -33,6 +33,13 @@ const INSTRUCTIONS: &[(&str, &str, Code)] = &[
     ("intel", "Out", |a| a.rep().outsb().unwrap()),
     ("intel", "Rdmsr", |a| a.rdmsr().unwrap()),
     ("intel", "Wrmsr", |a| a.wrmsr().unwrap()),
+    ("intel,+wrmsrns", "Wrmsrns", |a| a.wrmsrns().unwrap()),
+    ("intel,+msrlist", "Rdmsrlist", |a| a.rdmsrlist().unwrap()),
+    ("intel,+msrlist", "Wrmsrlist", |a| a.wrmsrlist().unwrap()),
+    ("intel,+msr_imm", "RdmsrImmediate", |a| a.db(&[0xc4, 0xe7, 0x7b, 0xf6, 0xc3, 0x74, 1, 0, 0]).unwrap()),
+    ("intel,+msr_imm", "WrmsrnsImmediate", |a| a.db(&[0xc4, 0xe7, 0x7a, 0xf6, 0xc3, 0x74, 1, 0, 0]).unwrap()),
+    ("intel,+user_msr", "Urdmsr", |a| a.db(&[0xf2, 0x0f, 0x38, 0xf8, 0xc3]).unwrap()),
+    ("intel,+user_msr", "Uwrmsr", |a| a.db(&[0xf3, 0x0f, 0x38, 0xf8, 0xc3]).unwrap()),
     ("intel", "Cpuid", |a| a.cpuid().unwrap()),
     ("intel", "Hlt", |a| a.hlt().unwrap()),
     ("intel", "Pause", |a| a.pause().unwrap()),
@@ -76,6 +83,17 @@ fn ready(rig: &mut Rig) {
     rig.set(7, DATA);
 }
 
+/// Lets programs access the MSR that RAX names: IA32_UARCH_MISC_CTL.
+fn permit(rig: &mut Rig) {
+    const USER_MSR_CTL: u32 = 0x1c;
+    rig.set(0, 0x1b01);
+    for at in [0x1b01 / 8, 2048 + 0x1b01 / 8] {
+        rig.machine.world.ram.store(DATA + at, 1, 2).unwrap();
+    }
+    let (vcpus, world) = (&mut rig.machine.vcpus, &mut rig.machine.world);
+    x86::msr::write(&mut vcpus[0].at(world), USER_MSR_CTL, DATA | 1).unwrap();
+}
+
 /// Each is taken in both orders, before it has done anything, and the extension can tell where it is and how long.
 #[test]
 fn every_instruction_is_asked_about() {
@@ -97,6 +115,8 @@ fn every_instruction_is_asked_about() {
                 "Xsetbv" => rig.set(0, 7),
                 // An element.
                 "In" | "Out" => rig.set(1, 1),
+                "Rdmsrlist" | "Wrmsrlist" => rig.set(1, 2),
+                "Urdmsr" | "Uwrmsr" => permit(&mut rig),
                 "MovToCr" if what.op0_register() == iced_x86::Register::CR3 => rig.set(0, crate::machine::PML4),
                 "MovToCr" if what.op0_register() == iced_x86::Register::CR8 => rig.set(0, 3),
                 _ => {}
