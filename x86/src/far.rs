@@ -323,7 +323,7 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
     let rpl = (selector & 3) as u8;
     let code = d.segment(selector);
     require_within(h, &code, ip)?;
-    let (to_64, frame) = (is_64_bit(h, &code), returned_frame(h, selector, &code, ip));
+    let (to_64, left) = (is_64_bit(h, &code), returned_frame(h, selector, &code, ip));
     let bytes = i64::from(size.bytes());
     // 64-bit code always pops a stack.
     let outer = if rpl != cpl || h.arch.is_64() {
@@ -341,9 +341,9 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
     }
     let code = accessed(h, selector, d)?;
     let ssp = if rpl == cpl {
-        shadow_stack::leave_within(h, to_64, frame, true)?
+        shadow_stack::leave_within(h, to_64, left, true)?
     } else {
-        shadow_stack::leave_outward(h, rpl, to_64, frame)?
+        shadow_stack::leave_outward(h, rpl, to_64, left)?
     };
     h.set_reg(SSP, ssp);
     let new = h.rflags() & !mask | flags & mask;

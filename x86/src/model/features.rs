@@ -208,10 +208,8 @@ features! {
 }
 
 /// Names that are understood, for what is not there yet, or comes with an extension.
-pub(super) const MISSING: &[(&str, &str)] = &[
-    ("vmx", "it needs the extension vmx-sim"),
-    ("svm", "it needs the extension svm-sim"),
-];
+pub(super) const MISSING: &[(&str, &str)] =
+    &[("vmx", "it needs the extension vmx-sim"), ("svm", "it needs the extension svm-sim")];
 
 /// A set of features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

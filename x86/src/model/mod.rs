@@ -327,7 +327,7 @@ mod tests {
             ("intel,+sse4a", "knows no feature 'sse4a'"),
             ("amd,+waitpkg", "knows no feature 'waitpkg'"),
             ("intel,+vmx", "needs the extension vmx-sim"),
-            ("amd,+lbr", "not implemented yet"),
+            ("amd,+ibt", "knows no feature 'ibt'"),
             ("amd,-avx,+avx2", "'avx2' needs 'avx'"),
             ("intel,+lbr,+arch_lbr", "'lbr' and 'arch_lbr' exclude each other"),
             ("intel,phys-bits=35", "'phys-bits=35': a physical address has 36 to 52 bits"),

@@ -189,7 +189,7 @@ pub(super) static ROWS: &[Row] = &[
     some(0x1dd, 0x1de, On::Has(Feature::ArchLbr), LAST), // IA32_LER_FROM_IP, IA32_LER_TO_IP
     one(0x1e0, On::Has(Feature::ArchLbr), LAST),     // IA32_LER_INFO
     some(n::SMRR_PHYSBASE, n::SMRR_PHYSMASK, On::Intel, Kind::Own { read: smm::read_smrr, write: smm::write_smrr }),
-    one(0x1fc, On::Intel, ANY),                      // MSR_POWER_CTL
+    one(0x1fc, On::Intel, ANY), // MSR_POWER_CTL
     some(0x200, 0x213, On::Intel, Kind::Checked { reset: 0, is_legal: variable_range_is_legal }),
     some(0x200, 0x20f, On::Amd, Kind::Checked { reset: 0, is_legal: variable_range_is_legal }),
     one(0x250, On::Has(Feature::Mtrr), FIXED_RANGE),
