@@ -495,8 +495,19 @@ macro_rules! conditions {
         fn branch_handler(c: Cond, a_last: bool, b_last: bool, far: bool) -> Handler {
             match c { $(Cond::$name => Of::<cond::$name>::branch(a_last, b_last, far),)* }
         }
-        fn compare_handler<F: Alu, S: OfSize>(c: Cond, immediate: bool, with: u8, far: bool) -> Option<Handler> {
-            Some(match c { $(Cond::$name => compare_of::<F, S, cond::$name>(immediate, with, far),)* })
+        fn compare_handler<F: Alu, S: OfSize, const WRITES: bool>(
+            c: Cond,
+            immediate: bool,
+            with: u8,
+            far: bool,
+        ) -> Option<Handler> {
+            Some(match c { $(Cond::$name => compare_of::<F, S, cond::$name, WRITES>(immediate, with, far),)* })
+        }
+        fn update_handler<F: Alu, S: OfSize>(c: Cond, immediate: bool, with: u8, far: bool) -> Option<Handler> {
+            if with != X_WITH_NONE {
+                return None;
+            }
+            Some(match c { $(Cond::$name => result_of::<F, S, cond::$name>(immediate, far),)* })
         }
         fn fused_branch_handler(op: BinaryOp, c: Cond, a_last: bool, far: bool) -> Option<Handler> {
             match c { $(Cond::$name => Of::<cond::$name>::fused(op, a_last, far),)* }
@@ -638,8 +649,8 @@ pub(crate) fn encode(block: &Lifted, linkable: bool, out: &mut Vec<Slot>) -> Vec
                     Operand::Reg(b) => (0, b, false),
                 };
                 let fused = match block.uops.get(i + 1) {
-                    Some(&(_, Uop::Branch { cond, a: x, b: y, target })) if d == SINK => {
-                        alu_branch_handler(f, size, immediate, cond, (x, y), far(target))
+                    Some(&(_, Uop::Branch { cond, a: x, b: y, target })) => {
+                        alu_branch_handler(f, size, d != SINK, immediate, cond, (x, y), far(target))
                     }
                     _ => None,
                 };

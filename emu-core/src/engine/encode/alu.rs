@@ -122,11 +122,12 @@ pub(super) unsafe fn alu<F: Alu, S: OfSize, const IMM: bool, const A: bool, cons
     }
 }
 
-/// CMP or TEST, and the branch behind it that asks for what it has compared.
+/// An operation, and the branch behind it that asks for its flags. CMP and TEST write no register.
 pub(super) unsafe fn alu_branch<
     F: Alu,
     S: OfSize,
     C: Condition,
+    const WRITES: bool,
     const IMM: bool,
     const WITH: u8,
     const FAR_AWAY: bool,
@@ -141,7 +142,12 @@ pub(super) unsafe fn alu_branch<
         let shift = shift_of(S::SIZE.bytes());
         let a = get(core, (*op).a) << shift;
         let b = if IMM { (*op).imm as i64 as u64 } else { get(core, (*op).b) } << shift;
-        let (_, after) = F::apply(a, b, shift, Flags { kind: 0, x: 0, y: 0 });
+        let before = if F::READS_FLAGS { flags(core) } else { Flags { kind: 0, x: 0, y: 0 } };
+        let (result, after) = F::apply(a, b, shift, before);
+        let last = if WRITES { S::SIZE.merge(get(core, (*op).d), result >> shift) } else { last };
+        if WRITES {
+            set(core, (*op).d, last);
+        }
         set_flags(core, after);
         let exit = op.add(1);
         let holds = match WITH {
@@ -161,10 +167,11 @@ pub(super) const X_WITH_Y: u8 = 0;
 pub(super) const Y_WITH_X: u8 = 1;
 pub(super) const X_WITH_NONE: u8 = 2;
 
-/// The handler of CMP or TEST of 32 or 64 bits with a branch behind it, if there is one.
+/// The handler of an operation with a branch behind it, if there is one.
 pub(super) fn alu_branch_handler(
     op: AluOp,
     size: Size,
+    writes: bool,
     immediate: bool,
     cond: Cond,
     (x, y): (u8, u8),
@@ -176,31 +183,60 @@ pub(super) fn alu_branch_handler(
         (FLAGS_X, FLAGS_NONE) => X_WITH_NONE,
         _ => return None,
     };
+    if writes {
+        return match (op, size) {
+            (AluOp::Add, Size::Bits32) => update_handler::<op::Add, size::Bits32>(cond, immediate, with, far),
+            (AluOp::Add, Size::Bits64) => update_handler::<op::Add, size::Bits64>(cond, immediate, with, far),
+            (AluOp::Sub, Size::Bits32) => compare_handler::<op::Sub, size::Bits32, true>(cond, immediate, with, far),
+            (AluOp::Sub, Size::Bits64) => compare_handler::<op::Sub, size::Bits64, true>(cond, immediate, with, far),
+            (AluOp::And, Size::Bits32) => update_handler::<op::And, size::Bits32>(cond, immediate, with, far),
+            (AluOp::And, Size::Bits64) => update_handler::<op::And, size::Bits64>(cond, immediate, with, far),
+            (AluOp::Inc, Size::Bits32) => update_handler::<op::Inc, size::Bits32>(cond, immediate, with, far),
+            (AluOp::Inc, Size::Bits64) => update_handler::<op::Inc, size::Bits64>(cond, immediate, with, far),
+            (AluOp::Dec, Size::Bits32) => update_handler::<op::Dec, size::Bits32>(cond, immediate, with, far),
+            (AluOp::Dec, Size::Bits64) => update_handler::<op::Dec, size::Bits64>(cond, immediate, with, far),
+            _ => None,
+        };
+    }
     match (op, size) {
-        (AluOp::Sub, Size::Bits32) => compare_handler::<op::Sub, size::Bits32>(cond, immediate, with, far),
-        (AluOp::Sub, Size::Bits64) => compare_handler::<op::Sub, size::Bits64>(cond, immediate, with, far),
-        (AluOp::And, Size::Bits8) => compare_handler::<op::And, size::Bits8>(cond, immediate, with, far),
-        (AluOp::And, Size::Bits32) => compare_handler::<op::And, size::Bits32>(cond, immediate, with, far),
-        (AluOp::And, Size::Bits64) => compare_handler::<op::And, size::Bits64>(cond, immediate, with, far),
-        (AluOp::Sub, Size::Bits8) => compare_handler::<op::Sub, size::Bits8>(cond, immediate, with, far),
+        (AluOp::Sub, Size::Bits32) => compare_handler::<op::Sub, size::Bits32, false>(cond, immediate, with, far),
+        (AluOp::Sub, Size::Bits64) => compare_handler::<op::Sub, size::Bits64, false>(cond, immediate, with, far),
+        (AluOp::And, Size::Bits8) => compare_handler::<op::And, size::Bits8, false>(cond, immediate, with, far),
+        (AluOp::And, Size::Bits32) => compare_handler::<op::And, size::Bits32, false>(cond, immediate, with, far),
+        (AluOp::And, Size::Bits64) => compare_handler::<op::And, size::Bits64, false>(cond, immediate, with, far),
+        (AluOp::Sub, Size::Bits8) => compare_handler::<op::Sub, size::Bits8, false>(cond, immediate, with, far),
         _ => None,
     }
 }
 
-pub(super) fn compare_of<F: Alu, S: OfSize, C: Condition>(immediate: bool, with: u8, far: bool) -> Handler {
+pub(super) fn compare_of<F: Alu, S: OfSize, C: Condition, const W: bool>(
+    immediate: bool,
+    with: u8,
+    far: bool,
+) -> Handler {
     match (immediate, with, far) {
-        (false, X_WITH_Y, false) => alu_branch::<F, S, C, false, X_WITH_Y, false>,
-        (false, X_WITH_Y, true) => alu_branch::<F, S, C, false, X_WITH_Y, true>,
-        (false, Y_WITH_X, false) => alu_branch::<F, S, C, false, Y_WITH_X, false>,
-        (false, Y_WITH_X, true) => alu_branch::<F, S, C, false, Y_WITH_X, true>,
-        (false, _, false) => alu_branch::<F, S, C, false, X_WITH_NONE, false>,
-        (false, _, true) => alu_branch::<F, S, C, false, X_WITH_NONE, true>,
-        (true, X_WITH_Y, false) => alu_branch::<F, S, C, true, X_WITH_Y, false>,
-        (true, X_WITH_Y, true) => alu_branch::<F, S, C, true, X_WITH_Y, true>,
-        (true, Y_WITH_X, false) => alu_branch::<F, S, C, true, Y_WITH_X, false>,
-        (true, Y_WITH_X, true) => alu_branch::<F, S, C, true, Y_WITH_X, true>,
-        (true, _, false) => alu_branch::<F, S, C, true, X_WITH_NONE, false>,
-        (true, _, true) => alu_branch::<F, S, C, true, X_WITH_NONE, true>,
+        (false, X_WITH_Y, false) => alu_branch::<F, S, C, W, false, X_WITH_Y, false>,
+        (false, X_WITH_Y, true) => alu_branch::<F, S, C, W, false, X_WITH_Y, true>,
+        (false, Y_WITH_X, false) => alu_branch::<F, S, C, W, false, Y_WITH_X, false>,
+        (false, Y_WITH_X, true) => alu_branch::<F, S, C, W, false, Y_WITH_X, true>,
+        (false, _, false) => alu_branch::<F, S, C, W, false, X_WITH_NONE, false>,
+        (false, _, true) => alu_branch::<F, S, C, W, false, X_WITH_NONE, true>,
+        (true, X_WITH_Y, false) => alu_branch::<F, S, C, W, true, X_WITH_Y, false>,
+        (true, X_WITH_Y, true) => alu_branch::<F, S, C, W, true, X_WITH_Y, true>,
+        (true, Y_WITH_X, false) => alu_branch::<F, S, C, W, true, Y_WITH_X, false>,
+        (true, Y_WITH_X, true) => alu_branch::<F, S, C, W, true, Y_WITH_X, true>,
+        (true, _, false) => alu_branch::<F, S, C, W, true, X_WITH_NONE, false>,
+        (true, _, true) => alu_branch::<F, S, C, W, true, X_WITH_NONE, true>,
+    }
+}
+
+/// Of the result alone: the comparisons that there are between two values are those of CMP.
+pub(super) fn result_of<F: Alu, S: OfSize, C: Condition>(immediate: bool, far: bool) -> Handler {
+    match (immediate, far) {
+        (false, false) => alu_branch::<F, S, C, true, false, X_WITH_NONE, false>,
+        (false, true) => alu_branch::<F, S, C, true, false, X_WITH_NONE, true>,
+        (true, false) => alu_branch::<F, S, C, true, true, X_WITH_NONE, false>,
+        (true, true) => alu_branch::<F, S, C, true, true, X_WITH_NONE, true>,
     }
 }
 
