@@ -260,3 +260,23 @@ fn call_gates() {
     // It has been freed, and taken again by INT.
     assert_eq!((g.get(TOKEN), g.arch().cet.ssp[3]), (TOKEN | 1, USER_SHADOW + PAGE));
 }
+
+/// An SMI leaves CET behind and RSM finds it again; SSP is in the state save map, and may be changed there.
+#[test]
+fn system_management_mode() {
+    const SMBASE: u64 = 0x3_0000;
+    for (model, at) in [("intel,+shstk", 0xfdb8u64), ("amd,+shstk", 0xff18)] {
+        let mut g = Guest::of(model, ON, 0);
+        // MOV DWORD [at], immediate; RSM: 16-bit code with 32-bit addresses.
+        let [place, value] = [SMBASE + at, SHADOW + 0x800].map(|word| (word as u32).to_le_bytes());
+        let handler = [&[0x67, 0x66, 0xc7, 0x05][..], &place, &value, &[0x0f, 0xaa]].concat();
+        g.machine.world.ram.write(SMBASE + 0x8000, &handler).unwrap();
+        g.arch().pending.smi = true;
+        g.machine.vcpus[0].core.check_interrupts = true;
+        g.run(&|a| {
+            a.rdsspq(rbx)?;
+            a.hlt()
+        });
+        assert_eq!((g.reg(RBX), g.raised()), (SHADOW + 0x800, (0, 0)), "{model}");
+    }
+}
