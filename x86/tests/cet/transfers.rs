@@ -153,6 +153,22 @@ fn events_with_an_interrupt_stack() {
     }
 }
 
+/// APM vol. 2, "Shadow Stacks": a token and the frame behind it may be apart.
+#[test]
+fn a_token_anywhere() {
+    let at = SHADOW_IST + PAGE - 16;
+    let mut g = Guest::of("amd,+shstk", ON, 0);
+    with_table(&mut g, 0);
+    g.put(NOTES + 8, at);
+    g.put(at, at);
+    g.run(&|a| {
+        a.mov(ax, 0x28)?;
+        a.ltr(ax)?;
+        a.int(0x80)
+    });
+    assert_eq!((g.raised().0, g.get(at), g.reg(SSP)), (0x80, at | 1, at - 24));
+}
+
 /// From user mode: IA32_PL3_SSP has the user's SSP, the shadow stack of IA32_PL0_SSP is taken, without a frame.
 #[test]
 fn events_from_user_mode() {
