@@ -111,10 +111,10 @@ pub(crate) fn push_frame(h: &mut P, to: u64, old_ssp: u64, frame: Frame, cpl: u8
     Ok(ssp)
 }
 
-/// "Supervisor Shadow Stack Token": takes the shadow stack at `ssp`, which nobody else may be using. A frame behind the token lies in
-/// the same page: so nothing is ever busy too early.
+/// "Supervisor Shadow Stack Token": takes the shadow stack at `ssp`, which nobody else may be using. With Intel a frame behind the token
+/// lies in the same 32 bytes, and so in the same page: nothing is ever busy too early.
 pub(crate) fn acquire(h: &mut P, ssp: u64, to_64: bool, cpl: u8, refusal: Exception) -> Step {
-    let is_apart = (ssp ^ ssp.wrapping_sub(24)) & !0x1f != 0;
+    let is_apart = h.arch.model.is_intel() && (ssp ^ ssp.wrapping_sub(24)) & !0x1f != 0;
     h.fault_if(ssp & 7 != 0 || is_apart || !to_64 && ssp >> 32 != 0, refusal)?;
     let is_free = exchange(h, ssp, ssp, ssp | BUSY, cpl)?;
     h.fault_if(!is_free, refusal)

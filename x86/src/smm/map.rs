@@ -1,13 +1,14 @@
 //! The state save maps in IA-32e mode: Intel's ("SMRAM State Save Map for Intel 64 Architecture") and AMD's ("SMRAM State-Save Area",
 //! "AMD64 Architecture SMM State-Save Area").
 //!
-//! Intel does not say where what segment registers cache goes, nor the limits of GDT and IDT: here they lie in what is reserved between 7C00H
+//! Of Intel's map we do not know where what segment registers cache goes, the limits of GDT and IDT, SSP: here they lie in what is reserved between 7C00H
 //! and 7DCFH.
 
 use crate::control::{cr0, cr3, cr4, efer};
 use crate::model::Vendor;
 use crate::msr;
 use crate::processor::{P, ProcessorExt, base_of};
+use crate::registers::SSP;
 use crate::segment::{Attributes, Segment, Table};
 
 /// What is saved. The general registers come first, by their numbers.
@@ -43,7 +44,8 @@ pub(crate) mod item {
     pub(crate) const ATTRIBUTES: usize = 1;
     pub(crate) const LIMIT: usize = 2;
     pub(crate) const BASE: usize = 3;
-    pub(crate) const COUNT: usize = SEGMENTS + 4 * 8;
+    pub(crate) const SSP: usize = SEGMENTS + 4 * 8;
+    pub(crate) const COUNT: usize = SSP + 1;
 
     pub(crate) const fn of_segment(segment: usize, part: usize) -> usize {
         SEGMENTS + 4 * segment + part
@@ -94,6 +96,7 @@ fn intel() -> Vec<Field> {
         high(0x7dd4, ldt_base),
         high(0x7dd0, i::GDT_BASE),
         // Reserved.
+        field(0x7db8, 8, i::SSP),
         field(0x7dc8, 4, i::IDT_LIMIT),
         field(0x7dc4, 4, i::GDT_LIMIT),
         field(0x7db0, 8, i::IO_RDI),
@@ -134,6 +137,7 @@ fn amd() -> Vec<Field> {
         field(0x7ed0, 8, i::EFER),
         field(0x7efc, 4, i::REVISION),
         field(0x7f00, 4, i::SMBASE),
+        field(0x7f18, 8, i::SSP),
         field(0x7f48, 8, i::CR4),
         field(0x7f50, 8, i::CR3),
         field(0x7f58, 8, i::CR0),
@@ -186,6 +190,7 @@ impl Values {
     pub(crate) fn of(h: &P) -> Self {
         let mut v = Values([0; item::COUNT]);
         v.0[..16].copy_from_slice(&h.core.regs[..16]);
+        v.set(item::SSP, h.reg(SSP));
         let a = &h.arch;
         for (i, value) in [
             (item::RIP, h.ip(h.core.pc)),
@@ -269,6 +274,7 @@ impl Values {
     /// Puts it all back, but for RIP.
     pub(crate) fn restore(&self, h: &mut P) {
         h.core.regs[..16].copy_from_slice(&self.0[..16]);
+        h.set_reg(SSP, self.get(item::SSP));
         let a = &mut h.arch;
         (a.cr0, a.cr3, a.cr4) = (self.get(item::CR0) | cr0::ET, self.get(item::CR3), self.get(item::CR4));
         let is_long = self.get(item::CR0) & cr0::PG != 0 && self.get(item::EFER) & efer::LME != 0;

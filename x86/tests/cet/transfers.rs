@@ -153,6 +153,22 @@ fn events_with_an_interrupt_stack() {
     }
 }
 
+/// APM vol. 2, "Shadow Stacks": a token and the frame behind it may be apart.
+#[test]
+fn a_token_anywhere() {
+    let at = SHADOW_IST + PAGE - 16;
+    let mut g = Guest::of("amd,+shstk", ON, 0);
+    with_table(&mut g, 0);
+    g.put(NOTES + 8, at);
+    g.put(at, at);
+    g.run(&|a| {
+        a.mov(ax, 0x28)?;
+        a.ltr(ax)?;
+        a.int(0x80)
+    });
+    assert_eq!((g.raised().0, g.get(at), g.reg(SSP)), (0x80, at | 1, at - 24));
+}
+
 /// From user mode: IA32_PL3_SSP has the user's SSP, the shadow stack of IA32_PL0_SSP is taken, without a frame.
 #[test]
 fn events_from_user_mode() {
@@ -259,4 +275,24 @@ fn call_gates() {
     assert_eq!((g.raised().0, g.reg(8), g.reg(RBX), g.reg(RSI)), (0x80, TOKEN, TOKEN | 1, USER_SHADOW + PAGE));
     // It has been freed, and taken again by INT.
     assert_eq!((g.get(TOKEN), g.arch().cet.ssp[3]), (TOKEN | 1, USER_SHADOW + PAGE));
+}
+
+/// An SMI leaves CET behind and RSM finds it again; SSP is in the state save map, and may be changed there.
+#[test]
+fn system_management_mode() {
+    const SMBASE: u64 = 0x3_0000;
+    for (model, at) in [("intel,+shstk", 0xfdb8u64), ("amd,+shstk", 0xff18)] {
+        let mut g = Guest::of(model, ON, 0);
+        // MOV DWORD [at], immediate; RSM: 16-bit code with 32-bit addresses.
+        let [place, value] = [SMBASE + at, SHADOW + 0x800].map(|word| (word as u32).to_le_bytes());
+        let handler = [&[0x67, 0x66, 0xc7, 0x05][..], &place, &value, &[0x0f, 0xaa]].concat();
+        g.machine.world.ram.write(SMBASE + 0x8000, &handler).unwrap();
+        g.arch().pending.smi = true;
+        g.machine.vcpus[0].core.check_interrupts = true;
+        g.run(&|a| {
+            a.rdsspq(rbx)?;
+            a.hlt()
+        });
+        assert_eq!((g.reg(RBX), g.raised()), (SHADOW + 0x800, (0, 0)), "{model}");
+    }
 }

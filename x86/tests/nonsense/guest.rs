@@ -6,9 +6,11 @@ use emu_core::file::File;
 use emu_core::machine::{End, Machine};
 use iced_x86::Decoder;
 use x86::control::{cr0, cr4, efer};
+use x86::model::Feature;
 use x86::platform::loader::Protocol;
 use x86::platform::pc::{self, Images, PcConfig};
 use x86::processor::X86;
+use x86::registers::SSP;
 use x86::segment::{Attributes, Segment, Table};
 
 /// Choices: bytes as long as there are any, then what follows from them (SplitMix64).
@@ -261,7 +263,8 @@ const STARTS: [Start; 9] = [
 
 fn config(choice: u64) -> PcConfig {
     let protocol = Protocol::Raw { bits: 64, at: BASE };
-    let cpu = if choice & 1 == 0 { "intel" } else { "amd" };
+    const INTEL: &str = "intel,+shstk,+ibt,+wrmsrns,+msrlist,+user_msr,+msr_imm";
+    let cpu = ["intel", "amd", INTEL, "amd,+shstk"][(choice & 1 | choice >> 1 & 2) as usize];
     PcConfig {
         cpu: cpu.into(),
         vcpus: 1 + (choice >> 1 & 1) as u32,
@@ -371,6 +374,10 @@ pub fn fill(machine: &mut Machine<X86>, r: &mut Choices) {
             Segment { selector, base: 0, limit: u32::MAX, attributes: Attributes(size | kind | dpl << 5) }
         };
     }
+    if cpu.model.has(Feature::Shstk) && cr0 & cr0::PE != 0 && r.one_in(2) {
+        protect_control_flow(machine, r, cr4 & cr4::PAE != 0);
+    }
+    let cpu = &mut machine.vcpus[0].arch;
     cpu.rflags = 2
         | if is_v8086 { 1 << 17 } else { 0 }
         | if r.one_in(4) { 3 << 12 } else { 0 }
@@ -386,6 +393,30 @@ pub fn fill(machine: &mut Machine<X86>, r: &mut Choices) {
     core.regs[4] = if is_real { 0xff0 } else { BASE + SIZE - 0x100 };
     core.spaces_changed = true;
     core.check_interrupts = true;
+}
+
+/// Control-flow Enforcement Technology, with two shadow stacks at the end of what is there; their tokens may be good.
+fn protect_control_flow(machine: &mut Machine<X86>, r: &mut Choices, has_wide_entries: bool) {
+    const SHADOW: u64 = BASE + 0x1_0000;
+    let (token, user) = (SHADOW + 0xff8, SHADOW + 0x1000);
+    let ram = &mut machine.world.ram;
+    ram.store(token, 8, token | r.below(2)).unwrap();
+    ram.store(user + 0x100, 8, (user + 0x108) | 1).unwrap();
+    if has_wide_entries {
+        let pt = TABLES + 0x3000;
+        for (page, flags) in [(SHADOW, 0x41), (user, 0x45)] {
+            ram.store(pt + (page >> 12 & 0x1ff) * 8, 8, page | flags).unwrap();
+        }
+    }
+    let cpu = &mut machine.vcpus[0].arch;
+    let there = if cpu.model.has(Feature::Ibt) { 0x3f } else { 3 };
+    cpu.cr0 |= cr0::WP;
+    cpu.cr4 |= cr4::CET;
+    cpu.cet.user = r.next() & there;
+    cpu.cet.supervisor = r.next() & there;
+    cpu.cet.ssp = [token, token, token, user + 0x100];
+    cpu.cet.interrupt_ssp_table = TSS;
+    machine.vcpus[0].core.regs[usize::from(SSP)] = if r.one_in(2) { SHADOW + 0x800 } else { user + 0x800 };
 }
 
 /// Something comes from outside.
