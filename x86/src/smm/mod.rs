@@ -99,7 +99,7 @@ impl Smm {
 /// Notes an I/O instruction that is about to be executed.
 pub(crate) fn note_io(h: &mut P, port: u16, size: u8, input: bool, string: Option<bool>) {
     let [rcx, rsi, rdi] = [RCX, RSI, RDI].map(|r| h.reg(r));
-    let (at, pc) = (h.core.retired(), h.pc_now());
+    let (at, pc) = (h.core.retired(), h.core.pc);
     let (string, repeats) = (string.is_some(), string.unwrap_or(false));
     h.arch.smm.io = Some(Io { at, pc, port, size, input, string, repeats, rcx, rsi, rdi });
 }
