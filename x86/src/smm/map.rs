@@ -8,6 +8,7 @@ use crate::control::{cr0, cr3, cr4, efer};
 use crate::model::Vendor;
 use crate::msr;
 use crate::processor::{P, ProcessorExt, base_of};
+use crate::registers::SSP;
 use crate::segment::{Attributes, Segment, Table};
 
 /// What is saved. The general registers come first, by their numbers.
@@ -37,8 +38,9 @@ pub(crate) mod item {
     pub(crate) const IO_RDI: usize = 35;
     /// Intel's IO_MISC, AMD's I/O trap.
     pub(crate) const IO_TRAP: usize = 36;
+    pub(crate) const SSP: usize = 37;
     /// ES, CS, SS, DS, FS, GS, LDTR, TR: each of the four below.
-    pub(crate) const SEGMENTS: usize = 37;
+    pub(crate) const SEGMENTS: usize = 38;
     pub(crate) const SELECTOR: usize = 0;
     pub(crate) const ATTRIBUTES: usize = 1;
     pub(crate) const LIMIT: usize = 2;
@@ -85,6 +87,7 @@ fn intel() -> Vec<Field> {
         field(0x7f00, 2, i::IO_RESTART),
         field(0x7efc, 4, i::REVISION),
         field(0x7ef8, 4, i::SMBASE),
+        field(0x7ec8, 8, i::SSP),
         field(0x7e9c, 4, ldt_base),
         field(0x7e94, 4, i::IDT_BASE),
         field(0x7e8c, 4, i::GDT_BASE),
@@ -134,6 +137,7 @@ fn amd() -> Vec<Field> {
         field(0x7ed0, 8, i::EFER),
         field(0x7efc, 4, i::REVISION),
         field(0x7f00, 4, i::SMBASE),
+        field(0x7f18, 8, i::SSP),
         field(0x7f48, 8, i::CR4),
         field(0x7f50, 8, i::CR3),
         field(0x7f58, 8, i::CR0),
@@ -189,6 +193,7 @@ impl Values {
         let a = &h.arch;
         for (i, value) in [
             (item::RIP, h.ip(h.core.pc)),
+            (item::SSP, h.reg(SSP)),
             (item::RFLAGS, h.rflags()),
             (item::CR0, a.cr0),
             (item::CR3, a.cr3),
@@ -269,6 +274,7 @@ impl Values {
     /// Puts it all back, but for RIP.
     pub(crate) fn restore(&self, h: &mut P) {
         h.core.regs[..16].copy_from_slice(&self.0[..16]);
+        h.set_reg(SSP, self.get(item::SSP));
         let a = &mut h.arch;
         (a.cr0, a.cr3, a.cr4) = (self.get(item::CR0) | cr0::ET, self.get(item::CR3), self.get(item::CR4));
         let is_long = self.get(item::CR0) & cr0::PG != 0 && self.get(item::EFER) & efer::LME != 0;

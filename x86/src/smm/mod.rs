@@ -23,7 +23,7 @@ use crate::exception::Exception;
 use crate::extension::{self, Intercept, ask_before};
 use crate::model::Vendor;
 use crate::processor::{P, ProcessorExt, segments, shutdown};
-use crate::registers::{RCX, RDI, RSI};
+use crate::registers::{RCX, RDI, RSI, SSP};
 use crate::segment::{Attributes, Segment};
 use map::{Values, item};
 use memory::Memory;
@@ -177,6 +177,7 @@ fn set_environment(h: &mut P) {
     for i in 0..6 {
         h.set_segment(i, if i == segments::CS { code } else { data });
     }
+    h.set_reg(SSP, 0);
     h.set_rflags(2);
     h.core.pc = h.linear_ip(ENTRY);
     translations_changed(h);
