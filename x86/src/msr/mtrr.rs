@@ -61,7 +61,7 @@ mod tests {
             p.set_up_mtrrs(low_end);
             for (n, (base, size)) in (0..).zip(&ranges) {
                 let found = [0x200 + 2 * n, 0x201 + 2 * n].map(|number| p.stored_msr(number));
-                assert_eq!(found, [*base, (1 << 40) - size | 1 << 11], "{low_end:#x}");
+                assert_eq!(found, [*base, ((1 << 40) - size) | 1 << 11], "{low_end:#x}");
             }
             assert_eq!(p.stored_msr(0x201 + 2 * ranges.len() as u32), 0);
             assert_eq!((p.stored_msr(0x2ff), p.stored_msr(0x259)), (0xc06, 0));
