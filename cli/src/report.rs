@@ -83,7 +83,8 @@ const FEATURES: &[(&str, &str, &str)] = &[
     ("x86 AVX-512", "no", "the state components and instructions of EVEX"),
     ("x86 CET", "yes", "shadow stacks and IBT in all transfers, tasks and XSAVES, as the switches shstk and ibt"),
     ("x86 MSR instructions", "yes", "WRMSRNS, RDMSRLIST, WRMSRLIST, URDMSR, UWRMSR and immediates, as switches"),
-    ("x86 LBR, SMM", "no", "last branch records; system management mode"),
+    ("x86 LBR", "no", "last branch records"),
+    ("x86 SMM", "yes", "maps of both vendors, SMRAM with TSEG, SMRR, SMMADDR"),
     ("x86 MTRR, PAT, MCA", "part", "registers are held and checked; memory types change nothing, and no bank reports"),
     (
         "x86 PC",

@@ -20,10 +20,16 @@ pub enum Way {
     Entry(&'static str),
     /// OVMF reads it from the firmware's configuration.
     Ovmf,
+    /// The kernel's own entry; then the PC is suspended to RAM, and the clock wakes it.
+    Suspend,
+    /// The same with OVMF.
+    OvmfSuspend,
     /// SeaBIOS starts GRUB from a disk.
     BiosGrub,
     /// OVMF starts GRUB from a disk.
     OvmfGrub,
+    /// OVMF with Secure Boot, which requires system management mode, starts GRUB from a disk.
+    SecureGrub,
     /// Xen starts it as its first domain.
     Xen,
 }
@@ -38,6 +44,9 @@ pub struct Boot {
     way: Way,
 }
 
+/// Suspends to RAM for some seconds.
+const SUSPEND: &str = "echo +3 > /sys/class/rtc/rtc0/wakealarm; echo mem > /sys/power/state; echo woken $?\nexit\n";
+
 const SUITES: [Suite; 2] = [Suite::Trixie, Suite::Sid];
 
 impl Boot {
@@ -48,9 +57,21 @@ impl Boot {
             Way::Ovmf => "ovmf",
             Way::BiosGrub => "seabios-grub",
             Way::OvmfGrub => "ovmf-grub",
+            Way::Suspend => "suspend",
+            Way::OvmfSuspend => "ovmf-suspend",
+            Way::SecureGrub => "ovmf-secure-grub",
             Way::Xen => "xen",
         };
         format!("{}-{}-{}-{}-{way}", self.suite, self.cpus, self.model, self.machine)
+    }
+
+    fn suspends(&self) -> bool {
+        matches!(self.way, Way::Suspend | Way::OvmfSuspend)
+    }
+
+    /// What is typed.
+    fn typed(&self) -> &'static str {
+        if self.suspends() { SUSPEND } else { "" }
     }
 
     /// What `undervisor run` is told, and what the console must show.
@@ -70,7 +91,7 @@ impl Boot {
                 a.push(files.initrd.clone().into());
                 a.extend(["--append", "console=com1 com1=115200,8n1 dom0_mem=512M"].map(Into::into));
             }
-            (Way::BiosGrub | Way::OvmfGrub, _) => {
+            (Way::BiosGrub | Way::OvmfGrub | Way::SecureGrub, _) => {
                 let mut disk = files.disk.clone().into_os_string();
                 disk.push(",ro");
                 a.extend(["--drive".into(), disk]);
@@ -78,11 +99,12 @@ impl Boot {
             _ => {
                 a.extend(["--kernel".into(), files.image.clone().into(), "--initrd".into()]);
                 a.push(files.initrd.clone().into());
-                a.extend(["--append", "console=ttyS0"].map(Into::into));
+                let words = if self.suspends() { "console=ttyS0 shell" } else { "console=ttyS0" };
+                a.extend(["--append", words].map(Into::into));
             }
         }
         let mut expected = vec![format!("UNDERVISOR-SHELL: up cpus={} ", self.cpus), "UNDERVISOR-DONE rc=0".into()];
-        if matches!(self.way, Way::Ovmf | Way::OvmfGrub) {
+        if matches!(self.way, Way::Ovmf | Way::OvmfSuspend | Way::OvmfGrub) {
             a.extend(["--firmware".into(), files.ovmf.clone().into(), "--firmware-vars".into()]);
             a.push(files.ovmf_variables.clone().into());
         }
@@ -92,6 +114,15 @@ impl Boot {
                 expected.push("UNDERVISOR-GRUB: pc".into());
             }
             Way::OvmfGrub => expected.push("UNDERVISOR-GRUB: efi".into()),
+            Way::SecureGrub => {
+                let firmware = ["--firmware".into(), files.ovmf_secure.clone().into(), "--firmware-vars".into()];
+                a.extend(firmware);
+                a.push(files.ovmf_variables.clone().into());
+                expected.push("UNDERVISOR-GRUB: efi".into());
+            }
+            Way::Suspend | Way::OvmfSuspend => {
+                expected.extend(["PM: suspend exit".into(), "woken 0".into()]);
+            }
             _ => {}
         }
         (a, expected)
@@ -116,6 +147,10 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Sid, 1, "amd", "i440fx", Way::BiosGrub));
     boots.push(boot(Suite::Trixie, 1, "amd", "q35", Way::OvmfGrub));
     boots.push(boot(Suite::Sid, 2, "intel", "q35", Way::OvmfGrub));
+    boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::SecureGrub));
+    boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::Suspend));
+    boots.push(boot(Suite::Sid, 1, "amd", "i440fx", Way::Suspend));
+    boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::OvmfSuspend));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Xen));
     boots
 }
@@ -164,7 +199,7 @@ impl Files {
             let files = &self.suites.iter().find(|(s, _)| *s == boot.suite).expect("every suite was prepared").1;
             let (arguments, expected) = boot.arguments(files);
             let name = boot.name();
-            let summary = run(&self.undervisor, &self.out.join(&name), &arguments, &expected, "");
+            let summary = run(&self.undervisor, &self.out.join(&name), &arguments, &expected, boot.typed());
             outcome(&name, summary.and_then(|summary| self.require_quiet(&name).map(|()| summary)))
         };
         boots.par_iter().map(one).collect()
@@ -223,6 +258,6 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (20, 20));
+        assert_eq!((names.len(), count), (24, 24));
     }
 }

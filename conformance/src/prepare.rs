@@ -216,6 +216,8 @@ pub struct Amd64 {
     pub seabios: PathBuf,
     /// OVMF's code.
     pub ovmf: PathBuf,
+    /// OVMF's code with Secure Boot, which requires system management mode.
+    pub ovmf_secure: PathBuf,
     /// OVMF's variables.
     pub ovmf_variables: PathBuf,
     /// A disk with the kernel and GRUB, for BIOS and UEFI.
@@ -235,6 +237,7 @@ impl Amd64 {
             initrd: file("initrd.cpio"),
             seabios: file("bios-256k.bin"),
             ovmf: file("OVMF_CODE_4M.fd"),
+            ovmf_secure: file("OVMF_CODE_4M.secboot.fd"),
             ovmf_variables: file("OVMF_VARS_4M.fd"),
             disk: file("grub.img"),
             xen: Some(file("xen")).filter(|xen| xen.is_file()),
@@ -248,7 +251,7 @@ fn xen_package(suite: Suite) -> Option<&'static str> {
     (suite == Suite::Trixie).then_some("xen-hypervisor-4.20-amd64")
 }
 
-/// Makes `vmlinuz`, `initrd.cpio` (`initrd.cpio.gz`), `bios-256k.bin`, `OVMF_{CODE,VARS}_4M.fd`, `grub.img`, `xen` and
+/// Makes `vmlinuz`, `initrd.cpio` (`initrd.cpio.gz`), `bios-256k.bin`, `OVMF_{CODE,VARS}_4M.fd`, `OVMF_CODE_4M.secboot.fd`, `grub.img`, `xen` and
 /// `packages.txt` in `out`. The kernel is what `metapackage` stands for: `linux-image-amd64` or `linux-image-cloud-amd64`.
 pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> Result<Amd64, Error> {
     let archive = Archive::new(suite, "amd64");
@@ -272,6 +275,7 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     for (tree, path) in [
         (&seabios, "usr/share/seabios/bios-256k.bin"),
         (&ovmf, "usr/share/OVMF/OVMF_CODE_4M.fd"),
+        (&ovmf, "usr/share/OVMF/OVMF_CODE_4M.secboot.fd"),
         (&ovmf, "usr/share/OVMF/OVMF_VARS_4M.fd"),
     ] {
         let file = tree.file(path)?;

@@ -13,6 +13,7 @@ pub mod exception;
 pub mod extension;
 mod far;
 mod fast_calls;
+pub mod ferr;
 mod flag_instructions;
 pub mod fpu;
 mod frame;

@@ -29,6 +29,8 @@ enum Wait {
     No,
     /// HLT: an interrupt that it may take.
     Halted,
+    /// FERR# is asserted: an interrupt, or IGNNE#.
+    Frozen,
     /// A start-up IPI.
     ForSipi,
     /// RESET#: the PC sleeps.
@@ -56,6 +58,11 @@ impl Waiting {
     /// INIT of an application processor: likewise.
     pub fn waits_for_sipi(&mut self) {
         *self = Waiting { line: None, wait: Wait::ForSipi };
+    }
+
+    /// A waiting instruction of the x87 cannot begin.
+    pub fn freezes(&mut self) {
+        self.wait = Wait::Frozen;
     }
 
     /// RESET# is held, or no longer.
@@ -103,6 +110,7 @@ fn has_interrupt(h: &P, masked: bool) -> bool {
 pub(crate) fn is_awake(h: &P) -> bool {
     match h.arch.waiting.wait {
         Wait::No | Wait::Halted => has_interrupt(h, false),
+        Wait::Frozen => has_interrupt(h, false) || h.arch.error_pins.ignne,
         Wait::Asleep => false,
         Wait::Reset => true,
         Wait::ForSipi => h.arch.pending.sipi.is_some() || h.arch.pending.init && !h.arch.smm.is_on(),

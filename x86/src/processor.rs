@@ -25,7 +25,7 @@ use crate::registers::{DIRECTION, FS_BASE, GS_BASE, RSP, SSP, temp};
 use crate::segment::{Attributes, Segment, Table};
 use crate::smm::{Smm, memory};
 use crate::{
-    debug, ibt, interrupt, linear, msr_instructions, processor_instructions, repeat, shadow_stack, smm, system,
+    debug, ferr, ibt, interrupt, linear, msr_instructions, processor_instructions, repeat, shadow_stack, smm, system,
 };
 
 /// A processor at work.
@@ -146,6 +146,8 @@ pub struct X86 {
     pub apic: LocalApic,
     /// What else waits to be taken.
     pub pending: Pending,
+    /// FERR# and IGNNE#.
+    pub error_pins: ferr::Pins,
     /// System management mode.
     pub smm: Smm,
     /// What MONITOR and waiting instructions have left.
@@ -209,6 +211,7 @@ impl X86 {
             msrs: Msrs::default(),
             apic: LocalApic::new(0, true),
             pending: Pending::default(),
+            error_pins: ferr::Pins::default(),
             smm: Smm::of(Vendor::Intel),
             waiting: Waiting::default(),
             cet: Cet::default(),
@@ -274,6 +277,7 @@ impl X86 {
             apic: self.apic.clone(),
             pending: self.pending.clone(),
             smm: self.smm.clone(),
+            error_pins: self.error_pins,
             waiting: self.waiting.clone(),
             random: self.random,
             ..X86::reset(self.id)

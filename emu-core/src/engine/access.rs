@@ -198,7 +198,7 @@ impl<A: Arch> Hart<'_, A> {
     }
 
     /// The address of the present instruction.
-    pub fn pc_now(&self) -> u64 {
+    fn pc_now(&self) -> u64 {
         if !self.core.in_block {
             return self.core.pc;
         }

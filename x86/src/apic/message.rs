@@ -185,8 +185,9 @@ pub(super) fn send(h: &mut P, command: u32, destination: u32) {
     let me = h.core.index;
     let is_meant = |p: &Published| shorthand != 0 || p.is_meant(destination, logical, wide);
     let targets: Vec<u32> = match (shorthand, mode) {
-        (1, delivery::FIXED) => vec![me],
-        (1, _) => vec![], // "not supported" with this shorthand
+        // INIT is invalid with this shorthand by the SDM's table, and processors do it; the others are not supported.
+        (1, delivery::FIXED | delivery::INIT) => vec![me],
+        (1, _) => vec![],
         (0, delivery::LOWEST_PRIORITY) => lowest_priority(h, is_meant).into_iter().collect(),
         _ => (0..h.arch.cores)
             .filter(|vcpu| !(shorthand == 3 && *vcpu == me))

@@ -40,6 +40,8 @@ pub mod pin {
     pub const SMI_OF_IO: u32 = 5;
     /// RESET#, while the PC sleeps.
     pub const SLEEP: u32 = 6;
+    /// IGNNE#, high where it is asserted.
+    pub const IGNNE: u32 = 7;
 }
 
 /// Bits of IA32_APIC_BASE ("Figure 11-5. IA32_APIC_BASE MSR").
@@ -302,6 +304,7 @@ pub(crate) fn set_pin(h: &mut P, number: u32, level: bool) {
         pin::SMI if level => h.arch.pending.smi = true,
         pin::SMI_OF_IO if level => smm::answers_io(h),
         pin::INIT if level => (h.arch.pending.init, h.arch.pending.sipi) = (true, None),
+        pin::IGNNE => h.arch.error_pins.ignne = level,
         pin::SLEEP => interrupt::sleep(h, level),
         pin::A20 if level != h.arch.a20 => {
             h.arch.a20 = level;

@@ -1,8 +1,7 @@
 //! "x87 FPU Instructions" (SDM vol. 1, 5.2), and EMMS: calls of the methods of [`X87`], one line each in a table.
 //!
-//! A waiting instruction first raises the exception that an earlier one left pending. It is #MF whatever CR0.NE says: nothing of the
-//! PC asks for the interrupt by way of FERR# that the manual describes for CR0.NE = 0 ("MS-DOS Compatibility Sub-mode"). Then come the
-//! faults of the operand in memory, then the operation.
+//! A waiting instruction first raises the exception that an earlier one left pending. It is #MF where CR0.NE is
+//! set, and else [`ferr`]'s concern. Then come the faults of the operand in memory, then the operation.
 
 use emu_core::engine::flags::Flags;
 use emu_core::engine::uop::{BinaryOp, Operand};
@@ -11,7 +10,7 @@ use iced_x86::{Code, CodeSize, Instruction, MemorySize, Mnemonic, OpKind, Regist
 
 use super::{Lifting, Unknown};
 use crate::control::{cr0, rflags};
-use crate::exception::{Exception, vector};
+use crate::ferr;
 use crate::fpu::arithmetic::Arith;
 use crate::fpu::compare::Nans;
 use crate::fpu::image::Layout;
@@ -27,8 +26,8 @@ use crate::xsave::{load_bytes, store_bytes};
 pub(super) const FIRST: u16 = super::FIRST + 0x1000;
 
 /// #MF, if an exception is pending. What MMX instructions ask too.
-pub(super) fn fault_if_pending(h: &P) -> Step {
-    if h.arch.x87.is_pending() { Err(Exception::plain(vector::MF).into()) } else { Ok(()) }
+pub(super) fn fault_if_pending(h: &mut P) -> Step {
+    ferr::check(h)
 }
 
 /// An operand in memory.

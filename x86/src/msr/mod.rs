@@ -7,6 +7,7 @@
 
 mod branch_events;
 mod cet;
+mod mtrr;
 pub mod perf;
 mod smm;
 mod table;

@@ -8,6 +8,7 @@ use emu_core::devices::virtio::disk::DiskError;
 use emu_core::devices::virtio::mmio::VirtioMmio;
 use serde::{Deserialize, Serialize};
 
+use super::coprocessor::{self, Coprocessor};
 use super::debug::{self, DebugConsole, DebugExit, Post, TestDevice};
 use super::fw_cfg::FwCfg;
 use super::memory::{BASE_END, FIXED, FOUR_GIB, Layout, SHADOW_END};
@@ -34,6 +35,8 @@ pub mod pin {
     pub const SMI_OF_IO: u32 = 5;
     /// RESET#, held as long as the PC sleeps.
     pub const SLEEP: u32 = 6;
+    /// IGNNE#, high where it is asserted.
+    pub const IGNNE: u32 = 7;
 }
 
 /// Serial ports: first port and interrupt.
@@ -191,6 +194,7 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
     let rtc = at_ports(Box::new(Rtc::new(&clock)), &rtc::PORTS);
     let keyboard = at_ports(Box::new(i8042::I8042::new(None)), &i8042::PORTS);
     let port92 = at_ports(Box::<reset::Port92>::default(), &reset::PORTS);
+    let coprocessor = at_ports(Box::<Coprocessor>::default(), &coprocessor::PORTS);
     at_ports(Box::new(fw_cfg), &fw_cfg::PORTS);
     let serial = [0, 1].map(|n| {
         let uart = UartConfig { port: config.serial[n], reg_shift: 0, clock: SERIAL_CLOCK };
@@ -271,6 +275,8 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
     }
     wires.irq(pci, SCI, SCI_IRQ, wire_of::SCI);
     wires.processors(pci, SMI, pin::SMI_OF_IO);
+    wires.irq(coprocessor, coprocessor::IRQ13, 13, wire_of::ISA);
+    wires.processors(coprocessor, coprocessor::IGNNE, pin::IGNNE);
     wires.device(rtc, 0, pci, pm::RTC_ALARM);
     wires.processors(pci, SLEEP, pin::SLEEP);
     wires.device(pci, SLEEP, rtc, 0);

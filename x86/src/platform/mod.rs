@@ -20,6 +20,8 @@
 //! | [`pci`] 0 to 15 | [`pic`], a wire of its own (256 + n); with a PIIX3 also [`ioapic`] |
 //! | [`pci`] 16 to 23 | with an ICH9: [`ioapic`], a wire of its own |
 //! | [`pci`] `SCI` | [`pic`] and [`ioapic`] 9, a wire of its own |
+//! | [`coprocessor`] `IRQ13` | [`pic`] and [`ioapic`] 13 |
+//! | [`coprocessor`] `IGNNE` | all processors, which tell of FERR# at [`coprocessor::FERR`] |
 //! | [`rtc`] 0 | power management in [`pci`], whose alarm it is |
 //! | [`pci`] `SLEEP` | all processors, which are in reset while it is high; [`rtc`], whose RAM tells firmware |
 //! | [`pci`] `SMI` | the processor whose I/O instruction that is the answer to |
@@ -30,6 +32,7 @@
 pub mod acpi;
 pub mod bios;
 pub mod board;
+pub mod coprocessor;
 pub mod debug;
 pub mod flash;
 pub mod fw_cfg;

@@ -291,6 +291,8 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
         if config.firmware.is_some() {
             // Firmware for this board knows one state save map, of whichever vendor the processor is.
             arch.smm.map = Vendor::Amd;
+        } else {
+            arch.set_up_mtrrs(layout.low_end);
         }
         arch
     };

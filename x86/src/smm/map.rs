@@ -38,8 +38,9 @@ pub(crate) mod item {
     pub(crate) const IO_RDI: usize = 35;
     /// Intel's IO_MISC, AMD's I/O trap.
     pub(crate) const IO_TRAP: usize = 36;
+    pub(crate) const SSP: usize = 37;
     /// ES, CS, SS, DS, FS, GS, LDTR, TR: each of the four below.
-    pub(crate) const SEGMENTS: usize = 37;
+    pub(crate) const SEGMENTS: usize = 38;
     pub(crate) const SELECTOR: usize = 0;
     pub(crate) const ATTRIBUTES: usize = 1;
     pub(crate) const LIMIT: usize = 2;
@@ -87,6 +88,7 @@ fn intel() -> Vec<Field> {
         field(0x7f00, 2, i::IO_RESTART),
         field(0x7efc, 4, i::REVISION),
         field(0x7ef8, 4, i::SMBASE),
+        field(0x7ec8, 8, i::SSP),
         field(0x7e9c, 4, ldt_base),
         field(0x7e94, 4, i::IDT_BASE),
         field(0x7e8c, 4, i::GDT_BASE),
@@ -194,6 +196,7 @@ impl Values {
         let a = &h.arch;
         for (i, value) in [
             (item::RIP, h.ip(h.core.pc)),
+            (item::SSP, h.reg(SSP)),
             (item::RFLAGS, h.rflags()),
             (item::CR0, a.cr0),
             (item::CR3, a.cr3),

@@ -23,7 +23,7 @@ use crate::exception::Exception;
 use crate::extension::{self, Intercept, ask_before};
 use crate::model::Vendor;
 use crate::processor::{P, ProcessorExt, segments, shutdown};
-use crate::registers::{RCX, RDI, RSI};
+use crate::registers::{RCX, RDI, RSI, SSP};
 use crate::segment::{Attributes, Segment};
 use map::{Values, item};
 use memory::Memory;
@@ -99,7 +99,7 @@ impl Smm {
 /// Notes an I/O instruction that is about to be executed.
 pub(crate) fn note_io(h: &mut P, port: u16, size: u8, input: bool, string: Option<bool>) {
     let [rcx, rsi, rdi] = [RCX, RSI, RDI].map(|r| h.reg(r));
-    let (at, pc) = (h.core.retired(), h.pc_now());
+    let (at, pc) = (h.core.retired(), h.core.pc);
     let (string, repeats) = (string.is_some(), string.unwrap_or(false));
     h.arch.smm.io = Some(Io { at, pc, port, size, input, string, repeats, rcx, rsi, rdi });
 }
@@ -177,6 +177,7 @@ fn set_environment(h: &mut P) {
     for i in 0..6 {
         h.set_segment(i, if i == segments::CS { code } else { data });
     }
+    h.set_reg(SSP, 0);
     h.set_rflags(2);
     h.core.pc = h.linear_ip(ENTRY);
     translations_changed(h);
