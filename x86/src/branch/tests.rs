@@ -223,7 +223,8 @@ fn records_of_amd() {
     for (i, (from, to)) in FEW.into_iter().enumerate() {
         let wrong = if i == 0 { 1 << 63 } else { 0 };
         let at = 0xc001_0300 + 2 * i as u32;
-        assert_eq!((read(&mut m, at), read(&mut m, at + 1)), ((CODE + from) | wrong, (CODE + to) | (1 << 63)), "{i}");
+        let record = ((CODE + from) | wrong, (CODE + to) | 1 << 63);
+        assert_eq!((read(&mut m, at), read(&mut m, at + 1)), record, "{i}");
     }
     assert_eq!((read(&mut m, 0xc001_0309), read(&mut m, 0xc000_010f)), (0, 0x58));
     let mut m = run("amd,+amd_lbr_v2", &[(0xc000_010e, 0x1ff & !(1 << 5 | 1)), (0xc000_010f, 1 << 6)], few);
