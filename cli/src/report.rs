@@ -77,13 +77,21 @@ const FEATURES: &[(&str, &str, &str)] = &[
     (
         "x86 counters",
         "yes",
-        "cycles and instructions, fixed and general, with overflow interrupts; branches are not counted",
+        "cycles, instructions, branches by kind and those predicted wrongly, with overflow interrupts; no events of caches, no PEBS",
     ),
-    ("x86 debugging", "yes", "debug registers, single-stepping, shadows of STI and MOV SS, general detect"),
+    (
+        "x86 branch records",
+        "yes",
+        "last branches as switches: lbr, arch_lbr with XSAVES, amd_lbr_v2; AMD's pair always; filters, call stacks, freezing",
+    ),
+    (
+        "x86 debugging",
+        "yes",
+        "debug registers, single-stepping, also on branches, shadows of STI and MOV SS, general detect",
+    ),
     ("x86 AVX-512", "no", "the state components and instructions of EVEX"),
     ("x86 CET", "yes", "shadow stacks and IBT in all transfers, tasks and XSAVES, as the switches shstk and ibt"),
     ("x86 MSR instructions", "yes", "WRMSRNS, RDMSRLIST, WRMSRLIST, URDMSR, UWRMSR and immediates, as switches"),
-    ("x86 LBR", "no", "last branch records"),
     ("x86 SMM", "yes", "maps of both vendors, SMRAM with TSEG, SMRR, SMMADDR"),
     ("x86 MTRR, PAT, MCA", "part", "registers are held and checked; memory types change nothing, and no bank reports"),
     (

@@ -424,10 +424,17 @@ impl Tlb {
     }
 
     fn drop_leaf(&mut self, base: u64, size_log2: u8, space: Space) {
+        /// Of leaves of so many pages and more, entries are looked for in all of the array.
+        const MANY: u64 = DATA_ENTRIES as u64 / 8;
         let covers = |e: &Entry| e.tag & PAGE_MASK == space.id() && (e.tag ^ base) >> size_log2 == 0;
-        for (e, f) in self.data.iter_mut().zip(self.fast.iter_mut()).filter(|(e, _)| covers(e)) {
-            *e = NONE;
-            *f = SLOW;
+        let pages = 1 << (size_log2 - 12);
+        let (few, all) = if pages < MANY { (pages, 0) } else { (0, DATA_ENTRIES) };
+        let slots = (0..few).map(|page| Self::slot(base.wrapping_add(page << 12), space)).chain(0..all);
+        for slot in slots {
+            if covers(&self.data[slot]) {
+                self.data[slot] = NONE;
+                self.fast[slot] = SLOW;
+            }
         }
         for e in self.fetch.iter_mut().filter(|e| covers(e)) {
             self.dropped_fetches.push(e.tag);

@@ -3,7 +3,7 @@
 //! Recording", "Last Branch Stack"; PPR). Each is a switch of the model; AMD's pair of the last branch is always there.
 //!
 //! Records hold linear addresses. The cycles between two are instructions. Where the manuals leave room: a record is made where the level that
-//! a branch ends in is enabled, and IA32_LBR_CTL.LBREn survives a debug exception.
+//! a branch ends in is enabled; IA32_LBR_CTL.LBREn survives a debug exception, and XSAVES.
 
 use emu_core::engine::Step;
 use serde::{Deserialize, Serialize};
@@ -203,10 +203,6 @@ impl X86 {
 }
 
 impl Lbr {
-    fn newest(&self) -> usize {
-        self.top
-    }
-
     /// The register with this number, from 0, is this record.
     fn place(&self, design: Design, i: usize) -> usize {
         match design {
@@ -265,6 +261,52 @@ impl Lbr {
         let depth = self.depth(design);
         self.top = (self.top + depth - 1) % depth;
     }
+}
+
+/// The size of the state component of architectural records ("Architectural LBR State"): five words, and three for each record.
+pub const STATE_SIZE: u64 = 8 * (5 + 3 * DEPTH as u64);
+
+impl Lbr {
+    /// IA32_LBR_CTL, IA32_LBR_DEPTH, the last branch before an event; from where, to where and what of each record.
+    pub(crate) fn state(&self) -> Vec<u64> {
+        let places = (0..DEPTH).map(|i| (i < self.depth).then(|| self.place(Design::Architectural, i)));
+        let records = places.flat_map(|place| place.map_or([0; 3], |place| self.records[place]));
+        [self.ctl, self.depth as u64].into_iter().chain(self.last_before_event).chain(records).collect()
+    }
+
+    /// All of it is as after a reset, but for the depth.
+    pub(crate) fn is_initial(&self) -> bool {
+        self.ctl == 0 && self.last_before_event == [0; 3] && self.records == [[0; 3]; DEPTH]
+    }
+}
+
+/// Whether WRMSR would take all words of a [state](Lbr::state).
+pub(crate) fn is_state(arch: &X86, words: &[u64]) -> bool {
+    let is_record =
+        |r: &[u64]| r[..2].iter().all(|ip| arch.is_canonical_in_registers(*ip)) && r[2] & !info::WRITABLE == 0;
+    words[0] & !ctl::ALL == 0 && is_depth(words[1]) && words[2..].chunks_exact(3).all(is_record)
+}
+
+/// Loads a state. Where it is all zeros, which initializes, the depth stays.
+pub(crate) fn set_state(h: &mut P, words: &[u64]) {
+    let l = &mut h.arch.msrs.lbr;
+    l.ctl = words[0];
+    if is_depth(words[1]) {
+        l.depth = words[1] as usize;
+    }
+    l.top = 0;
+    let mut records = words[2..].chunks_exact(3).map(|r| [r[0], r[1], r[2]]);
+    l.last_before_event = records.next().expect("a state has records");
+    for i in 0..l.depth {
+        let place = l.place(Design::Architectural, i);
+        l.records[place] = records.next().expect("as many as the greatest depth");
+    }
+    changed(h);
+}
+
+/// What IA32_LBR_DEPTH may hold.
+fn is_depth(depth: u64) -> bool {
+    matches!(depth, 8 | 16 | 32)
 }
 
 /// Records a taken branch.
@@ -438,7 +480,7 @@ pub(crate) fn read_control(h: &mut P, number: u32) -> Step<u64> {
     let l = &h.arch.msrs.lbr;
     Ok(match number {
         0x1c8 | 0xc000_010e => l.select,
-        0x1c9 => l.newest() as u64,
+        0x1c9 => l.top as u64,
         0x14ce => l.ctl,
         0x14cf => l.depth as u64,
         _ => l.extension_config,
@@ -451,7 +493,7 @@ pub(crate) fn write_control(h: &mut P, number: u32, value: u64) -> Step {
         0xc000_010e => value & !select::ALL_AMD == 0,
         0x1c9 => value < DEPTH as u64,
         0x14ce => value & !ctl::ALL == 0,
-        0x14cf => matches!(value, 8 | 16 | 32),
+        0x14cf => is_depth(value),
         _ => true,
     };
     h.fault_if(!allowed, Exception::gp(0))?;

@@ -1,7 +1,8 @@
 //! FXSAVE, and the XSAVE feature set (SDM vol. 1, chapters 10.5 "FXSAVE and FXRSTOR Instructions" and 13 "Managing State Using the XSAVE
 //! Feature Set").
 //!
-//! State components: x87 (0), SSE (1), AVX (2) and PKRU (9); of IA32_XSS, CET_U and CET_S (11 and 12).
+//! State components: x87 (0), SSE (1), AVX (2) and PKRU (9); of IA32_XSS, CET_U and CET_S (11 and 12), and architectural last branch
+//! records (15).
 //!
 //! Of the modified optimization of XSAVEOPT and XSAVES no use is made; the init optimization is exact.
 
@@ -14,6 +15,7 @@ use crate::extension::{Intercept, ask_after, ask_before};
 use crate::fpu::X87;
 use crate::fpu::image::{self, Pointers};
 use crate::isa::{self, Lifting, Unknown};
+use crate::lbr;
 use crate::processor::{P, ProcessorExt, segments};
 use crate::registers::{MXCSR, RAX, RCX, RDX, VECTORS, temp};
 use crate::vector::{Mxcsr, V};
@@ -34,6 +36,7 @@ pub mod xss {
     #![allow(missing_docs, reason = "the manual's names")]
     pub const CET_U: u64 = 1 << 11;
     pub const CET_S: u64 = 1 << 12;
+    pub const LBR: u64 = 1 << 15;
 }
 
 /// A state component beyond the legacy region: CPUID.(EAX=0DH,ECX=i).
@@ -50,11 +53,12 @@ pub struct Component {
 }
 
 /// All of them, in order.
-pub const COMPONENTS: [Component; 4] = [
+pub const COMPONENTS: [Component; 5] = [
     Component { number: 2, size: 256, offset: 576, aligned: false },
     Component { number: 9, size: 8, offset: 2688, aligned: false },
     Component { number: 11, size: 16, offset: 0, aligned: false },
     Component { number: 12, size: 24, offset: 0, aligned: false },
+    Component { number: 15, size: lbr::STATE_SIZE, offset: 0, aligned: false },
 ];
 
 /// The XSAVE header's place, and where the extended region begins.
@@ -314,6 +318,7 @@ fn component(h: &P, number: u32) -> Vec<u64> {
         2 => vectors(h).into_iter().flat_map(|v| [v.get::<u64>(2), v.get(3)]).collect(),
         11 => vec![h.arch.cet.user, h.arch.cet.ssp[3]],
         12 => h.arch.cet.ssp[..3].to_vec(),
+        15 => h.arch.msrs.lbr.state(),
         _ => vec![h.arch.pkru.into()],
     }
 }
@@ -328,6 +333,7 @@ fn set_component(h: &mut P, number: u32, words: &[u64]) {
             h.core.leave = true;
         }
         12 => h.arch.cet.ssp[..3].copy_from_slice(words),
+        15 => lbr::set_state(h, words),
         _ => {
             h.arch.pkru = words[0] as u32;
             h.core.spaces_changed = true;
@@ -341,6 +347,7 @@ fn require_legal(h: &P, number: u32, words: &[u64]) -> Step {
     let is_legal = match number {
         11 => h.arch.is_cet_control(words[0]) && h.arch.is_shadow_stack_pointer(words[1]),
         12 => words.iter().all(|ssp| h.arch.is_shadow_stack_pointer(*ssp)),
+        15 => lbr::is_state(h.arch, words),
         _ => true,
     };
     h.fault_if(!is_legal, Exception::gp(0))
@@ -351,7 +358,11 @@ fn require_legal(h: &P, number: u32, words: &[u64]) -> Step {
 fn xinuse(h: &P) -> u64 {
     let x87 = h.arch.x87 != X87::default();
     let sse = vectors(h).iter().any(|v| v.xmm() != 0);
-    let extended = COMPONENTS.into_iter().filter(|c| component(h, c.number).iter().any(|word| *word != 0));
+    let is_initial = |number| match number {
+        15 => h.arch.msrs.lbr.is_initial(),
+        _ => component(h, number).iter().all(|word| *word == 0),
+    };
+    let extended = COMPONENTS.into_iter().filter(|c| !is_initial(c.number));
     extended.fold(u64::from(x87) | u64::from(sse) << 1, |all, c| all | 1 << c.number)
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Published {
 impl Published {
     fn of(a: &LocalApic) -> Self {
         Published {
-            id: a.id,
+            id: a.physical_id(),
             logical: a.logical_id(),
             enabled: a.base & base::EN != 0,
             software_enabled: a.svr & svr::ENABLED != 0,
@@ -68,8 +68,7 @@ impl Published {
             return true;
         }
         match (logical, self.x2apic) {
-            (false, true) => destination == self.id,
-            (false, false) => destination == self.id & 0xff,
+            (false, _) => destination == self.id,
             // "Logical Destination Mode in x2APIC Mode": cluster and members.
             (true, true) => destination >> 16 == self.logical >> 16 && destination & self.logical & 0xffff != 0,
             (true, false) => {

@@ -127,8 +127,10 @@ impl Vectors {
 pub struct LocalApic {
     /// IA32_APIC_BASE.
     base: u64,
-    /// The x2APIC ID; its low byte is the xAPIC's.
+    /// The x2APIC ID.
     id: u32,
+    /// The xAPIC ID: the other's low byte until it is written.
+    xapic_id: u8,
     tpr: u8,
     /// As xAPIC mode has it, in bits 31 to 24.
     ldr: u32,
@@ -157,6 +159,7 @@ impl LocalApic {
         LocalApic {
             base: BASE | base::EN | if is_bsp { base::BSP } else { 0 },
             id,
+            xapic_id: id as u8,
             tpr: 0,
             ldr: 0,
             dfr: u32::MAX,
@@ -185,7 +188,8 @@ impl LocalApic {
 
     /// "Local APIC State After an INIT Reset": as after power-up, but for the APIC's ID and its base register.
     fn init(&mut self) {
-        *self = LocalApic { base: self.base, lint: self.lint, ..LocalApic::new(self.id, false) };
+        let Self { base, xapic_id, lint, .. } = *self;
+        *self = LocalApic { base, xapic_id, lint, ..LocalApic::new(self.id, false) };
     }
 
     /// "Local APIC State After Power-Up or Reset".
@@ -240,6 +244,11 @@ impl LocalApic {
         self.irr.set(vector, false);
         self.isr.set(vector, true);
         vector
+    }
+
+    /// What a physical destination names: "Local APIC ID Register", "x2APIC ID".
+    fn physical_id(&self) -> u32 {
+        if self.is_x2apic() { self.id } else { self.xapic_id.into() }
     }
 
     /// LDR: in x2APIC mode it follows from the ID ("Deriving Logical x2APIC ID from the Local x2APIC ID").

@@ -84,7 +84,7 @@ fn get(h: &mut P, number: u32) -> Option<u32> {
     let a = &h.arch.apic;
     Some(match number {
         r::ID if a.is_x2apic() => a.id,
-        r::ID => a.id << 24,
+        r::ID => a.physical_id() << 24,
         r::VERSION => version(h),
         r::TPR => a.tpr.into(),
         // Arbitration is not by a bus; what the register would hold is the priority.
@@ -116,6 +116,8 @@ fn get(h: &mut P, number: u32) -> Option<u32> {
 fn writable(h: &P, number: u32) -> Option<u32> {
     let x2apic = h.arch.apic.is_x2apic();
     Some(match number {
+        // Software may change it where the processor lets it ("Local APIC ID"): these do, outside of x2APIC mode.
+        r::ID if !x2apic => 0xff00_0000,
         r::TPR => 0xff,
         r::EOI | r::ESR => 0,
         r::LDR if !x2apic => 0xff00_0000,
@@ -140,6 +142,7 @@ fn writable(h: &P, number: u32) -> Option<u32> {
 fn set(h: &mut P, number: u32, value: u32) {
     let a = &mut h.arch.apic;
     match number {
+        r::ID => a.xapic_id = (value >> 24) as u8,
         r::TPR => set_tpr(h, value as u8),
         r::EOI => end_of_interrupt(h),
         r::LDR => a.ldr = value,
@@ -263,6 +266,7 @@ pub(crate) fn write_base(h: &mut P, value: u64) -> Step {
     h.arch.apic.base = value;
     if old != new && (old == 0 || new == 0) {
         h.arch.apic.init();
+        h.arch.apic.xapic_id = h.arch.apic.id as u8;
     }
     if value != old_base {
         // Where the registers' page was or is, translations lead elsewhere.

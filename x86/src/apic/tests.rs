@@ -119,6 +119,26 @@ fn registers_after_reset() {
     }
 }
 
+/// An ID that was written counts in xAPIC mode, for INIT too; x2APIC mode has its own, and a disabled APIC forgets it.
+#[test]
+fn ids_can_be_written() {
+    let mut b = Bench::new(2);
+    b.write(1, 0x20, 0x2a00_0000);
+    assert_eq!((b.read(1, 0x20), b.read(0, 0x20)), (0x2a00_0000, 0));
+    for (destination, vector) in [(1, 0x41), (0x2a, 0x42)] {
+        b.write(0, 0x310, destination << 24);
+        b.write(0, 0x300, vector);
+    }
+    assert_eq!(b.take_all(), [(1, 0x42)]);
+    b.at(1, |h| h.arch.apic.init());
+    assert_eq!(b.read(1, 0x20), 0x2a00_0000);
+    b.x2apic(1);
+    assert_eq!(b.at(1, |h| msr::read(h, 0x802)), Ok(1));
+    b.at(1, |h| write_base(h, BASE).unwrap());
+    b.at(1, |h| write_base(h, BASE | base::EN).unwrap());
+    assert_eq!(b.read(1, 0x20), 0x0100_0000);
+}
+
 /// While software has disabled the APIC, its LVT entries stay masked, and it takes no vectors.
 #[test]
 fn disabled_by_software() {

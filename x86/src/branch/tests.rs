@@ -223,7 +223,8 @@ fn records_of_amd() {
     for (i, (from, to)) in FEW.into_iter().enumerate() {
         let wrong = if i == 0 { 1 << 63 } else { 0 };
         let at = 0xc001_0300 + 2 * i as u32;
-        assert_eq!((read(&mut m, at), read(&mut m, at + 1)), ((CODE + from) | wrong, (CODE + to) | (1 << 63)), "{i}");
+        let record = ((CODE + from) | wrong, (CODE + to) | 1 << 63);
+        assert_eq!((read(&mut m, at), read(&mut m, at + 1)), record, "{i}");
     }
     assert_eq!((read(&mut m, 0xc001_0309), read(&mut m, 0xc000_010f)), (0, 0x58));
     let mut m = run("amd,+amd_lbr_v2", &[(0xc000_010e, 0x1ff & !(1 << 5 | 1)), (0xc000_010f, 1 << 6)], few);
@@ -268,4 +269,41 @@ fn stepping_on_branches() {
         assert_eq!(m.run(m.retired() + 1), End::Limit);
     }
     assert_eq!((read(&mut m, DEBUGCTL), read(&mut m, LBR_TOS)), (0, 1));
+}
+
+#[test]
+fn architectural_records_are_a_state_component() {
+    const XSS: u32 = 0xda0;
+    const AREA: u64 = 0xa000;
+    let mut m = run("intel,+arch_lbr", &[(XSS, 1 << 15), (LBR_DEPTH, 16), (LBR_CTL, 0x7f_0007)], |a| {
+        let mut end = a.create_label();
+        a.jmp(end)?;
+        a.nop()?;
+        a.set_label(&mut end)?;
+        // CR4.OSXSAVE
+        a.mov(rax, cr4)?;
+        a.or(eax, 1 << 18)?;
+        a.mov(cr4, rax)?;
+        a.mov(eax, 1 << 15)?;
+        a.xor(edx, edx)?;
+        a.xsaves(ptr(AREA))?;
+        // Initialized, then loaded.
+        a.mov(rcx, qword_ptr(AREA + 512))?;
+        a.mov(qword_ptr(AREA + 512), 0)?;
+        a.xrstors(ptr(AREA))?;
+        a.mov(rsi, rcx)?;
+        a.mov(ecx, LBR_CTL)?;
+        a.rdmsr()?;
+        a.mov(ebx, eax)?;
+        a.mov(eax, 1 << 15)?;
+        a.mov(qword_ptr(AREA + 512), rsi)?;
+        a.xrstors(ptr(AREA))
+    });
+    let word = |m: &Machine<X86>, i: u64| m.world.ram.load(AREA + 8 * i, 8).unwrap();
+    assert_eq!(
+        [64, 65, 72, 73, 77, 78].map(|i| word(&m, i)),
+        [1 << 15, 1 << 15 | 1 << 63, 0x7f_0007, 16, CODE, CODE + 3]
+    );
+    assert_eq!((m.vcpus[0].core.regs[3], read(&mut m, LBR_CTL), read(&mut m, LBR_DEPTH)), (0, 0x7f_0007, 16));
+    assert_eq!((read(&mut m, 0x1500), read(&mut m, 0x1600), read(&mut m, 0x1501)), (CODE, CODE + 3, 0));
 }

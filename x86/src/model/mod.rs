@@ -255,7 +255,11 @@ impl CpuModel {
 
     /// State components that IA32_XSS may enable.
     pub fn xss_bits(&self) -> u64 {
-        if self.has(Feature::Xsaves) && self.has_cet() { xss::CET_U | xss::CET_S } else { 0 }
+        if !self.has(Feature::Xsaves) {
+            return 0;
+        }
+        let cet = if self.has_cet() { xss::CET_U | xss::CET_S } else { 0 };
+        cet | if self.has(Feature::ArchLbr) { xss::LBR } else { 0 }
     }
 
     /// Bits that CR4 may have set ("Control Registers").

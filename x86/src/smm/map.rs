@@ -1,8 +1,8 @@
 //! The state save maps in IA-32e mode: Intel's ("SMRAM State Save Map for Intel 64 Architecture") and AMD's ("SMRAM State-Save Area",
 //! "AMD64 Architecture SMM State-Save Area").
 //!
-//! Of Intel's map we do not know where what segment registers cache goes, the limits of GDT and IDT, SSP: here they lie in what is reserved between 7C00H
-//! and 7DCFH.
+//! Of Intel's map we do not know where what segment registers cache goes, and the limits of GDT and IDT: here they lie in what is reserved between
+//! 7C00H and 7DCFH.
 
 use crate::control::{cr0, cr3, cr4, efer};
 use crate::model::Vendor;
@@ -45,8 +45,7 @@ pub(crate) mod item {
     pub(crate) const ATTRIBUTES: usize = 1;
     pub(crate) const LIMIT: usize = 2;
     pub(crate) const BASE: usize = 3;
-    pub(crate) const SSP: usize = SEGMENTS + 4 * 8;
-    pub(crate) const COUNT: usize = SSP + 1;
+    pub(crate) const COUNT: usize = SEGMENTS + 4 * 8;
 
     pub(crate) const fn of_segment(segment: usize, part: usize) -> usize {
         SEGMENTS + 4 * segment + part
@@ -98,7 +97,6 @@ fn intel() -> Vec<Field> {
         high(0x7dd4, ldt_base),
         high(0x7dd0, i::GDT_BASE),
         // Reserved.
-        field(0x7db8, 8, i::SSP),
         field(0x7dc8, 4, i::IDT_LIMIT),
         field(0x7dc4, 4, i::GDT_LIMIT),
         field(0x7db0, 8, i::IO_RDI),
@@ -196,7 +194,6 @@ impl Values {
         let a = &h.arch;
         for (i, value) in [
             (item::RIP, h.ip(h.core.pc)),
-            (item::SSP, h.reg(SSP)),
             (item::RFLAGS, h.rflags()),
             (item::CR0, a.cr0),
             (item::CR3, a.cr3),

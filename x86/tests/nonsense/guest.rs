@@ -102,7 +102,7 @@ fn entry(r: &mut Choices, to: u64) -> u64 {
     to | r.of(&[7, 7, 7, 3, 5, 1, 0x67, 0x87, 0xe7, 0x107, 0]) ^ noise
 }
 
-const MSRS: [u32; 32] = [
+const MSRS: [u32; 40] = [
     0x10,
     0x1b,
     0x3a,
@@ -117,6 +117,7 @@ const MSRS: [u32; 32] = [
     0x176,
     0x186,
     0x1a0,
+    0x1c8,
     0x1d9,
     0x277,
     0x2ff,
@@ -131,10 +132,17 @@ const MSRS: [u32; 32] = [
     0x830,
     0x838,
     0xda0,
+    0x1500,
+    0x14ce,
+    0x14cf,
     0xc000_0080,
     0xc000_0081,
     0xc000_0100,
+    0xc000_010f,
     0xc001_0015,
+    0xc001_0200,
+    0xc001_0201,
+    0xc001_0300,
 ];
 const PORTS: [u16; 40] = [
     0x00, 0x20, 0x21, 0xa0, 0xa1, 0x40, 0x42, 0x43, 0x60, 0x61, 0x64, 0x70, 0x71, 0x80, 0x92, 0xb2, 0xb3, 0xe9, 0xf4,
@@ -263,8 +271,9 @@ const STARTS: [Start; 9] = [
 
 fn config(choice: u64) -> PcConfig {
     let protocol = Protocol::Raw { bits: 64, at: BASE };
-    const INTEL: &str = "intel,+shstk,+ibt,+wrmsrns,+msrlist,+user_msr,+msr_imm";
-    let cpu = ["intel", "amd", INTEL, "amd,+shstk"][(choice & 1 | choice >> 1 & 2) as usize];
+    const INTEL: &str = "intel,+shstk,+ibt,+arch_lbr,+wrmsrns,+msrlist,+user_msr,+msr_imm";
+    const AMD: &str = "amd,+shstk,+amd_lbr_v2,+amd_lbr_pmc_freeze";
+    let cpu = ["intel,+lbr", "amd", INTEL, AMD][(choice & 1 | choice >> 1 & 2) as usize];
     PcConfig {
         cpu: cpu.into(),
         vcpus: 1 + (choice >> 1 & 1) as u32,
