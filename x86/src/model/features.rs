@@ -118,7 +118,7 @@ features! {
     Umip        "umip"                 7           0 ECX 2           On    On;
     Pku         "pku"                  7           0 ECX 3           On    On;
     Waitpkg     "waitpkg"              7           0 ECX 5           On    No;
-    Shstk       "shstk"                7           0 ECX 7           Off   Off;
+    Shstk       "shstk"                7           0 ECX 7           On    On;
     Gfni        "gfni"                 7           0 ECX 8           On    On;
     Vaes        "vaes"                 7           0 ECX 9           On    On;
     Vpclmulqdq  "vpclmulqdq"           7           0 ECX 10          On    On;
@@ -132,7 +132,7 @@ features! {
     MdClear     "md_clear"             7           0 EDX 10          On    No;
     Serialize   "serialize"            7           0 EDX 14          On    No;
     ArchLbr     "arch_lbr"             7           0 EDX 19          Off   No;
-    Ibt         "ibt"                  7           0 EDX 20          Off   No;
+    Ibt         "ibt"                  7           0 EDX 20          On    No;
     SpecCtrl    "spec_ctrl"            7           0 EDX 26          On    No;
     IntelStibp  "intel_stibp"          7           0 EDX 27          On    No;
     FlushL1d    "flush_l1d"            7           0 EDX 28          On    No;
