@@ -49,7 +49,7 @@ pub type Code<'a> = &'a dyn Fn(&mut CodeAssembler) -> Result<(), IcedError>;
 impl Guest {
     /// With these values in IA32_S_CET and IA32_U_CET.
     pub fn new(supervisor: u64, user: u64) -> Self {
-        Guest::of("intel,+shstk,+ibt", supervisor, user)
+        Guest::of("intel", supervisor, user)
     }
 
     pub fn of(model: &str, supervisor: u64, user: u64) -> Self {

@@ -55,7 +55,7 @@ impl Tasks {
             let at = HANDLERS + 64 * vector;
             put(IDT + 8 * vector, at & 0xffff | 8 << 16 | 0x8e00 << 32 | at >> 16 << 48);
         }
-        let mut hart = X86::flat_64().of_model(CpuModel::parse("intel,+shstk,+ibt").unwrap(), 0, 1, 0);
+        let mut hart = X86::flat_64().of_model(CpuModel::parse("intel").unwrap(), 0, 1, 0);
         hart.efer = 0;
         hart.cr0 = cr0::PE | cr0::WP | cr0::ET;
         hart.cr4 = cr4::CET;

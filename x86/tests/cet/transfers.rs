@@ -157,7 +157,7 @@ fn events_with_an_interrupt_stack() {
 #[test]
 fn a_token_anywhere() {
     let at = SHADOW_IST + PAGE - 16;
-    let mut g = Guest::of("amd,+shstk", ON, 0);
+    let mut g = Guest::of("amd", ON, 0);
     with_table(&mut g, 0);
     g.put(NOTES + 8, at);
     g.put(at, at);
@@ -281,7 +281,7 @@ fn call_gates() {
 #[test]
 fn system_management_mode() {
     const SMBASE: u64 = 0x3_0000;
-    for (model, at) in [("intel,+shstk", 0xfdb8u64), ("amd,+shstk", 0xff18)] {
+    for (model, at) in [("intel,-ibt", 0xfec8u64), ("amd", 0xff18)] {
         let mut g = Guest::of(model, ON, 0);
         // MOV DWORD [at], immediate; RSM: 16-bit code with 32-bit addresses.
         let [place, value] = [SMBASE + at, SHADOW + 0x800].map(|word| (word as u32).to_le_bytes());

@@ -271,9 +271,9 @@ const STARTS: [Start; 9] = [
 
 fn config(choice: u64) -> PcConfig {
     let protocol = Protocol::Raw { bits: 64, at: BASE };
-    const INTEL: &str = "intel,+shstk,+ibt,+arch_lbr,+wrmsrns,+msrlist,+user_msr,+msr_imm";
-    const AMD: &str = "amd,+shstk,+amd_lbr_v2,+amd_lbr_pmc_freeze";
-    let cpu = ["intel,+lbr", "amd", INTEL, AMD][(choice & 1 | choice >> 1 & 2) as usize];
+    const INTEL: &str = "intel,+arch_lbr,+wrmsrns,+msrlist,+user_msr,+msr_imm";
+    const AMD: &str = "amd,+amd_lbr_v2,+amd_lbr_pmc_freeze";
+    let cpu = ["intel,-shstk,-ibt,+lbr", "amd,-shstk", INTEL, AMD][(choice & 1 | choice >> 1 & 2) as usize];
     PcConfig {
         cpu: cpu.into(),
         vcpus: 1 + (choice >> 1 & 1) as u32,
