@@ -10,6 +10,8 @@ use crate::ram::{PAGE_MASK, Ram};
 
 /// 2 Mi slots of 16 bytes: 32 MiB of streams, of which a host maps what is used.
 const SLOTS: usize = 2 << 20;
+/// Of each so many slots it is known which block the first one is in.
+const STRIDE: usize = 64;
 /// No block is longer, in slots.
 const MAX_SLOTS: usize = 2048;
 
@@ -35,6 +37,8 @@ pub(crate) struct BlockCache {
     slots: Vec<Slot>,
     /// Ascending by `slot`.
     blocks: Vec<Block>,
+    /// Which block slots 0, [`STRIDE`], twice that and so on are in.
+    holders: Vec<u32>,
     /// Virtual addresses of instructions, `insns + 1` for each block.
     starts: Vec<u64>,
     /// Likewise what was noted of them; the last of each block is 0.
@@ -59,6 +63,7 @@ impl Default for BlockCache {
         BlockCache {
             slots: Vec::with_capacity(SLOTS),
             blocks: Vec::new(),
+            holders: Vec::new(),
             starts: Vec::new(),
             notes: Vec::new(),
             slots_of: Vec::new(),
@@ -95,6 +100,7 @@ impl BlockCache {
         let slots_of = encode(lifted, beyond.is_none(), &mut self.slots);
         self.slots_of.extend(slots_of);
         debug_assert!(self.slots.len() <= SLOTS);
+        self.holders.resize(self.slots.len().div_ceil(STRIDE), self.blocks.len() as u32);
         self.starts.extend(&lifted.starts);
         self.notes.extend(&lifted.notes);
         self.notes.resize(self.starts.len(), 0);
@@ -151,6 +157,7 @@ impl BlockCache {
         self.pages.clear();
         self.map.clear();
         self.blocks.clear();
+        self.holders.clear();
         self.slots.clear();
         self.starts.clear();
         self.notes.clear();
@@ -194,7 +201,9 @@ impl BlockCache {
     fn block_of(&self, op: *const Op) -> &Block {
         // SAFETY: not in the scratch slots, so `op` is in `slots`: no other streams exist.
         let slot = unsafe { op.cast::<Slot>().offset_from(self.slots.as_ptr()) } as u32;
-        &self.blocks[self.blocks.partition_point(|b| b.slot <= slot) - 1]
+        let from = &self.blocks[self.holders[slot as usize / STRIDE] as usize..];
+        let behind = from.iter().position(|b| b.slot > slot).unwrap_or(from.len());
+        &from[behind - 1]
     }
 
     /// The virtual addresses of the instructions of the block that `op` is in, ending with that of the first one behind,
