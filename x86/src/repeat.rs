@@ -2,7 +2,8 @@
 //!
 //! A call does as many elements as lie in one page of RAM, where nothing can tell that from one after the other; else it does one.
 
-use emu_core::engine::flags::{AluOp, Size};
+use emu_core::engine::alu::AluOp;
+use emu_core::engine::flags::Size;
 use emu_core::engine::{Intent, Lift, Step};
 use emu_core::ram::{PAGE_MASK, PAGE_SIZE};
 

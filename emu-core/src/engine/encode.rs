@@ -10,8 +10,9 @@
 
 use std::marker::PhantomData;
 
+use super::alu::{AluOp, alu_ops};
 use super::core::{Core, JumpEntry, jump_slot};
-use super::flags::{AluOp, FLAGS_KIND, FLAGS_NONE, FLAGS_X, FLAGS_Y, FlagCond, Flags, Size, alu_ops, shift_of};
+use super::flags::{FLAGS_KIND, FLAGS_NONE, FLAGS_X, FLAGS_Y, FlagCond, Flags, Size, shift_of};
 use super::uop::{BinaryOp, Cond, Operand, SIGN, SINK, UnaryOp, Uop, Width, binary_ops, unary_ops};
 use super::uop::{clmul, or_combine, sext32};
 use crate::ram::PAGE_MASK;

@@ -1,7 +1,8 @@
 //! The hand that an instruction set writes micro-ops with.
 
+use super::alu::AluOp;
 use super::encode::Lifted;
-use super::flags::{AluOp, FlagCond, Known, Size};
+use super::flags::{FlagCond, Known, Size};
 use super::uop::{BinaryOp, Cond, Operand, UnaryOp, Uop, Width};
 
 /// Builds a block. Rules for whoever lifts:

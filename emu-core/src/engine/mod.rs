@@ -4,6 +4,7 @@
 //! second consumer of the same lifted blocks, behind the same [`Vcpu::run`].
 
 mod access;
+pub mod alu;
 mod cache;
 mod core;
 mod encode;

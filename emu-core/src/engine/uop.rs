@@ -6,7 +6,8 @@
 
 use std::fmt;
 
-use super::flags::{AluOp, FlagCond, Size};
+use super::alu::AluOp;
+use super::flags::{FlagCond, Size};
 
 /// Results that nobody reads go to this register.
 pub const SINK: u8 = 255;

@@ -1,6 +1,7 @@
 //! "Binary Arithmetic Instructions" and "Logical Instructions" (SDM vol. 1, 5.1.2 and 5.1.4).
 
-use emu_core::engine::flags::{AluOp, Size};
+use emu_core::engine::alu::AluOp;
+use emu_core::engine::flags::Size;
 use emu_core::engine::uop::{BinaryOp, Operand, SINK, UnaryOp};
 use iced_x86::Mnemonic;
 

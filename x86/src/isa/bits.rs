@@ -1,6 +1,7 @@
 //! "Bit and Byte Instructions" (SDM vol. 1, 5.1.6), and those of BMI, LZCNT, POPCNT and CRC32.
 
-use emu_core::engine::flags::{AluOp, Size};
+use emu_core::engine::alu::AluOp;
+use emu_core::engine::flags::Size;
 use emu_core::engine::uop::{BinaryOp, Operand, SINK, UnaryOp};
 use iced_x86::{Mnemonic, OpKind};
 

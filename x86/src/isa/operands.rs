@@ -1,6 +1,7 @@
 //! Operands: where they are, how they are read and written.
 
-use emu_core::engine::flags::{AluOp, FlagCond, Size};
+use emu_core::engine::alu::AluOp;
+use emu_core::engine::flags::{FlagCond, Size};
 use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp, Width};
 use iced_x86::{InstructionInfoFactory, OpAccess, OpKind, Register};
 

@@ -1,6 +1,7 @@
 //! "Shift and Rotate Instructions" (SDM vol. 1, 5.1.5), and those of BMI2.
 
-use emu_core::engine::flags::{AluOp, Size};
+use emu_core::engine::alu::AluOp;
+use emu_core::engine::flags::Size;
 use emu_core::engine::uop::{BinaryOp, Operand};
 use iced_x86::Mnemonic;
 

@@ -2,7 +2,8 @@
 //! [`crate::repeat`], which does many elements at once, and the instruction branches to itself as long as it says so: so interrupts, faults and
 //! the end of a turn fall between elements, as they do in processors.
 
-use emu_core::engine::flags::{AluOp, Size};
+use emu_core::engine::alu::AluOp;
+use emu_core::engine::flags::Size;
 use emu_core::engine::uop::{BinaryOp, Cond, Operand, SINK};
 use iced_x86::{Mnemonic, OpKind, Register};
 

@@ -1,6 +1,7 @@
 //! "Data Transfer Instructions" (SDM vol. 1, 5.1.1), LEA and XLAT among "Miscellaneous Instructions".
 
-use emu_core::engine::flags::{AluOp, FlagCond, Size};
+use emu_core::engine::alu::AluOp;
+use emu_core::engine::flags::{FlagCond, Size};
 use emu_core::engine::uop::{BinaryOp, Operand, SINK, UnaryOp, Width};
 use iced_x86::{Mnemonic, OpKind};
 

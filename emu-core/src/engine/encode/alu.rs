@@ -6,6 +6,7 @@ use super::*;
 macro_rules! alu_handlers {
     ($($(#[$m:meta])* $name:ident $print:literal |$a:ident, $b:ident, $shift:ident, $flags:ident| $body:expr;)*) => {
         pub(super) mod op {
+            use crate::engine::alu::*;
             use crate::engine::flags::*;
             $(pub(in crate::engine::encode) struct $name;
             impl super::Alu for $name {
