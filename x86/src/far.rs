@@ -204,7 +204,7 @@ fn system_gate(h: &mut P, selector: u16) -> Step<(u64, u64)> {
 }
 
 /// The code segment that a return goes to, whose RPL is the new privilege level.
-#[inline]
+#[inline(always)]
 fn returned_code(h: &mut P, selector: u16) -> Step<Descriptor> {
     h.fault_if(index_of(selector) == 0, Exception::gp(0))?;
     let code = descriptor(h, selector, Refusal::GP)?;
@@ -218,7 +218,7 @@ fn returned_code(h: &mut P, selector: u16) -> Step<Descriptor> {
 }
 
 /// The stack that a return to level `rpl` goes to; to 64-bit code it may be null, but not at level 3.
-#[inline]
+#[inline(always)]
 fn returned_stack(h: &mut P, selector: u16, rpl: u8, to_64: bool) -> Step<Segment> {
     if index_of(selector) == 0 && to_64 && rpl != 3 && selector & 3 == u16::from(rpl) {
         return Ok(null_stack(rpl));

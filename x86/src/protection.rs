@@ -37,7 +37,7 @@ impl Refusal {
 }
 
 /// The linear address of a selector's descriptor, of which `size` bytes lie within the table.
-#[inline]
+#[inline(always)]
 fn descriptor_at(h: &P, selector: u16, size: u32, refusal: Refusal) -> Step<u64> {
     let (base, limit) = if selector & 4 == 0 {
         (h.arch.gdtr.base, u32::from(h.arch.gdtr.limit))
@@ -52,7 +52,7 @@ fn descriptor_at(h: &P, selector: u16, size: u32, refusal: Refusal) -> Step<u64>
 }
 
 /// A descriptor of 8 bytes.
-#[inline]
+#[inline(always)]
 pub(crate) fn descriptor(h: &mut P, selector: u16, refusal: Refusal) -> Step<Descriptor> {
     let at = descriptor_at(h, selector, 8, refusal)?;
     Ok(Descriptor(h.read_system(at, 8)?))
@@ -80,7 +80,7 @@ pub(crate) fn set_type(h: &mut P, selector: u16, set: u64, clear: u64) -> Step {
 }
 
 /// Marks a segment accessed, and returns what is loaded.
-#[inline]
+#[inline(always)]
 pub(crate) fn accessed(h: &mut P, selector: u16, d: Descriptor) -> Step<Segment> {
     if d.attributes().0 & 1 == 0 {
         set_type(h, selector, 1, 0)?;
@@ -114,7 +114,7 @@ pub(crate) fn real(h: &P, i: usize, selector: u16) -> Segment {
 }
 
 /// What a selector loads into SS for privilege level `cpl`.
-#[inline]
+#[inline(always)]
 pub(crate) fn stack(h: &mut P, selector: u16, cpl: u8, refusal: Refusal) -> Step<(u16, Descriptor)> {
     h.fault_if(index_of(selector) == 0, Exception::with(refusal.vector, refusal.ext))?;
     let d = descriptor(h, selector, refusal)?;
@@ -169,7 +169,7 @@ pub(crate) fn drop_segments(h: &mut P, cpl: u8) {
 }
 
 /// The segment that code of privilege level `cpl` runs in.
-#[inline]
+#[inline(always)]
 pub(crate) fn code_at(segment: Segment, cpl: u8) -> Segment {
     Segment { selector: index_of(segment.selector) | u16::from(cpl), ..segment }
 }
