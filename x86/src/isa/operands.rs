@@ -108,10 +108,15 @@ impl Lifting<'_> {
         self.offset()
     }
 
+    /// Whether no access through a segment needs to look at it.
+    pub(super) fn is_flat(&self, segment: Register) -> bool {
+        self.mode.is_64() || self.mode.flat && matches!(segment, Register::DS | Register::ES | Register::SS)
+    }
+
     /// The linear address of an offset into the memory operand's segment, of all the operand's bytes.
     pub(super) fn segmented(&mut self, m: Memory) -> Memory {
         let segment = self.insn.memory_segment();
-        if self.mode.is_64() || self.mode.flat && matches!(segment, Register::DS | Register::ES | Register::SS) {
+        if self.is_flat(segment) {
             return self.linear(m, segment, 0, false);
         }
         let operand = (0..self.insn.op_count()).find(|i| self.insn.op_kind(*i) == OpKind::Memory);
