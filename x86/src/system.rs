@@ -234,7 +234,8 @@ fn lift_system(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
         }
         Mnemonic::Arpl => {
             require_protected(l)?;
-            return l.update_word(|l| go_on(l.lift, F::Arpl, 0));
+            let is_memory = i.op0_kind() == OpKind::Memory;
+            return l.update_word(|l| go_on(l.lift, F::Arpl, is_memory.into()));
         }
         Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss => {
             let segment = match i.mnemonic() {
@@ -585,12 +586,17 @@ fn verw(h: &mut P, _: u32) -> Step {
     Ok(())
 }
 
-/// ARPL: the RPL of FIRST becomes at least that of SECOND.
-fn arpl(h: &mut P, _: u32) -> Step {
+/// ARPL: the RPL of FIRST becomes at least that of SECOND. What was less is written, to ADDRESS if the operand says so; else nothing is.
+fn arpl(h: &mut P, is_memory: u32) -> Step {
     let (to, from) = (h.reg(temp::FIRST), h.reg(temp::SECOND));
     let is_less = to & 3 < from & 3;
     if is_less {
-        set(h, temp::FIRST, to & !3 | from & 3);
+        let new = to & !3 | from & 3;
+        set(h, temp::FIRST, new);
+        if is_memory != 0 {
+            let at = h.reg(temp::ADDRESS);
+            h.store(at, 2, new & 0xffff, 0)?;
+        }
     }
     set_zero(h, is_less);
     Ok(())

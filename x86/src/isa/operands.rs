@@ -109,10 +109,15 @@ impl Lifting<'_> {
         self.offset()
     }
 
+    /// Whether no access through a segment needs to look at it.
+    pub(super) fn is_flat(&self, segment: Register) -> bool {
+        self.mode.is_64() || self.mode.flat && matches!(segment, Register::DS | Register::ES | Register::SS)
+    }
+
     /// The linear address of an offset into the memory operand's segment, of all the operand's bytes.
     pub(super) fn segmented(&mut self, m: Memory) -> Memory {
         let segment = self.insn.memory_segment();
-        if self.mode.is_64() || self.mode.flat && matches!(segment, Register::DS | Register::ES | Register::SS) {
+        if self.is_flat(segment) {
             return self.linear(m, segment, 0, false);
         }
         let operand = (0..self.insn.op_count()).find(|i| self.insn.op_kind(*i) == OpKind::Memory);
@@ -364,14 +369,22 @@ impl Lifting<'_> {
         Ok(())
     }
 
-    /// Brings both operands, words, into [`temp::FIRST`] and [`temp::SECOND`], lets `what` change the first, and writes it.
+    /// Brings both operands, words, into [`temp::FIRST`] and [`temp::SECOND`], lets `what` change the first, and writes it to a register.
+    /// In memory, at [`temp::ADDRESS`], `what` writes it.
     pub(crate) fn update_word(&mut self, what: impl FnOnce(&mut Self)) -> Result<(), Unknown> {
         let (to, from) = (self.place(0)?, self.place(1)?);
-        let (first, to) = self.read_to_update(to, Size::Bits16, temp::FIRST);
-        self.move_to(temp::FIRST, first);
+        if let Place::Memory(m) = to {
+            let r = self.in_register(m);
+            self.move_to(temp::ADDRESS, r);
+            self.lift.load(Width::U16, temp::FIRST, temp::ADDRESS, 0);
+        } else {
+            self.bring(to, Size::Bits16, temp::FIRST);
+        }
         self.bring(from, Size::Bits16, temp::SECOND);
         what(self);
-        self.write(to, Size::Bits16, temp::FIRST);
+        if let Place::Register(_) = to {
+            self.write(to, Size::Bits16, temp::FIRST);
+        }
         Ok(())
     }
 

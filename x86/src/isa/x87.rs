@@ -330,6 +330,9 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
             l.code(),
             Code::Fldenv_m28byte | Code::Fnstenv_m28byte | Code::Frstor_m108byte | Code::Fnsave_m108byte
         );
+        if matches!(m, Mnemonic::Fldenv | Mnemonic::Frstor) {
+            wait(l);
+        }
         l.address_in_register()?;
         l.lift.call(FIRST + ROWS.len() as u16 + i as u16, is_32.into());
         return Ok(());
@@ -345,6 +348,9 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         _ => Kind::Ten,
     };
     if kind != Kind::None {
+        if ROWS[row].class != Class::Control {
+            wait(l);
+        }
         l.address_in_register()?;
     }
     let st = |i: u32| if l.insn.op_register(i).is_st() { l.insn.op_register(i).number() as u32 } else { 0 };
@@ -363,6 +369,15 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
         l.lift.binary(BinaryOp::Merge16, RAX, RAX, Operand::Reg(temp::FIRST));
     }
     Ok(())
+}
+
+/// Where the operand's segment is looked at, a pending exception comes before what the segment forbids: as WAIT raises it.
+fn wait(l: &mut Lifting) {
+    if !l.is_flat(l.insn.memory_segment())
+        && let Some(row) = ROWS.iter().position(|r| r.mnemonic == Mnemonic::Wait)
+    {
+        l.lift.call(FIRST + row as u16, 0);
+    }
 }
 
 /// The low three bits of the first byte of an instruction and its ModR/M byte ("x87 FPU Opcode Register"), as assemblers encode it.

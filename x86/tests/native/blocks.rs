@@ -5,19 +5,22 @@ use iced_x86::{Code, Decoder, DecoderOptions, Encoder, Mnemonic, OpKind, Registe
 use crate::encodings;
 use crate::host::Native;
 use crate::machine::Emulated;
+use crate::mode::{Mode, Segments};
 use crate::operands::instance;
 use crate::state::{DATA, Random, State, cases, difference};
 use crate::undefined::{forget_pointers, is_special, undefined_flags};
 
 /// A short block: instructions, and branches over one of them. Flags that one leaves undefined would spread, so there are none
 /// such but A, which nothing here asks for.
-fn block(codes: &[Code], r: &mut Random, at: u64, data_at: u64) -> (Vec<u8>, State) {
+fn block(codes: &[Code], r: &mut Random, segments: &Segments, at: u64, data_at: u64) -> (Vec<u8>, State) {
     let mut encoder = Encoder::new(64);
     let mut code = Vec::new();
     let mut state = None;
     let length = 2 + r.below(12);
     while (code.len() as u64) < length * 4 {
-        let Some((insn, its)) = instance(codes[r.below(codes.len() as u64) as usize], r, data_at) else { continue };
+        let Some((insn, its)) = instance(codes[r.below(codes.len() as u64) as usize], r, segments, data_at) else {
+            continue;
+        };
         let is_memory = (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory);
         // RSP is where it was; other registers may have changed.
         if is_memory && (insn.memory_base() != Register::RSP || insn.memory_index() != Register::None) {
@@ -73,11 +76,11 @@ fn short_blocks_do_the_same() {
                     | M::Btc
             )
     };
-    let codes: Vec<Code> = encodings::tried().into_iter().filter(|c| !unfit(c.mnemonic())).collect();
+    let codes: Vec<Code> = encodings::tried(Mode::Long).into_iter().filter(|c| !unfit(c.mnemonic())).collect();
     let mut r = Random(2);
     let mut done = 0;
     for _ in 0..cases() / 4 {
-        let (code, state) = block(&codes, &mut r, at, data_at);
+        let (code, state) = block(&codes, &mut r, &emulated.segments, at, data_at);
         let Some(mut ours) = emulated.run(&code, &state) else { panic!("{code:02x?} did not end") };
         let mut theirs = state.clone();
         native.run(&code, &mut theirs);
@@ -100,9 +103,9 @@ fn a_long_chain_takes_no_stack() {
         let native = Native::new();
         let mut emulated = Emulated::new(&native);
         let unfit = |m| matches!(m, Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Leave);
-        let codes: Vec<Code> = encodings::tried().into_iter().filter(|c| !unfit(c.mnemonic())).collect();
+        let codes: Vec<Code> = encodings::tried(Mode::Long).into_iter().filter(|c| !unfit(c.mnemonic())).collect();
         for _ in 0..300 {
-            let (mut code, state) = block(&codes, &mut r, emulated.at, emulated.data_at);
+            let (mut code, state) = block(&codes, &mut r, &emulated.segments, emulated.at, emulated.data_at);
             // Back to the start, for ever; pushes and pops leave the data sooner or later.
             let back = -(code.len() as i32 + 5);
             code.push(0xe9);

@@ -2,14 +2,36 @@
 
 use iced_x86::{Code, CpuidFeature, Mnemonic};
 
-/// Encodings of 64-bit mode that are tried: those of the general-purpose instructions but for branches, and all on vectors and of
+use crate::mode::Mode;
+
+/// Encodings of a mode that are tried: those of the general-purpose instructions but for branches, and all on vectors and of
 /// the x87, as far as the host has them.
-pub fn tried() -> Vec<Code> {
+pub fn tried(mode: Mode) -> Vec<Code> {
+    let is_long = mode == Mode::Long;
+    let has = |c: &Code| match mode.bits() {
+        64 => c.op_code().mode64(),
+        32 => c.op_code().mode32(),
+        _ => c.op_code().mode16(),
+    };
+    let is_here = |c: &Code| is_general(c.mnemonic()) || !is_long && is_of_segments(c.mnemonic());
     Code::values()
-        .filter(|c| c.op_code().is_instruction() && c.op_code().mode64() && host_has(*c))
-        .filter(|c| is_general(c.mnemonic()) || c.cpuid_features().iter().any(|f| is_whole(*f)))
-        .filter(|c| !is_left_out(*c))
+        .filter(|c| c.op_code().is_instruction() && has(c) && host_has(*c))
+        .filter(|c| is_here(c) || c.cpuid_features().iter().any(|f| is_whole(*f)))
+        .filter(|c| !is_left_out(*c) && (is_long || !writes_fs(*c)))
         .collect()
+}
+
+/// In compatibility mode, instructions that 64-bit mode does not have, or that are about segments, or of the flags.
+fn is_of_segments(mnemonic: Mnemonic) -> bool {
+    let name = format!("{mnemonic:?}").to_lowercase();
+    const NAMES: &str = "aaa aas aam aad daa das pusha pushad popa popad bound into int3 lds les lss lgs arpl salc lar lsl verr verw \
+        pushf pushfd popf popfd cli sti in out hlt";
+    NAMES.split(' ').any(|n| n == name)
+}
+
+/// FS is the C library's, and the handler of signals would miss it.
+fn writes_fs(code: Code) -> bool {
+    matches!(code, Code::Popw_FS | Code::Popd_FS | Code::Lfs_r16_m1616 | Code::Lfs_r32_m1632)
 }
 
 /// Encodings that are not tried, and why.

@@ -6,10 +6,13 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod blocks;
+mod branches;
+mod compatibility;
 mod each;
 mod encodings;
 mod host;
 mod machine;
+mod mode;
 mod operands;
 mod rights;
 mod state;

@@ -25,6 +25,8 @@ pub struct Trap {
     pub error: u64,
     /// Of #PF, the address.
     pub address: u64,
+    /// Where: the offset in the code segment that was saved.
+    pub ip: u64,
 }
 
 /// The x87's part of FXSAVE's image: bytes 0 to 23 and 32 to 159.
@@ -34,6 +36,8 @@ pub const X87_SIZE: usize = 160;
 pub struct State {
     pub gpr: [u64; 16],
     pub flags: u64,
+    /// ES, CS, SS, DS, FS, GS; not of 64-bit mode.
+    pub selectors: [u16; 6],
     pub data: Vec<u8>,
     /// YMM0 to YMM15, four words each.
     pub vectors: Vec<u64>,
@@ -127,6 +131,7 @@ impl Random {
         State {
             gpr: std::array::from_fn(|_| self.value()),
             flags: self.next() & STATUS,
+            selectors: [0; 6],
             data: (0..DATA_SIZE / 8).flat_map(|_| self.element().to_le_bytes()).collect(),
             vectors: (0..64).map(|_| self.element()).collect(),
             mxcsr: masks | self.next() & 0xe040,
@@ -175,6 +180,10 @@ pub fn difference(bytes: &[u8], insn: &Instruction, before: &State, ours: &State
         text += &format!("  x87 at {i}: before\n{before}    here\n{ours}    there\n{theirs}");
     }
     text += &format!("  trap: here {:x?}, there {:x?}\n", ours.trap, theirs.trap);
+    text += &format!(
+        "  selectors: before {:x?}, here {:x?}, there {:x?}\n",
+        before.selectors, ours.selectors, theirs.selectors
+    );
     text += &format!("  mxcsr: before {:#x}, here {:#x}, there {:#x}\n", before.mxcsr, ours.mxcsr, theirs.mxcsr);
     text += &format!("  flags: before {:#x}, here {:#x}, there {:#x}\n", before.flags, ours.flags, theirs.flags);
     if let Some(i) = ours.data.iter().zip(&theirs.data).position(|(a, b)| a != b) {

@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind, RflagsBits};
 
-use crate::state::{DATA_SIZE, State, Trap};
+use crate::state::{DATA_SIZE, State};
 
 /// The effective address of the operand in memory.
 pub fn address(insn: &Instruction, state: &State) -> u64 {
@@ -155,7 +155,7 @@ pub fn forget_undefined_results(insn: &Instruction, before: &State, ours: &mut S
         }
         // Bit 17 of MXCSR is reserved; AMD's processors have it.
         _ if ["ldmxcsr", "vldmxcsr", "fxrstor", "xrstor"].iter().any(|n| name.starts_with(n))
-            && ours.trap == Some(Trap { vector: 13, error: 0, address: 0 })
+            && ours.trap.is_some_and(|t| t.vector == 13 && t.error == 0)
             && theirs.trap.is_none() =>
         {
             *ours = theirs.clone();

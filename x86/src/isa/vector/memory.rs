@@ -8,7 +8,8 @@ use iced_x86::{Mnemonic, OpKind, Register};
 use super::{COUNT, FIRST, Location, location, value, word, words};
 use crate::exception::Exception;
 use crate::isa::{Lifting, Memory, Unknown, x87};
-use crate::processor::P;
+use crate::linear::Segmented;
+use crate::processor::{P, segments};
 use crate::registers::{MXCSR, RDI, VECTORS, temp};
 use crate::vector::{Mxcsr, V, Width, shuffle};
 
@@ -27,7 +28,7 @@ specials! {
     MmxReady mmx_ready;
     /// MXCSR becomes FIRST.
     SetMxcsr set_mxcsr;
-    /// VZEROUPPER; VZEROALL if the operand is not 0.
+    /// VZEROUPPER; VZEROALL if bit 0 of the operand is set; of eight registers if bit 1 is.
     Zero zero;
     Load masked_load;
     Store masked_store;
@@ -56,8 +57,11 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
             let (place, size) = (l.place(0)?, l.size(0)?);
             l.write(place, size, MXCSR);
         }
-        M::Vzeroupper => l.special(Special::Zero, 0),
-        M::Vzeroall => l.special(Special::Zero, 1),
+        M::Vzeroupper | M::Vzeroall => {
+            let all = u32::from(l.mnemonic() == M::Vzeroall);
+            let short = u32::from(!l.mode.is_64());
+            l.special(Special::Zero, all | short << 1);
+        }
         M::Vmaskmovps | M::Vpmaskmovd => masked(l, 4)?,
         M::Vmaskmovpd | M::Vpmaskmovq => masked(l, 8)?,
         M::Maskmovdqu | M::Vmaskmovdqu | M::Maskmovq => masked_bytes(l)?,
@@ -70,13 +74,15 @@ pub(super) fn lift(l: &mut Lifting) -> Result<(), Unknown> {
     Ok(())
 }
 
-/// What a call names: the address is in ADDRESS.
+/// What a call names: ADDRESS has the offset in the segment.
 #[derive(Clone, Copy, Default)]
 struct Masked {
     /// Where the elements go, or come from.
     elements: Location,
     /// Whose signs say which are accessed.
     mask: Location,
+    /// Their segment: those that are accessed are looked at, each by itself.
+    segment: u8,
     /// Their size in bytes, and of all of them.
     size: u8,
     total: u8,
@@ -90,8 +96,11 @@ struct Masked {
 
 impl Masked {
     fn pack(self) -> u32 {
-        [(self.elements, 5), (self.mask, 5), (self.size, 4), (self.total, 6), (self.index, 4), (self.index_size, 4)]
+        let log = |bytes: u8| bytes.max(1).ilog2() as u8;
+        let sizes = [(log(self.size), 2), (log(self.total), 3), (log(self.index_size), 2)];
+        [(self.elements, 5), (self.mask, 5), (self.segment, 3), (self.index, 4)]
             .into_iter()
+            .chain(sizes)
             .rev()
             .fold(u32::from(self.scale) | u32::from(self.short) << 2, |all, (field, bits)| {
                 all << bits | u32::from(field)
@@ -107,10 +116,11 @@ impl Masked {
         Masked {
             elements: field(5),
             mask: field(5),
-            size: field(4),
-            total: field(6),
+            segment: field(3),
             index: field(4),
-            index_size: field(4),
+            size: 1 << field(2),
+            total: 1 << field(3),
+            index_size: 1 << field(2),
             scale: field(2),
             short: field(1) != 0,
         }
@@ -164,10 +174,18 @@ fn masked(l: &mut Lifting, size: u8) -> Result<(), Unknown> {
     let elements = location(l, if stores { 2 } else { 0 }).ok_or(Unknown)?;
     let mask = location(l, 1).ok_or(Unknown)?;
     let total = total(l);
-    l.address_in_register()?;
+    let (segment, short) = offset_in_register(l)?;
     let what = if stores { Special::Store } else { Special::Load };
-    l.special(what, Masked { elements, mask, size, total, ..Masked::default() }.pack());
+    l.special(what, Masked { elements, mask, segment, size, total, short, ..Masked::default() }.pack());
     Ok(())
+}
+
+/// Brings the memory operand's offset into ADDRESS. Returns its segment, and whether offsets have 32 bits.
+fn offset_in_register(l: &mut Lifting) -> Result<(u8, bool), Unknown> {
+    let m = l.effective_address()?;
+    let r = l.in_register(m);
+    l.move_to(temp::ADDRESS, r);
+    Ok((l.insn.memory_segment().number() as u8, !l.mode.is_64() || l.insn.memory_base().is_gpr32()))
 }
 
 /// MASKMOVDQU, MASKMOVQ: to DS:RDI.
@@ -183,11 +201,11 @@ fn masked_bytes(l: &mut Lifting) -> Result<(), Unknown> {
         r => r,
     };
     let m = l.truncated(Memory::at(RDI), size);
-    let m = l.linear(m, segment, 16, true);
     let at = l.in_register(m);
     l.move_to(temp::ADDRESS, at);
     let total = if l.mnemonic() == Mnemonic::Maskmovq { 8 } else { 16 };
-    l.special(Special::Store, Masked { elements, mask, size: 1, total, ..Masked::default() }.pack());
+    let (segment, short) = (segment.number() as u8, size != 8);
+    l.special(Special::Store, Masked { elements, mask, segment, size: 1, total, short, ..Masked::default() }.pack());
     Ok(())
 }
 
@@ -202,9 +220,8 @@ fn indexed(l: &mut Lifting, index_size: u8, size: u8) -> Result<(), Unknown> {
     let mut base = *l.insn;
     base.set_memory_index(Register::None);
     base.set_memory_index_scale(1);
-    l.with(&base).address_in_register()?;
-    let short = !l.mode.is_64() || base.memory_base().is_gpr32();
-    l.special(Special::Gather, Masked { elements, mask, size, total, index, index_size, scale, short }.pack());
+    let (segment, short) = offset_in_register(&mut l.with(&base))?;
+    l.special(Special::Gather, Masked { elements, mask, segment, size, total, index, index_size, scale, short }.pack());
     Ok(())
 }
 
@@ -227,18 +244,27 @@ fn set_mxcsr(h: &mut P, _: u32) -> Step {
     Ok(())
 }
 
-/// Outside of 64-bit mode there are eight registers; nothing shows of the others there.
-fn zero(h: &mut P, all: u32) -> Step {
-    let first = if all != 0 { 0 } else { 2 };
-    let registers = &mut h.core.regs[usize::from(VECTORS)..][..64];
+/// "In Compatibility and legacy 32-bit mode only the lower 8 registers are modified" (SDM vol. 2C, "VZEROALL").
+fn zero(h: &mut P, operand: u32) -> Step {
+    let first = if operand & 1 != 0 { 0 } else { 2 };
+    let count = if operand & 2 != 0 { 32 } else { 64 };
+    let registers = &mut h.core.regs[usize::from(VECTORS)..][..count];
     for register in registers.chunks_exact_mut(4) {
         register[first..].fill(0);
     }
     Ok(())
 }
 
-fn base(h: &P) -> u64 {
-    h.core.regs[usize::from(temp::ADDRESS)]
+/// The linear address of an element, so far from the offset in ADDRESS.
+fn element(h: &mut P, o: &Masked, distance: u64, writes: bool) -> Step<u64> {
+    let offset = h.core.regs[usize::from(temp::ADDRESS)].wrapping_add(distance);
+    let offset = if o.short { offset & 0xffff_ffff } else { offset };
+    let segment = usize::from(o.segment);
+    // "Segmentation in 64-bit Mode": the others begin at 0.
+    if h.arch.is_64() && !matches!(segment, segments::FS | segments::GS) {
+        return Ok(offset);
+    }
+    h.linear(segment, offset, o.size.into(), writes)
 }
 
 fn set(h: &mut P, register: u8, v: V) {
@@ -250,7 +276,8 @@ fn masked_load(h: &mut P, operand: u32) -> Step {
     let o = Masked::unpack(operand);
     let mut v = V::ZERO;
     for i in o.elements_of(value(h, o.mask)) {
-        let x = h.load(base(h).wrapping_add(u64::from(i * o.size)), o.size, 0)?;
+        let at = element(h, &o, (i * o.size).into(), false)?;
+        let x = h.load(at, o.size, 0)?;
         v = o.with(v, i, x);
     }
     set(h, o.elements, v);
@@ -263,13 +290,12 @@ fn masked_store(h: &mut P, operand: u32) -> Step {
         x87::fault_if_pending(h)?;
     }
     let mask = value(h, o.mask);
-    let address = |i: u8| base(h).wrapping_add(u64::from(i * o.size));
-    let places: Vec<_> = o.elements_of(mask).map(|i| (i, address(i))).collect();
     // All of them can be stored, or none of them is.
-    let places = places
-        .into_iter()
-        .map(|(i, at)| Ok((i, h.resolve(at, o.size, Intent::Write, 0)?)))
-        .collect::<Step<Vec<_>>>()?;
+    let mut places = Vec::new();
+    for i in o.elements_of(mask) {
+        let at = element(h, &o, (i * o.size).into(), true)?;
+        places.push((i, h.resolve(at, o.size, Intent::Write, 0)?));
+    }
     let v = value(h, o.elements);
     for (i, place) in places {
         h.store_at(place, o.size, o.get(v, i))?;
@@ -292,8 +318,7 @@ fn gather(h: &mut P, operand: u32) -> Step {
             4 => shuffle::gather_offset::<i32>(indices, i.into(), 1 << o.scale),
             _ => shuffle::gather_offset::<i64>(indices, i.into(), 1 << o.scale),
         };
-        let at = base(h).wrapping_add(offset) & if o.short { 0xffff_ffff } else { u64::MAX };
-        match h.load(at, o.size, 0) {
+        match element(h, &o, offset, false).and_then(|at| h.load(at, o.size, 0)) {
             Ok(x) => v = o.with(v, i, x),
             Err(stop) => {
                 stopped = Err(stop);
