@@ -241,6 +241,9 @@ impl PcConfig {
         });
         let mut files =
             vec![file("etc/e820", e820.collect()), file("etc/system-states", vec![128, 0, 0, 129, 128, 128])];
+        if self.chipset == Chipset::Q35 && self.firmware.is_some() {
+            files.extend(fw_cfg::smi::files());
+        }
         files.extend(Tables::new(&self.described()).files());
         files.extend(Smbios::new(self.vcpus, &layout).files());
         FwCfg::new(items, files)
