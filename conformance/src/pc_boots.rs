@@ -24,6 +24,8 @@ pub enum Way {
     Suspend,
     /// The same with OVMF.
     OvmfSuspend,
+    /// The same with OVMF with Secure Boot, which brings system management mode back first.
+    SecureSuspend,
     /// SeaBIOS starts GRUB from a disk.
     BiosGrub,
     /// OVMF starts GRUB from a disk.
@@ -59,6 +61,7 @@ impl Boot {
             Way::OvmfGrub => "ovmf-grub",
             Way::Suspend => "suspend",
             Way::OvmfSuspend => "ovmf-suspend",
+            Way::SecureSuspend => "ovmf-secure-suspend",
             Way::SecureGrub => "ovmf-secure-grub",
             Way::Xen => "xen",
         };
@@ -66,7 +69,7 @@ impl Boot {
     }
 
     fn suspends(&self) -> bool {
-        matches!(self.way, Way::Suspend | Way::OvmfSuspend)
+        matches!(self.way, Way::Suspend | Way::OvmfSuspend | Way::SecureSuspend)
     }
 
     /// What is typed.
@@ -103,9 +106,14 @@ impl Boot {
                 a.extend(["--append", words].map(Into::into));
             }
         }
+        let ovmf = match self.way {
+            Way::Ovmf | Way::OvmfSuspend | Way::OvmfGrub => Some(&files.ovmf),
+            Way::SecureGrub | Way::SecureSuspend => Some(&files.ovmf_secure),
+            _ => None,
+        };
         let mut expected = vec![format!("UNDERVISOR-SHELL: up cpus={} ", self.cpus), "UNDERVISOR-DONE rc=0".into()];
-        if matches!(self.way, Way::Ovmf | Way::OvmfSuspend | Way::OvmfGrub) {
-            a.extend(["--firmware".into(), files.ovmf.clone().into(), "--firmware-vars".into()]);
+        if let Some(ovmf) = ovmf {
+            a.extend(["--firmware".into(), ovmf.into(), "--firmware-vars".into()]);
             a.push(files.ovmf_variables.clone().into());
         }
         match self.way {
@@ -114,16 +122,11 @@ impl Boot {
                 expected.push("UNDERVISOR-GRUB: pc".into());
             }
             Way::OvmfGrub => expected.push("UNDERVISOR-GRUB: efi".into()),
-            Way::SecureGrub => {
-                let firmware = ["--firmware".into(), files.ovmf_secure.clone().into(), "--firmware-vars".into()];
-                a.extend(firmware);
-                a.push(files.ovmf_variables.clone().into());
-                expected.push("UNDERVISOR-GRUB: efi".into());
-            }
-            Way::Suspend | Way::OvmfSuspend => {
-                expected.extend(["PM: suspend exit".into(), "woken 0".into()]);
-            }
+            Way::SecureGrub => expected.push("UNDERVISOR-GRUB: efi".into()),
             _ => {}
+        }
+        if self.suspends() {
+            expected.extend(["PM: suspend exit".into(), "woken 0".into()]);
         }
         (a, expected)
     }
@@ -151,6 +154,7 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::Suspend));
     boots.push(boot(Suite::Sid, 1, "amd", "i440fx", Way::Suspend));
     boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::OvmfSuspend));
+    boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::SecureSuspend));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Xen));
     boots
 }
@@ -258,6 +262,6 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (24, 24));
+        assert_eq!((names.len(), count), (25, 25));
     }
 }

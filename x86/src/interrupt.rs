@@ -293,9 +293,9 @@ fn begin(h: &mut P) {
 /// INIT: the bootstrap processor begins anew, the others wait for a start-up message.
 fn initialize(h: &mut P) {
     *h.arch = h.arch.after_init();
-    // A start-up message that came behind INIT still counts.
-    let Pending { ext_int, sipi, .. } = h.arch.pending;
-    h.arch.pending = Pending { ext_int, sipi, ..Pending::default() };
+    // A start-up message that came behind INIT still counts, and so does an SMI.
+    let Pending { ext_int, sipi, smi, .. } = h.arch.pending;
+    h.arch.pending = Pending { ext_int, sipi, smi, ..Pending::default() };
     let vectors = usize::from(crate::registers::VECTORS)..crate::registers::COUNT;
     let mxcsr = h.reg(crate::registers::MXCSR);
     h.core.regs[..vectors.start].fill(0);
@@ -304,10 +304,10 @@ fn initialize(h: &mut P) {
     apic::init(h);
 }
 
-/// A start-up message: the processor begins at the page of its vector ("MP Initialization Protocol"). While it waited, SMIs were not for it.
+/// A start-up message: the processor begins at the page of its vector ("MP Initialization Protocol"). An SMI that has come while it waited is
+/// taken then.
 fn start_up(h: &mut P, vector: u8) {
     let base = u64::from(vector) << 12;
-    h.arch.pending.smi = false;
     let code = Segment { selector: u16::from(vector) << 8, base, ..h.arch.segments[segments::CS] };
     h.set_segment(segments::CS, code);
     h.core.pc = base;

@@ -119,6 +119,26 @@ fn the_second_processor_starts() {
     }
 }
 
+/// An SMI that comes while the second processor waits for its start is taken as soon as it has started.
+#[test]
+fn an_smi_waits_for_the_start() {
+    let mut m = machine("intel", &|a| {
+        page(a, 0x310, 1 << 24)?;
+        page(a, 0x300, 0x4500)?;
+        page(a, 0x300, 0x4200)?;
+        a.mov(word_ptr(MARK), 0x1111)?;
+        page(a, 0x300, 0x4608)
+    });
+    let handler = assemble(16, 0, &|a| {
+        a.mov(ax, word_ptr(MARK))?;
+        a.mov(word_ptr(MARK + 4), ax)?;
+        a.rsm()
+    });
+    m.world.ram.write(0x3_8000, &handler).unwrap();
+    assert_eq!(m.run(10_000), End::Deadlock);
+    assert_eq!(m.world.ram.load(MARK, 8), Ok(0x1111_0800_55aa), "before its first instruction");
+}
+
 /// Ticks of a periodic timer wake the processor from HLT, each at its time.
 #[test]
 fn the_timer_interrupts() {

@@ -56,14 +56,17 @@ pub fn machine_options(text: &str, config: &mut PcConfig) -> Result<(), UserErro
                     _ => return Err(about(word, format!("expected {PROTOCOL_NAMES}"))),
                 },
             },
+            Some(("numa", count)) => match count.parse() {
+                Ok(count) => config.nodes = Some(count),
+                Err(_) => return Err(about(word, "expected a number of nodes, 1 to 8")),
+            },
             Some(("at", value)) => {
                 let digits = value.strip_prefix("0x").map(|hex| u64::from_str_radix(hex, 16));
                 let address = digits.unwrap_or_else(|| value.parse());
                 at = Some(address.map_err(|_| about(word, "expected an address, such as 0x100000"))?);
             }
             _ => {
-                let expected =
-                    "expected chipset=q35|i440fx, virtio=pci|mmio, entry=NAME, at=ADDRESS or firmware-log=on|off";
+                let expected = "expected chipset=q35|i440fx, virtio=pci|mmio, entry=NAME, at=ADDRESS, numa=N or firmware-log=on|off";
                 return Err(about(word, expected));
             }
         }

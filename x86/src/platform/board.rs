@@ -15,7 +15,7 @@ use super::memory::{BASE_END, FIXED, FOUR_GIB, Layout, SHADOW_END};
 pub use super::pci::chipset::Chipset;
 use super::pci::edu::Edu;
 use super::pci::virtio::VirtioPci;
-use super::pci::{self, PciBus, SCI, SLEEP, SMI, Slot};
+use super::pci::{self, PciBus, SCI, SLEEP, SMI, SMI_OF_ALL, Slot};
 use super::rtc::{self, Rtc, RtcConfig, memory_size_bytes};
 use super::{Ports, add_at_ports, fw_cfg, hpet, i8042, ioapic, msi, pic, pit, pm, reset, restart};
 
@@ -195,7 +195,7 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
     let keyboard = at_ports(Box::new(i8042::I8042::new(None)), &i8042::PORTS);
     let port92 = at_ports(Box::<reset::Port92>::default(), &reset::PORTS);
     let coprocessor = at_ports(Box::<Coprocessor>::default(), &coprocessor::PORTS);
-    at_ports(Box::new(fw_cfg), &fw_cfg::PORTS);
+    let fw_cfg = at_ports(Box::new(fw_cfg), &fw_cfg::PORTS);
     let serial = [0, 1].map(|n| {
         let uart = UartConfig { port: config.serial[n], reg_shift: 0, clock: SERIAL_CLOCK };
         at_ports(Box::new(Uart16550::new(uart)), &[Ports { port: SERIAL[n].0, size: 8, offset: 0 }])
@@ -275,11 +275,14 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
     }
     wires.irq(pci, SCI, SCI_IRQ, wire_of::SCI);
     wires.processors(pci, SMI, pin::SMI_OF_IO);
+    wires.processors(pci, SMI_OF_ALL, pin::SMI);
+    wires.device(fw_cfg, fw_cfg::BROADCAST, pci, pm::BROADCAST);
     wires.irq(coprocessor, coprocessor::IRQ13, 13, wire_of::ISA);
     wires.processors(coprocessor, coprocessor::IGNNE, pin::IGNNE);
     wires.device(rtc, 0, pci, pm::RTC_ALARM);
     wires.processors(pci, SLEEP, pin::SLEEP);
     wires.device(pci, SLEEP, rtc, 0);
+    wires.device(pci, SLEEP, fw_cfg, 0);
     (0..16).for_each(|line| wires.irq(test, line, line, wire_of::TEST));
     (16..24).for_each(|line| wires.gsi(test, line, line, wire_of::TEST));
     for (gsi, id) in (MMIO_GSI..).zip(mmio) {

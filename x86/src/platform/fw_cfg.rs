@@ -2,6 +2,8 @@
 //! bytes under 16-bit keys, some of them named files, read byte by byte or by DMA.
 //!
 //! Writing goes by DMA only, and only to files that the board has made writable.
+//!
+//! Three files are for an agreement on what an SMI by command is ([`smi`]): whoever selects the third has asked for what the second holds.
 
 use std::collections::BTreeMap;
 
@@ -86,6 +88,29 @@ mod dma {
     pub const WRITE: u32 = 16;
 }
 
+/// Features of SMIs that firmware may ask for (files `etc/smi/...`).
+pub mod smi {
+    use super::File;
+
+    /// The features that there are, 8 bytes little-endian.
+    pub const SUPPORTED: &str = "etc/smi/supported-features";
+    /// Those that the guest wants, likewise: for writing.
+    pub const REQUESTED: &str = "etc/smi/requested-features";
+    /// Selecting it asks for them; it reads as 1 from then on if that is granted, and nothing changes any more until the next reset.
+    pub const OK: &str = "etc/smi/features-ok";
+    /// A feature: a command gives an SMI to all processors.
+    pub const BROADCAST: u64 = 1;
+
+    /// The three files.
+    pub fn files() -> [File; 3] {
+        let file = |name: &str, bytes: &[u8], writable| File { name: name.into(), bytes: bytes.into(), writable };
+        [file(SUPPORTED, &BROADCAST.to_le_bytes(), false), file(REQUESTED, &[0; 8], true), file(OK, &[0], false)]
+    }
+}
+
+/// Output: SMIs by command are for all processors.
+pub const BROADCAST: u32 = 0;
+
 /// A named file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
@@ -105,12 +130,16 @@ struct State {
     dma_high: u32,
     /// Contents of writable files as the guest has left them.
     written: BTreeMap<u16, Vec<u8>>,
+    /// Features of SMIs that are agreed on.
+    features: Option<u64>,
 }
 
-/// The device.
+/// The device. Input 0 says that the PC sleeps, which ends what is agreed on; the output is [`BROADCAST`].
 pub struct FwCfg {
     items: BTreeMap<u16, Vec<u8>>,
     writable: BTreeMap<u16, Vec<u8>>,
+    /// Keys of [`smi::REQUESTED`] and [`smi::OK`].
+    smi: Option<(u16, u16)>,
     state: State,
 }
 
@@ -120,6 +149,8 @@ impl FwCfg {
         let mut items: BTreeMap<u16, Vec<u8>> = items.into_iter().collect();
         let mut writable = BTreeMap::new();
         files.sort_by(|a, b| a.name.cmp(&b.name));
+        let key_of = |name| Some(key::FILE_FIRST + files.iter().position(|f| f.name == name)? as u16);
+        let smi = key_of(smi::REQUESTED).zip(key_of(smi::OK));
         let mut directory = (files.len() as u32).to_be_bytes().to_vec();
         for (key, file) in (key::FILE_FIRST..).zip(files) {
             directory.extend((file.bytes.len() as u32).to_be_bytes());
@@ -139,7 +170,7 @@ impl FwCfg {
         items.insert(key::FILE_DIR, directory);
         items.insert(key::SIGNATURE, b"QEMU".to_vec());
         items.insert(key::ID, FEATURES.to_le_bytes().to_vec());
-        let mut device = FwCfg { items, writable, state: State::default() };
+        let mut device = FwCfg { items, writable, smi, state: State::default() };
         device.reset();
         device
     }
@@ -147,10 +178,32 @@ impl FwCfg {
     fn select(&mut self, selector: u16) {
         self.state.selector = selector & !key::WRITE_CHANNEL;
         self.state.offset = 0;
+        if let Some((requested, ok)) = self.smi
+            && self.state.selector == ok
+            && self.state.features.is_none()
+        {
+            let wanted = u64::from_le_bytes(self.state.written[&requested][..].try_into().expect("8 bytes"));
+            self.state.features = (wanted & !smi::BROADCAST == 0).then_some(wanted);
+        }
+    }
+
+    /// Firmware and board agree on that.
+    fn broadcasts(&self) -> bool {
+        self.state.features.is_some_and(|features| features & smi::BROADCAST != 0)
+    }
+
+    /// The output follows from what is agreed on.
+    fn update_line(&self, was: bool, cx: &mut DeviceCx) {
+        if self.broadcasts() != was {
+            cx.line(BROADCAST, !was);
+        }
     }
 
     fn item(&self) -> &[u8] {
         let key = self.state.selector;
+        if self.state.features.is_some() && self.smi.is_some_and(|(_, ok)| key == ok) {
+            return &[1];
+        }
         self.state.written.get(&key).or(self.items.get(&key)).map_or(&[], Vec::as_slice)
     }
 
@@ -232,6 +285,7 @@ impl Device for FwCfg {
 
     /// The selector is one word; the DMA address is two big-endian words, the low of which starts the transfer.
     fn write(&mut self, access: Access, value: u64, cx: &mut DeviceCx) {
+        let broadcast = self.broadcasts();
         match (access.offset, access.size) {
             (SELECTOR, 2) => self.select(value as u16),
             (DMA, 4) => self.state.dma_high = (value as u32).swap_bytes(),
@@ -242,6 +296,15 @@ impl Device for FwCfg {
             }
             _ => write_bytes(access, value, |_, _| {}), // the data register no longer takes writes
         }
+        self.update_line(broadcast, cx);
+    }
+
+    fn input(&mut self, _: u32, sleeps: bool, cx: &mut DeviceCx) {
+        let broadcast = self.broadcasts();
+        if sleeps {
+            self.state.features = None;
+        }
+        self.update_line(broadcast, cx);
     }
 
     fn reset(&mut self) {
@@ -333,6 +396,40 @@ mod tests {
         f.restore(&saved).unwrap();
         assert_eq!(read(&mut b, &mut f, 0x21, 4), b"1234");
         b.write(&mut f, DMA, 8, 0xffff_ffff_ffff_ffff);
+    }
+
+    /// What is agreed on stays so until the next reset or sleep; what is not supported is refused.
+    #[test]
+    fn features_of_smis() {
+        // In the order of their names.
+        const OK: u16 = 0x20;
+        const REQUESTED: u16 = 0x21;
+        const SUPPORTED: u16 = 0x22;
+        let mut b = Bench::default();
+        b.ram.add(0, 0x4000).unwrap();
+        let mut f = FwCfg::new([], smi::files().to_vec());
+        assert_eq!(read(&mut b, &mut f, SUPPORTED, 9), [1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let ask = |b: &mut Bench, f: &mut FwCfg, features: u64| {
+            b.ram.write(0x2000, &features.to_le_bytes()).unwrap();
+            let control = u32::from(REQUESTED) << 16 | dma::SELECT | dma::WRITE;
+            assert_eq!(dma(b, f, control, 8, 0x2000), 0);
+            let ok = read(b, f, OK, 1)[0];
+            (ok, b.last_level(BROADCAST))
+        };
+        assert_eq!(ask(&mut b, &mut f, 3), (0, None));
+        assert_eq!(ask(&mut b, &mut f, 1), (1, Some(true)));
+        b.take_signals();
+        assert_eq!(ask(&mut b, &mut f, 0), (1, None), "too late");
+        assert_eq!(dma(&mut b, &mut f, u32::from(OK) << 16 | dma::SELECT | dma::WRITE, 1, 0x2000), dma::ERROR);
+        let mut g = FwCfg::new([], smi::files().to_vec());
+        g.restore(&f.save()).unwrap();
+        assert_eq!((&g.state, g.broadcasts()), (&f.state, true));
+        f.input(0, true, &mut b.cx());
+        f.input(0, false, &mut b.cx());
+        assert_eq!(b.take_signals(), [emu_core::device::Signal::Line { line: BROADCAST, level: false }]);
+        assert_eq!(ask(&mut b, &mut f, 0), (1, None));
+        f.reset();
+        assert_eq!(read(&mut b, &mut f, REQUESTED, 8), [0; 8]);
     }
 
     proptest! {

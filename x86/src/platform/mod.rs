@@ -23,8 +23,10 @@
 //! | [`coprocessor`] `IRQ13` | [`pic`] and [`ioapic`] 13 |
 //! | [`coprocessor`] `IGNNE` | all processors, which tell of FERR# at [`coprocessor::FERR`] |
 //! | [`rtc`] 0 | power management in [`pci`], whose alarm it is |
-//! | [`pci`] `SLEEP` | all processors, which are in reset while it is high; [`rtc`], whose RAM tells firmware |
+//! | [`pci`] `SLEEP` | all processors, which are in reset while it is high; [`rtc`], whose RAM tells firmware; [`fw_cfg`] |
 //! | [`pci`] `SMI` | the processor whose I/O instruction that is the answer to |
+//! | [`pci`] `SMI_OF_ALL` | all processors |
+//! | [`fw_cfg`] `BROADCAST` | power management in [`pci`], which takes the latter line then |
 //! | MSIs of all, [`ioapic`] included | by the bus to [`msi::MsiWindow`], and by it to all local APICs |
 //!
 //! A local APIC that ends a level-triggered interrupt writes its vector to the EOI register of every [`ioapic`].

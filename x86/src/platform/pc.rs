@@ -30,6 +30,9 @@ pub const CONSOLE: u32 = 0;
 /// The door's port of the second serial port, which nothing is connected to unless somebody does it: beyond all others.
 pub const SECOND_SERIAL: u32 = 64;
 
+/// The most NUMA nodes.
+pub const MAX_NODES: u32 = 8;
+
 /// Firmware, as far as the machine has to know it before its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FirmwareShape {
@@ -50,6 +53,8 @@ pub struct PcConfig {
     pub vcpus: u32,
     /// Bytes of RAM.
     pub memory: u64,
+    /// NUMA nodes that RAM and processors are divided into, 1 to [`MAX_NODES`]; `None` tells nothing of nodes.
+    pub nodes: Option<u32>,
     /// The chipset.
     pub chipset: Chipset,
     /// Devices, in their order.
@@ -82,6 +87,7 @@ impl Default for PcConfig {
             cpu: "intel".into(),
             vcpus: 1,
             memory: 512 << 20,
+            nodes: None,
             chipset: Chipset::Q35,
             virtio: Vec::new(),
             transport: Transport::Pci,
@@ -134,6 +140,14 @@ pub enum PcError {
     /// RAM out of range.
     #[error("{0} bytes of RAM: a PC has 2 MiB to 1 TiB")]
     Memory(u64),
+    /// Too many nodes or none.
+    #[error("{nodes} NUMA nodes with {vcpus} vCPUs: a PC has 1 to {MAX_NODES} nodes, each with a vCPU")]
+    Nodes {
+        /// So many were asked for.
+        nodes: u32,
+        /// Processors.
+        vcpus: u32,
+    },
     /// Firmware of a size that cannot be.
     #[error("{name}: {size} bytes; expected whole pages of firmware, 64 KiB to 8 MiB")]
     Firmware {
@@ -199,6 +213,7 @@ impl PcConfig {
             chipset: self.chipset,
             vcpus: self.vcpus,
             layout: self.layout(),
+            nodes: self.nodes,
             virtio: (self.virtio.len(), self.transport),
             firmware: self.firmware_choice(),
         }
@@ -241,6 +256,9 @@ impl PcConfig {
         });
         let mut files =
             vec![file("etc/e820", e820.collect()), file("etc/system-states", vec![128, 0, 0, 129, 128, 128])];
+        if self.chipset == Chipset::Q35 && self.firmware.is_some() {
+            files.extend(fw_cfg::smi::files());
+        }
         files.extend(Tables::new(&self.described()).files());
         files.extend(Smbios::new(self.vcpus, &layout).files());
         FwCfg::new(items, files)
@@ -266,6 +284,9 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
     let frequency = Frequency::new(config.hertz).ok_or(PcError::Frequency(config.hertz))?;
     if !(memory::MIN..=memory::MAX).contains(&config.memory) {
         return Err(PcError::Memory(config.memory));
+    }
+    if let Some(nodes) = config.nodes.filter(|n| !(1..=MAX_NODES.min(config.vcpus)).contains(n)) {
+        return Err(PcError::Nodes { nodes, vcpus: config.vcpus });
     }
     let mut world = World::new(frequency);
     let layout = config.layout();

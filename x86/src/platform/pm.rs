@@ -26,6 +26,8 @@ pub const APM: u64 = 0x80;
 pub const POWER_BUTTON: u32 = 0;
 /// Input: the alarm of the clock.
 pub const RTC_ALARM: u32 = 1;
+/// Input: an SMI by command is for all processors, not for the one that gives the command.
+pub const BROADCAST: u32 = 2;
 /// Input: general purpose event 0; the others follow.
 pub const GPE0: u32 = 16;
 
@@ -75,8 +77,8 @@ pub struct PmConfig {
     pub acpi_commands: (u8, u8),
     /// The timer has 32 bits, else 24 (FADT, TMR_VAL_EXT).
     pub wide_timer: bool,
-    /// Output lines of SCI, SMI and SLEEP.
-    pub lines: (u32, u32, u32),
+    /// Output lines of SCI, SMI, SLEEP, and SMI for all processors.
+    pub lines: (u32, u32, u32, u32),
     /// Offsets of the registers that enable SMIs and tell their cause: SMI_EN and SMI_STS, or GLBCTL and GLBSTS.
     pub smi: (u64, u64),
     /// APMC_EN is a bit of the former, else what [`Pm::set_apmc`] says.
@@ -84,7 +86,7 @@ pub struct PmConfig {
 }
 
 impl PmConfig {
-    /// The ICH9. SCI is line 0, SMI line 1, SLEEP line 2.
+    /// The ICH9. SCI is line 0, SMI line 1, SLEEP line 2, SMI for all processors line 3.
     pub const ICH9: Self = PmConfig {
         gpe0: 0x20,
         gpe0_len: 16,
@@ -92,11 +94,11 @@ impl PmConfig {
         suspend: 5,
         acpi_commands: (2, 3),
         wide_timer: false,
-        lines: (0, 1, 2),
+        lines: (0, 1, 2, 3),
         smi: (0x30, 0x34),
         has_apmc: true,
     };
-    /// The PIIX4. SCI is line 0, SMI line 1, SLEEP line 2.
+    /// The PIIX4. SCI is line 0, SMI line 1, SLEEP line 2, SMI for all processors line 3.
     pub const PIIX4: Self = PmConfig {
         gpe0: 0x0c,
         gpe0_len: 4,
@@ -104,7 +106,7 @@ impl PmConfig {
         suspend: 1,
         acpi_commands: (0xf1, 0xf0),
         wide_timer: false,
-        lines: (0, 1, 2),
+        lines: (0, 1, 2, 3),
         smi: (0x28, 0x18),
         has_apmc: false,
     };
@@ -130,6 +132,8 @@ struct State {
     apmc: bool,
     /// SMI_LOCK: GBL_SMI_EN stays as it is.
     smi_locked: bool,
+    /// SMIs by command are for all processors.
+    broadcast: bool,
     apm: [u8; 2],
     /// Changes of the timer's highest bit that have been seen.
     turns: u64,
@@ -140,7 +144,7 @@ struct State {
     woke: bool,
 }
 
-/// The chip. Inputs are [`POWER_BUTTON`], [`RTC_ALARM`] and [`GPE0`] on; outputs as in its [`PmConfig`].
+/// The chip. Inputs are [`POWER_BUTTON`], [`RTC_ALARM`], [`BROADCAST`] and [`GPE0`] on; outputs as in its [`PmConfig`].
 pub struct Pm {
     config: PmConfig,
     state: State,
@@ -311,7 +315,7 @@ impl Pm {
         let apmc = if self.config.has_apmc { s.smi_enable & smi::APMC != 0 } else { s.apmc };
         if s.smi_enable & smi::GBL_SMI_EN != 0 && apmc {
             s.smi_status |= smi::APMC;
-            super::reset::pulse(cx, self.config.lines.1);
+            super::reset::pulse(cx, if s.broadcast { self.config.lines.3 } else { self.config.lines.1 });
         }
     }
 }
@@ -344,6 +348,7 @@ impl Device for Pm {
                     s.status |= if line == POWER_BUTTON { pm1::PWRBTN } else { pm1::RTC };
                 }
             }
+            BROADCAST => s.broadcast = level,
             GPE0.. if line - GPE0 < events => {
                 let bit = 1 << (line - GPE0);
                 s.gpe_inputs = if level { s.gpe_inputs | bit } else { s.gpe_inputs & !bit };
@@ -486,6 +491,9 @@ mod tests {
         b.write(&mut p, 0x30, 4, 0x21);
         b.write(&mut p, APM, 1, 0x77);
         assert_eq!(b.take_signals(), [true, false].map(|level| Signal::Line { line: 1, level }));
+        p.input(BROADCAST, true, &mut b.cx());
+        b.write(&mut p, APM, 1, 0x77);
+        assert_eq!(b.take_signals(), [true, false].map(|level| Signal::Line { line: 3, level }));
         assert_eq!(b.read(&mut p, 0x34, 4), 0x20);
         b.write(&mut p, 0x34, 4, 0x20);
         assert_eq!(b.read(&mut p, 0x30, 8), 0x21);

@@ -16,7 +16,7 @@ use crate::platform::{hpet, ioapic};
 /// Where local APICs are at reset.
 const LOCAL_APIC: u32 = 0xfee0_0000;
 
-fn bytes(table: &dyn Aml) -> Vec<u8> {
+pub(super) fn bytes(table: &dyn Aml) -> Vec<u8> {
     let mut bytes = Vec::new();
     table.to_aml_bytes(&mut bytes);
     bytes
@@ -75,7 +75,7 @@ pub(super) fn fadt(board: &Described, facs: usize, dsdt: usize) -> Table {
     Table { pointers: pointers.to_vec(), ..Table::new(bytes(&t.finalize())) }
 }
 
-fn sdt(signature: &[u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn sdt(signature: &[u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
     let mut table = Sdt::new(*signature, header::SIZE as u32, revision, OEM, OEM_TABLE, OEM_REVISION);
     table.append_slice(body);
     table.as_slice().to_vec()

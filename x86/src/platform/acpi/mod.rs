@@ -4,6 +4,7 @@
 
 mod dsdt;
 mod fixed;
+mod nodes;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,8 @@ pub struct Described {
     pub vcpus: u32,
     /// Where RAM lies.
     pub layout: Layout,
+    /// NUMA nodes that RAM and processors are divided into, if that is told.
+    pub nodes: Option<u32>,
     /// Number of virtio devices, and how they are reached.
     pub virtio: (usize, Transport),
     /// What firmware chooses.
@@ -113,6 +116,10 @@ impl Tables {
         tables.push(Table::new(fixed::hpet()));
         if board.chipset == Chipset::Q35 {
             tables.push(Table::new(fixed::mcfg(board)));
+        }
+        if let Some(count) = board.nodes {
+            tables.push(Table::new(nodes::srat(board, count)));
+            tables.push(Table::new(nodes::slit(count)));
         }
         let roots: Vec<usize> = (FADT..tables.len()).collect();
         let rsdt = tables.len();

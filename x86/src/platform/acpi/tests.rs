@@ -3,7 +3,7 @@ use crate::platform::memory::Layout;
 
 fn board(chipset: Chipset, vcpus: u32) -> Described {
     let layout = Layout::new(chipset, 1 << 30);
-    Described { chipset, vcpus, layout, virtio: (2, Transport::Mmio), firmware: Firmware::default() }
+    Described { chipset, vcpus, layout, nodes: None, virtio: (2, Transport::Mmio), firmware: Firmware::default() }
 }
 
 fn number(bytes: &[u8], at: usize, size: usize) -> usize {
@@ -60,6 +60,66 @@ fn processors_and_interrupts() {
     }
     assert_eq!((at, ids), (madt.len(), (0..300).collect()));
     assert_eq!(kinds[..11], [255, 1, 5, 0, 1, 0, 0, 0, 0, 45, 1]);
+}
+
+/// "System Resource Affinity Table", "System Locality Information Table": every processor and every byte of RAM is in one node.
+#[test]
+fn nodes() {
+    for (vcpus, count, gib) in [(4, 2, 1), (3, 2, 1), (8, 8, 5), (300, 8, 16), (1, 1, 1)] {
+        let board = Described {
+            layout: Layout::new(Chipset::Q35, gib << 30),
+            nodes: Some(count),
+            ..board(Chipset::Q35, vcpus)
+        };
+        let srat = nodes::srat(&board, count);
+        assert_eq!((&srat[..4], number(&srat, 4, 4), number(&srat, 36, 4)), (&b"SRAT"[..], srat.len(), 1));
+        let (mut at, mut next, mut processors, mut bytes, mut end) = (48, 0, vec![0; count as usize], 0, 0);
+        while at < srat.len() {
+            let (kind, len) = (srat[at], usize::from(srat[at + 1]));
+            let (id, node, enabled) = match kind {
+                0 => (Some(number(&srat, at + 3, 1)), number(&srat, at + 2, 1), number(&srat, at + 4, 4)),
+                2 => (Some(number(&srat, at + 8, 4)), number(&srat, at + 4, 4), number(&srat, at + 12, 4)),
+                1 => (None, number(&srat, at + 2, 4), number(&srat, at + 28, 4)),
+                other => panic!("structure {other}"),
+            };
+            assert_eq!(enabled, 1);
+            if let Some(id) = id {
+                assert_eq!((id, kind), (next, if id < 255 { 0 } else { 2 }));
+                next += 1;
+                processors[node] += 1;
+            } else {
+                let (base, size) = (number(&srat, at + 8, 8), number(&srat, at + 16, 8));
+                assert!(base >= end && node < count as usize, "ascending, and none overlaps");
+                (bytes, end) = (bytes + size, base + size);
+            }
+            at += len;
+        }
+        assert_eq!((at, next), (srat.len(), vcpus as usize));
+        assert_eq!(bytes as u64, (gib << 30) - 0x6_0000, "all but the hole below 1 MiB");
+        let [least, most] = [processors.iter().min(), processors.iter().max()].map(|n| *n.unwrap());
+        assert!(least >= 1 && most - least <= 1, "{processors:?}");
+        let slit = nodes::slit(count);
+        let n = count as usize;
+        assert_eq!((&slit[..4], slit.len(), number(&slit, 36, 8)), (&b"SLIT"[..], 44 + n * n, n));
+        let distances = (0..n * n).map(|i| if i % n == i / n { 10 } else { 20 });
+        assert!(distances.eq(slit[44..].iter().copied()));
+        let with = Tables::new(&board).tables.len();
+        assert_eq!(with, Tables::new(&Described { nodes: None, ..board }).tables.len() + 2);
+    }
+}
+
+/// A node's share is even, on both sides of the hole.
+#[test]
+fn memory_of_nodes() {
+    const MIB: u64 = 1 << 20;
+    let layout = Layout::new(Chipset::Q35, 4 << 30);
+    assert_eq!(
+        nodes::memory(&layout, 2),
+        [(0, 0, 0xa_0000), (0, MIB, 2047 * MIB), (1, 4096 * MIB, 2048 * MIB)],
+        "the hole begins at 2 GiB"
+    );
+    let ranges = nodes::memory(&layout, 3);
+    assert_eq!(ranges[3..], [(1, 4096 * MIB, 680 * MIB), (2, 4776 * MIB, 1368 * MIB)]);
 }
 
 /// Firmware that runs the script comes to the same tables as the linker here.

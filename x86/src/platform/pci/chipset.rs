@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{Config, ConfigState, Window, header};
 use super::shadow::{self, Shadow};
-use super::{Device, Function, SCI, SLEEP, SMI, Slot};
+use super::{Device, Function, SCI, SLEEP, SMI, SMI_OF_ALL, Slot};
 use crate::platform::pm::{APM, Pm, PmConfig, SIZE as PM_SIZE};
 use crate::platform::{read_bytes, write_bytes};
 use crate::smm::memory::{Bridge, DECODE};
@@ -356,7 +356,7 @@ impl PowerManagement {
         c.set(0x90, 4, 1);
         c.allow(0x90, 4, 0xfff0);
         c.allow(0xd2, 1, 0x0f);
-        let pm = Pm::new(PmConfig { lines: (SCI, SMI, SLEEP), ..PmConfig::PIIX4 });
+        let pm = Pm::new(PmConfig { lines: (SCI, SMI, SLEEP, SMI_OF_ALL), ..PmConfig::PIIX4 });
         PowerManagement { chipset: Chipset::I440Fx, config: c.seal(), pm, rcrb: Vec::new() }
     }
 
@@ -383,7 +383,7 @@ impl PowerManagement {
         }
         c.allow(0xdc, 1, 0xff);
         c.allow(0xf0, 4, 0xffff_c001);
-        let pm = Pm::new(PmConfig { lines: (SCI, SMI, SLEEP), ..PmConfig::ICH9 });
+        let pm = Pm::new(PmConfig { lines: (SCI, SMI, SLEEP, SMI_OF_ALL), ..PmConfig::ICH9 });
         PowerManagement { chipset: Chipset::Q35, config: c.seal(), pm, rcrb: rcrb_at_reset() }
     }
 

@@ -9,7 +9,8 @@
 //! the enhanced mechanism, where the host bridge has one.
 //!
 //! **Outputs.** Lines 0 to 15 are interrupts routed to IRQ0 to IRQ15 (inputs of the 8259As; of the I/O APIC too with a PIIX3);
-//! 16 to 23 are PIRQA# to PIRQH# (inputs 16 to 23 of the I/O APIC with an ICH9); then [`SCI`], [`SMI`], [`INIT`] and [`SLEEP`].
+//! 16 to 23 are PIRQA# to PIRQH# (inputs 16 to 23 of the I/O APIC with an ICH9); then [`SCI`], [`SMI`], [`INIT`], [`SLEEP`] and
+//! [`SMI_OF_ALL`].
 //!
 //! Not modelled: bridges and buses behind them, special cycles, parity and system errors, power states of functions.
 
@@ -32,12 +33,14 @@ use config::{Config, Window, command, header, status};
 
 /// Output: the system control interrupt.
 pub const SCI: u32 = 24;
-/// Output: the system management interrupt.
+/// Output: the system management interrupt, for the processor whose command it answers.
 pub const SMI: u32 = 25;
 /// Output: INIT.
 pub const INIT: u32 = 26;
 /// Output: the PC is suspended to RAM.
 pub const SLEEP: u32 = 27;
+/// Output: the system management interrupt, for all processors.
+pub const SMI_OF_ALL: u32 = 28;
 
 const CONFIG_ADDRESS: u64 = 0xcf8;
 const RESET_CONTROL: u64 = 0xcf9;
