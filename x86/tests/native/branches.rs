@@ -88,7 +88,8 @@ fn instance(r: &mut Random, segments: &Segments, at: u64, data_at: u64) -> (Vec<
     }
     let middle = data_at + DATA_SIZE as u64 / 2;
     state.gpr[4] = match r.below(8) {
-        0 => data_at.wrapping_add(r.below(16)).wrapping_sub(8) & mode.mask(),
+        // In flat segments there is the test itself below the data.
+        0 if mode != Mode::Flat => data_at.wrapping_add(r.below(16)).wrapping_sub(8) & mode.mask(),
         1 => data_at + DATA_SIZE as u64 - r.below(12),
         _ => middle + r.below(16),
     };

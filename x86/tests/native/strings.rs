@@ -65,8 +65,8 @@ fn strings(mode: Mode, each: u64) {
                     let ip = segments.ip(emulated.at);
                     let insn = Decoder::with_ip(mode.bits(), &code, ip, DecoderOptions::NONE).decode();
                     forget_pointers(&mut ours, &mut theirs);
-                    // Which of CMPS's operands is read first.
-                    if matches!(opcode, 0xa6 | 0xa7)
+                    // Which of the operands of CMPS, and of MOVS, is looked at first.
+                    if matches!(opcode, 0xa4..=0xa7)
                         && let (Some(a), Some(b)) = (&mut ours.trap, &theirs.trap)
                     {
                         *a = *b;
