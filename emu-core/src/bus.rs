@@ -1,6 +1,7 @@
 //! The bus: physical ranges (and x86 ports) to devices, and the wires between devices.
 
 use crate::device::{Access, Device, DeviceCx, DeviceId, Request, Signal};
+use crate::dma::Dma;
 use crate::door::Door;
 use crate::ram::Ram;
 use crate::time::VirtualTime;
@@ -82,6 +83,8 @@ pub struct Bus {
     wakes: Vec<Option<VirtualTime>>,
     /// The earliest of `wakes`.
     earliest: Option<VirtualTime>,
+    /// The host bridge, if there is one.
+    bridge: Option<DeviceId>,
     signals: Vec<(DeviceId, Signal)>,
     /// Signals that have reached vCPUs and that the machine has not delivered yet.
     pub(crate) for_vcpus: Vec<(u32, VcpuSignal)>,
@@ -103,6 +106,16 @@ impl Bus {
         let m = Mapping { space, base, size, priority, device, offset };
         let at = self.map.partition_point(|o| o.priority > priority);
         self.map.insert(at, m);
+    }
+
+    /// This device is the host bridge, which DMA of all devices goes through.
+    pub fn hosts(&mut self, bridge: DeviceId) {
+        self.bridge = Some(bridge);
+    }
+
+    /// What the host bridge keeps from bus masters.
+    fn hidden(&self) -> Option<(u64, u64)> {
+        self.bridge.and_then(|bridge| self.devices[usize::from(bridge.0)].hides())
     }
 
     /// Maps memory at `base` to the device's registers, from 0 on.
@@ -239,7 +252,9 @@ impl Bus {
         f: impl FnOnce(&mut dyn Device, &mut DeviceCx) -> T,
     ) -> T {
         let i = usize::from(device.0);
-        let mut cx = DeviceCx { now, ram, door, signals: &mut self.signals, request: &mut self.request, device };
+        let hidden = self.hidden();
+        let mut cx =
+            DeviceCx { now, ram, hidden, door, signals: &mut self.signals, request: &mut self.request, device };
         let result = f(&mut *self.devices[i], &mut cx);
         let wakes = self.devices[i].wakes_at();
         if wakes != self.wakes[i] {
@@ -267,7 +282,7 @@ impl Bus {
                         let access = Access { offset: address - m.base + m.offset, size: 4 };
                         self.call(m.device, now, ram, door, |d, cx| d.write(access, u64::from(data), cx));
                     }
-                    None => drop(ram.store(address, 4, u64::from(data))), // an MSI to nowhere is lost
+                    None => drop(Dma::new(ram, self.hidden()).store(address, 4, data.into())), // an MSI to nowhere is lost
                 },
                 Signal::Line { line, level } => {
                     for w in 0..self.wires.len() {

@@ -3,6 +3,7 @@
 //! A device keeps no thread, no clock and no handle of the machine. Whatever it may touch is lent to it for the call, as
 //! a [`DeviceCx`].
 
+use crate::dma::Dma;
 use crate::door::Door;
 use crate::ram::Ram;
 use crate::time::VirtualTime;
@@ -64,16 +65,23 @@ pub enum Request {
 pub struct DeviceCx<'a> {
     /// Virtual time of the access, in nanoseconds.
     pub now: VirtualTime,
-    /// Guest RAM, for DMA. Physical addresses; a write that hits translated code kills it.
+    /// Guest RAM, for chips that make up the board's memory; others have [`DeviceCx::dma`]. Physical addresses; a write that hits translated
+    /// code kills it.
     pub ram: &'a mut Ram,
     /// The one door to the world outside.
     pub door: &'a mut Door,
+    pub(crate) hidden: Option<(u64, u64)>,
     pub(crate) signals: &'a mut Vec<(DeviceId, Signal)>,
     pub(crate) request: &'a mut Option<Request>,
     pub(crate) device: DeviceId,
 }
 
 impl DeviceCx<'_> {
+    /// RAM as bus masters see it.
+    pub fn dma(&mut self) -> Dma<'_> {
+        Dma::new(self.ram, self.hidden)
+    }
+
     /// Sets the level of the device's output `line`. Setting it to the level that it has is allowed and costs little.
     pub fn line(&mut self, line: u32, level: bool) {
         self.signals.push((self.device, Signal::Line { line, level }));
@@ -117,6 +125,11 @@ pub trait Device: Send {
         None
     }
 
+    /// Of a host bridge ([`Bus::hosts`](crate::bus::Bus::hosts)): RAM that it keeps from bus masters, base and size in bytes.
+    fn hides(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// Back to the state at power-on. Backing storage stays as it is.
     fn reset(&mut self);
 
@@ -148,6 +161,8 @@ pub struct Bench {
     pub now: VirtualTime,
     /// RAM that the next call sees.
     pub ram: Ram,
+    /// What of RAM bus masters do not see.
+    pub hidden: Option<(u64, u64)>,
     /// The door that the next call sees.
     pub door: Door,
     /// What the device has asked of the machine.
@@ -162,6 +177,7 @@ impl Bench {
         DeviceCx {
             now: self.now,
             ram: &mut self.ram,
+            hidden: self.hidden,
             door: &mut self.door,
             signals: &mut self.signals,
             request: &mut self.request,

@@ -5,6 +5,7 @@ pub mod bus;
 pub mod debug;
 pub mod device;
 pub mod devices;
+pub mod dma;
 pub mod door;
 pub mod engine;
 pub mod event;

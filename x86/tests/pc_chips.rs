@@ -243,6 +243,57 @@ fn the_hpet_takes_the_timers_place() {
     assert_eq!(taken, 10, "a millisecond each, and nothing of the 8254");
 }
 
+/// A bus master does not reach TSEG: it reads ones, and what it writes is lost. After a snapshot it is the same.
+#[test]
+fn tseg_is_kept_from_bus_masters() {
+    const TSEG: u64 = 0x10_0000;
+    let mut pc = Pc::new(Chipset::Q35);
+    pc.ram = Ram::default();
+    pc.ram.add(0, 0x40_0000).unwrap();
+    let config = |pc: &mut Pc, device: u64, at: u64, size: u8, value: u64| {
+        pc.write(Space::Port, 0xcf8, 4, 1 << 31 | device << 11 | at & 0xfc);
+        pc.write(Space::Port, 0xcfc + at % 4, size, value);
+    };
+    config(&mut pc, 3, 0x10, 4, 0xfe00_0000);
+    config(&mut pc, 3, 4, 2, 6);
+    // From RAM to the device (1) or back (3): eight bytes.
+    let transfer = |pc: &mut Pc, from: u64, to: u64, command: u64| {
+        for (register, value) in [(0x80, from), (0x88, to), (0x90, 8), (0x98, command)] {
+            pc.write(Space::Memory, 0xfe00_0000 + register, 8, value);
+        }
+        pc.go(1_000_000);
+    };
+    let through_the_device = |pc: &mut Pc, from: u64, to: u64| {
+        transfer(pc, from, 0x4_0000, 1);
+        transfer(pc, 0x4_0000, to, 3);
+    };
+    let fresh = |pc: &mut Pc| {
+        for (at, value) in [(TSEG - 4, 0x1111_1111_1111_1111), (TSEG + 4, 0x2222_2222), (0x1000, 0x3333_3333_3333_3333)]
+        {
+            pc.ram.store(at, 8, value).unwrap();
+        }
+    };
+    fresh(&mut pc);
+    through_the_device(&mut pc, TSEG - 4, 0x2000);
+    assert_eq!(pc.ram.load(0x2000, 8), Ok(0x1111_1111_1111_1111), "there is no TSEG");
+    config(&mut pc, 0, 0xac, 4, TSEG);
+    config(&mut pc, 0, 0x9e, 1, 1);
+    let mut other = Pc::new(Chipset::Q35);
+    other.ram = Ram::default();
+    other.ram.add(0, 0x40_0000).unwrap();
+    other.become_like(&mut pc);
+    for mut pc in [pc, other] {
+        fresh(&mut pc);
+        through_the_device(&mut pc, TSEG - 4, 0x2000);
+        assert_eq!(pc.ram.load(0x2000, 8), Ok(0xffff_ffff_1111_1111));
+        through_the_device(&mut pc, 0x1000, TSEG - 4);
+        assert_eq!(pc.ram.load(TSEG - 4, 8), Ok(0x1111_1111_3333_3333), "half of it is lost");
+        config(&mut pc, 0, 0x9e, 1, 0);
+        through_the_device(&mut pc, 0x1000, TSEG - 4);
+        assert_eq!(pc.ram.load(TSEG - 4, 8), Ok(0x3333_3333_3333_3333));
+    }
+}
+
 /// A PCI device's INTA# through the router to the 8259A, and to its pin of the I/O APIC, until it is acknowledged.
 #[test]
 fn a_pci_interrupt() {

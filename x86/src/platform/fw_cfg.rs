@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use emu_core::device::{Access, Device, DeviceCx};
-use emu_core::ram::Ram;
+use emu_core::dma::Dma;
 use serde::{Deserialize, Serialize};
 
 use super::{Ports, read_bytes, write_bytes};
@@ -220,7 +220,7 @@ impl FwCfg {
     }
 
     /// "Guest-side DMA Interface": carries out what the structure at `address` says, and tells the result in it.
-    fn run_dma(&mut self, address: u64, ram: &mut Ram) {
+    fn run_dma(&mut self, address: u64, ram: &mut Dma) {
         let mut access = [0; 16];
         if ram.read(address, &mut access).is_err() {
             return; // nowhere to tell it
@@ -242,10 +242,10 @@ impl FwCfg {
             self.state.offset = self.state.offset.saturating_add(length.into());
         }
         let result = if ok.is_some() { 0 } else { dma::ERROR };
-        ram.write(address, &result.to_be_bytes()).expect("it was read from there");
+        let _ = ram.write(address, &result.to_be_bytes()); // ROM keeps what it holds
     }
 
-    fn dma_read(&self, at: u64, length: u32, ram: &mut Ram) -> Option<()> {
+    fn dma_read(&self, at: u64, length: u32, ram: &mut Dma) -> Option<()> {
         if !ram.contains(at, length.into()) {
             return None;
         }
@@ -262,7 +262,7 @@ impl FwCfg {
         Some(())
     }
 
-    fn dma_write(&mut self, at: u64, length: u32, ram: &Ram) -> Option<()> {
+    fn dma_write(&mut self, at: u64, length: u32, ram: &Dma) -> Option<()> {
         let offset = usize::try_from(self.state.offset).ok()?;
         let file = self.state.written.get_mut(&self.state.selector)?;
         let bytes = file.get_mut(offset..offset.checked_add(length as usize)?)?;
@@ -289,10 +289,10 @@ impl Device for FwCfg {
         match (access.offset, access.size) {
             (SELECTOR, 2) => self.select(value as u16),
             (DMA, 4) => self.state.dma_high = (value as u32).swap_bytes(),
-            (DMA, 8) => self.run_dma(value.swap_bytes(), cx.ram),
+            (DMA, 8) => self.run_dma(value.swap_bytes(), &mut cx.dma()),
             (8, 4) => {
                 let high = std::mem::take(&mut self.state.dma_high);
-                self.run_dma(u64::from(high) << 32 | u64::from((value as u32).swap_bytes()), cx.ram);
+                self.run_dma(u64::from(high) << 32 | u64::from((value as u32).swap_bytes()), &mut cx.dma());
             }
             _ => write_bytes(access, value, |_, _| {}), // the data register no longer takes writes
         }

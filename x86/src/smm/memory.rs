@@ -5,7 +5,7 @@
 //! memory, and TSEG below the top of low memory, where everybody else finds nothing. Processors have ranges of their own beside: Intel's SMRR,
 //! AMD's TSeg. Registers of the host bridge reach processors as a message, when they are written.
 //!
-//! Not modelled: DMA is not kept from TSEG.
+//! Bus masters reach neither, whatever registers say.
 
 use serde::{Deserialize, Serialize};
 

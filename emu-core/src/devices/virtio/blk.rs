@@ -4,7 +4,7 @@ use super::disk::{Disk, DiskMode, SECTOR};
 use super::queue::{Broken, Chain, Queue};
 use super::{Backend, copy_config};
 use crate::device::DeviceCx;
-use crate::ram::Ram;
+use crate::dma::Dma;
 
 const F_SEG_MAX: u64 = 1 << 2;
 const F_RO: u64 = 1 << 5;
@@ -65,7 +65,7 @@ impl Blk {
     }
 
     /// "Device Operation". Returns the status and how many bytes were written before it.
-    fn request(&mut self, ram: &mut Ram, chain: &Chain) -> Result<(Status, u64), Broken> {
+    fn request(&mut self, ram: &mut Dma, chain: &Chain) -> Result<(Status, u64), Broken> {
         let header: [u8; 16] = chain.readable.read_array(ram, 0)?;
         let kind = u32::from_le_bytes(header[..4].try_into().unwrap_or_default());
         let sector = u64::from_le_bytes(header[8..].try_into().unwrap_or_default());
@@ -95,7 +95,7 @@ impl Blk {
     }
 
     /// VIRTIO_BLK_T_IN.
-    fn read(&self, ram: &mut Ram, chain: &Chain, sector: u64, len: u64) -> Result<(Status, u64), Broken> {
+    fn read(&self, ram: &mut Dma, chain: &Chain, sector: u64, len: u64) -> Result<(Status, u64), Broken> {
         let Some(at) = self.place(sector, len) else { return Ok((Status::IoErr, 0)) };
         let mut piece = vec![0; PIECE.min(len as usize)];
         let mut done = 0;
@@ -111,7 +111,7 @@ impl Blk {
     }
 
     /// VIRTIO_BLK_T_OUT.
-    fn write(&mut self, ram: &Ram, chain: &Chain, sector: u64, len: u64) -> Result<Status, Broken> {
+    fn write(&mut self, ram: &Dma, chain: &Chain, sector: u64, len: u64) -> Result<Status, Broken> {
         let Some(at) = self.place(sector, len) else { return Ok(Status::IoErr) };
         let mut piece = vec![0; PIECE.min(len as usize)];
         let mut done = 0;
@@ -128,7 +128,7 @@ impl Blk {
 
     /// VIRTIO_BLK_T_DISCARD and VIRTIO_BLK_T_WRITE_ZEROES. Sectors that are discarded keep their contents, which the
     /// specification allows.
-    fn ranges(&mut self, ram: &Ram, chain: &Chain, len: u64, zeroes: bool) -> Result<Status, Broken> {
+    fn ranges(&mut self, ram: &Dma, chain: &Chain, len: u64, zeroes: bool) -> Result<Status, Broken> {
         if !len.is_multiple_of(16) || len / 16 > u64::from(MAX_RANGES) {
             return Ok(Status::IoErr);
         }
@@ -182,13 +182,13 @@ impl Backend for Blk {
 
     fn notify(&mut self, _: usize, queues: &mut [Queue], cx: &mut DeviceCx) -> Result<(), Broken> {
         let q = &mut queues[0];
-        for _ in 0..q.available(cx.ram)? {
-            let Some(chain) = q.pop(cx.ram)? else { break };
+        for _ in 0..q.available(&cx.dma())? {
+            let Some(chain) = q.pop(&cx.dma())? else { break };
             // The status is the last byte of all, wherever that is.
             let at = chain.writable.len().checked_sub(1).ok_or(Broken::Request)?;
-            let (status, written) = self.request(cx.ram, &chain)?;
-            chain.writable.write(cx.ram, at, &[status as u8])?;
-            q.push(cx.ram, chain.head, u32::try_from(written + 1).unwrap_or(u32::MAX))?;
+            let (status, written) = self.request(&mut cx.dma(), &chain)?;
+            chain.writable.write(&mut cx.dma(), at, &[status as u8])?;
+            q.push(&mut cx.dma(), chain.head, u32::try_from(written + 1).unwrap_or(u32::MAX))?;
         }
         Ok(())
     }

@@ -101,7 +101,7 @@ impl VirtioMmio {
         let finished = result.and_then(|()| {
             let mut interrupt = false;
             for q in &mut self.state.queues {
-                interrupt |= q.finish(cx.ram)?;
+                interrupt |= q.finish(&mut cx.dma())?;
             }
             Ok(interrupt)
         });

@@ -51,9 +51,9 @@ impl Backend for Net {
             return Ok(());
         }
         let q = &mut queues[TRANSMIT];
-        for _ in 0..q.available(cx.ram)? {
-            let Some(chain) = q.pop(cx.ram)? else { break };
-            q.push(cx.ram, chain.head, 0)?;
+        for _ in 0..q.available(&cx.dma())? {
+            let Some(chain) = q.pop(&cx.dma())? else { break };
+            q.push(&mut cx.dma(), chain.head, 0)?;
         }
         Ok(())
     }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ram::{NoRam, Ram};
+use crate::dma::Dma;
+use crate::ram::NoRam;
 
 /// Descriptor flags: the chain goes on in `next`.
 const DESC_F_NEXT: u16 = 1;
@@ -78,7 +79,7 @@ impl Buffers {
     }
 
     /// Reads bytes from `at` on; as many as there are. Returns how many.
-    pub fn read(&self, ram: &Ram, at: u64, bytes: &mut [u8]) -> Result<usize, Broken> {
+    pub fn read(&self, ram: &Dma, at: u64, bytes: &mut [u8]) -> Result<usize, Broken> {
         let mut done = 0;
         for (pa, n) in self.pieces(at, bytes.len() as u64) {
             ram.read(pa, &mut bytes[done..done + n])?;
@@ -88,13 +89,13 @@ impl Buffers {
     }
 
     /// Reads exactly as many bytes as `N` from `at` on.
-    pub fn read_array<const N: usize>(&self, ram: &Ram, at: u64) -> Result<[u8; N], Broken> {
+    pub fn read_array<const N: usize>(&self, ram: &Dma, at: u64) -> Result<[u8; N], Broken> {
         let mut bytes = [0; N];
         if self.read(ram, at, &mut bytes)? == N { Ok(bytes) } else { Err(Broken::Request) }
     }
 
     /// Writes bytes from `at` on; as many as there is room for. Returns how many.
-    pub fn write(&self, ram: &mut Ram, at: u64, bytes: &[u8]) -> Result<usize, Broken> {
+    pub fn write(&self, ram: &mut Dma, at: u64, bytes: &[u8]) -> Result<usize, Broken> {
         let mut done = 0;
         for (pa, n) in self.pieces(at, bytes.len() as u64) {
             ram.write(pa, &bytes[done..done + n])?;
@@ -147,7 +148,7 @@ struct Descriptor {
 }
 
 /// Reads descriptor `number` of a table; physical addresses that overflow are not RAM.
-fn descriptor(ram: &Ram, table: u64, number: u16) -> Result<Descriptor, Broken> {
+fn descriptor(ram: &Dma, table: u64, number: u16) -> Result<Descriptor, Broken> {
     let pa = offset(table, DESC_SIZE * u64::from(number))?;
     let (address, rest) = (ram.load(pa, 8)?, ram.load(offset(pa, 8)?, 8)?);
     Ok(Descriptor {
@@ -167,13 +168,13 @@ impl Queue {
         *self = Queue { indirect: self.indirect, event_idx: self.event_idx, ..Queue::default() };
     }
 
-    fn load(&self, ram: &Ram, ring: u64, at: u64) -> Result<u16, Broken> {
+    fn load(&self, ram: &Dma, ring: u64, at: u64) -> Result<u16, Broken> {
         Ok(ram.load(offset(ring, at)?, 2)? as u16)
     }
 
     /// How many chains are available now. The driver cannot add any while the device works, so a device that handles this
     /// many has handled all.
-    pub fn available(&self, ram: &Ram) -> Result<u16, Broken> {
+    pub fn available(&self, ram: &Dma) -> Result<u16, Broken> {
         if !self.ready {
             return Ok(0);
         }
@@ -182,7 +183,7 @@ impl Queue {
     }
 
     /// Takes the next available chain.
-    pub fn pop(&mut self, ram: &Ram) -> Result<Option<Chain>, Broken> {
+    pub fn pop(&mut self, ram: &Dma) -> Result<Option<Chain>, Broken> {
         if self.available(ram)? == 0 {
             return Ok(None);
         }
@@ -194,7 +195,7 @@ impl Queue {
     }
 
     /// Follows a chain: "The Virtqueue Descriptor Table" and "Indirect Descriptors".
-    fn chain(&self, ram: &Ram, head: u16) -> Result<Chain, Broken> {
+    fn chain(&self, ram: &Dma, head: u16) -> Result<Chain, Broken> {
         let (mut readable, mut writable) = (Buffers::default(), Buffers::default());
         let (mut table, mut size, mut inside) = (self.descriptors, self.size, false);
         let (mut number, mut seen, mut bytes) = (head, 0, 0u64);
@@ -236,7 +237,7 @@ impl Queue {
     }
 
     /// Gives a chain back: "The Virtqueue Used Ring". `written` is the count of bytes that the device wrote.
-    pub fn push(&mut self, ram: &mut Ram, head: u16, written: u32) -> Result<(), Broken> {
+    pub fn push(&mut self, ram: &mut Dma, head: u16, written: u32) -> Result<(), Broken> {
         let slot = u64::from(self.next_used % self.size.max(1));
         ram.store(offset(self.used, 4 + 8 * slot)?, 8, u64::from(written) << 32 | u64::from(head))?;
         self.next_used = self.next_used.wrapping_add(1);
@@ -246,7 +247,7 @@ impl Queue {
 
     /// The device has gone through the queue: asks for a notification of the next chain ("Available Buffer Notification
     /// Suppression") and says whether the driver wants an interrupt ("Used Buffer Notification Suppression").
-    pub fn finish(&mut self, ram: &mut Ram) -> Result<bool, Broken> {
+    pub fn finish(&mut self, ram: &mut Dma) -> Result<bool, Broken> {
         if !self.ready {
             return Ok(false);
         }

@@ -71,15 +71,15 @@ impl Backend for Rng {
 
     fn notify(&mut self, _: usize, queues: &mut [Queue], cx: &mut DeviceCx) -> Result<(), Broken> {
         let q = &mut queues[0];
-        for _ in 0..q.available(cx.ram)? {
-            let Some(chain) = q.pop(cx.ram)? else { break };
+        for _ in 0..q.available(&cx.dma())? {
+            let Some(chain) = q.pop(&cx.dma())? else { break };
             let n = chain.writable.len().min(MAX_BYTES) as usize;
             let mut bytes: Vec<u8> = Vec::with_capacity(n + 7);
             while bytes.len() < n {
                 bytes.extend(self.generator.next().to_le_bytes());
             }
-            chain.writable.write(cx.ram, 0, &bytes[..n])?;
-            q.push(cx.ram, chain.head, n as u32)?;
+            chain.writable.write(&mut cx.dma(), 0, &bytes[..n])?;
+            q.push(&mut cx.dma(), chain.head, n as u32)?;
         }
         Ok(())
     }

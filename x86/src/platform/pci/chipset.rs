@@ -274,6 +274,11 @@ impl Function for Registers {
         self.tell(cx);
     }
 
+    /// "System Management Mode (SMM)": only processors reach TSEG.
+    fn hides(&self) -> Option<(u64, u64)> {
+        self.bridge.as_ref().and_then(|b| b.told.tseg)
+    }
+
     /// System management RAM is as after reset; RAM shadows ROM as before, which firmware for QEMU relies on.
     fn wake(&mut self, cx: &mut DeviceCx) {
         if let Some(bridge) = &self.bridge {

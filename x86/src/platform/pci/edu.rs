@@ -126,7 +126,7 @@ impl Edu {
         let bytes = &mut s.buffer[start as usize..(start + s.count) as usize];
         let outside = outside & self.dma_mask;
         // RAM that is not there takes nothing and gives nothing.
-        let _ = if to_ram { cx.ram.write(outside, bytes) } else { cx.ram.read(outside, bytes) };
+        let _ = if to_ram { cx.dma().write(outside, bytes) } else { cx.dma().read(outside, bytes) };
     }
 
     fn read_register(&self, at: u64) -> u64 {

@@ -98,6 +98,11 @@ pub trait Function: Send {
         None
     }
 
+    /// Of the host bridge: RAM that it keeps from bus masters, base and size in bytes.
+    fn hides(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// It has ended the PC's sleep since it was last asked.
     fn has_woken(&mut self) -> bool {
         false
@@ -199,6 +204,7 @@ impl PciBus {
     /// end. They must have no RAM in them.
     pub fn map(self, bus: &mut Bus, memory: &[(u64, u64)]) -> DeviceId {
         let id = bus.add(Box::new(self));
+        bus.hosts(id);
         bus.map(Space::Port, 0, 0x1_0000, id, 0, -1);
         for (first, end) in memory {
             bus.map(Space::Memory, *first, end - first, id, MEMORY + first, -1);
@@ -364,6 +370,11 @@ impl Device for PciBus {
             function.tick(cx);
         }
         self.settle(cx);
+    }
+
+    /// The host bridge is device 0, the first.
+    fn hides(&self) -> Option<(u64, u64)> {
+        self.functions.first().and_then(|(_, f)| f.hides())
     }
 
     fn wakes_at(&self) -> Option<VirtualTime> {

@@ -205,7 +205,7 @@ impl VirtioPci {
             if result.is_err() {
                 break;
             }
-            match self.state.queues[i].finish(cx.ram) {
+            match self.state.queues[i].finish(&mut cx.dma()) {
                 Ok(true) => self.interrupt(self.state.queue_vectors[i], ISR_QUEUE, cx),
                 Ok(false) => {}
                 Err(broken) => result = Err(broken),
