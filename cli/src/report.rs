@@ -97,7 +97,7 @@ const FEATURES: &[(&str, &str, &str)] = &[
     (
         "x86 PC",
         "yes",
-        "Q35, i440FX; bzImage, PVH, Multiboot 1 and 2, ELF; SeaBIOS, OVMF; ACPI, SMBIOS, virtio by PCI and MMIO",
+        "Q35, i440FX; bzImage, PVH, Multiboot 1 and 2, ELF; SeaBIOS, OVMF, also with SMM; ACPI with S3 and NUMA, SMBIOS, virtio by PCI and MMIO",
     ),
     ("x86 VMX, SVM", "no", "not yet"),
     ("Arm EL2", "no", "not yet"),
