@@ -231,6 +231,7 @@ pub(crate) fn switch_from(h: &mut P, selector: u16, how: Switch, error: Option<u
     h.arch.dr7 &= !0x155;
     let keep = if new.size == 2 { h.rflags() & 0xffff_0000 } else { 0 };
     h.set_rflags(flags | keep);
+    h.all_changed();
     for (i, value) in registers.into_iter().enumerate() {
         let value = if new.size == 2 { value | 0xffff_0000 } else { value };
         h.set_reg(RAX + i as u8, value);
