@@ -17,14 +17,18 @@ const BOOT: &[Target] = &[Target { peer: Peer::QemuPc, times: 1.0 / 1.5 }];
 /// The rows whose names `wanted` accepts. `files` holds what `prepare-amd64` makes, for each suite.
 pub fn rows(laboratory: &Laboratory, files: Option<&Path>, wanted: impl Fn(&str) -> bool) {
     crate::report::print_head(PEERS);
-    // Bochs comes to a guest by way of its BIOS and a disk.
-    let nothing = laboratory.pc(Emulator::Peer(Peer::Bochs), &guests::NOTHING.image());
+    // Each has its own way to a guest, through firmware or not.
+    let nothing = guests::NOTHING.image();
+    let [ours, qemu, bochs] = [Emulator::Undervisor, Emulator::Peer(Peer::QemuPc), Emulator::Peer(Peer::Bochs)]
+        .map(|e| laboratory.pc(e, &nothing));
+    let nothing = |emulator| match emulator {
+        Emulator::Undervisor => &ours,
+        Emulator::Peer(Peer::Bochs) => &bochs,
+        Emulator::Peer(_) => &qemu,
+    };
     for guest in guests::ALL.iter().filter(|g| wanted(g.name)) {
         let image = guest.image();
-        let run = |emulator| match (emulator, &nothing) {
-            (Emulator::Peer(Peer::Bochs), Ok(nothing)) => Ok(laboratory.pc(emulator, &image)?.without(nothing)),
-            _ => laboratory.pc(emulator, &image),
-        };
+        let run = |emulator| Ok(laboratory.pc(emulator, &image)?.without(nothing(emulator).as_ref()?));
         Row {
             name: guest.name,
             unit: Unit::Rate(guest.work, guest.unit),
