@@ -2,6 +2,7 @@
 //! "APM"): the processor and the PC.
 
 pub mod apic;
+mod at_work;
 mod branch;
 mod caches;
 pub mod cet;
@@ -41,6 +42,7 @@ mod shadow_stack;
 mod shadow_stack_instructions;
 pub mod smm;
 mod system;
+mod table_instructions;
 mod task;
 pub mod vector;
 pub mod xsave;

@@ -2,7 +2,7 @@
 
 use emu_core::engine::flags::Size;
 use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp};
-use emu_core::engine::{Intent, Lift, Step, Stop, StopKind};
+use emu_core::engine::{Lift, Step, Stop, StopKind};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::control::{cr0, cr4, rflags};
@@ -16,8 +16,7 @@ use crate::mode::Mode;
 use crate::processor::{P, ProcessorExt, segments};
 use crate::protection::{self, Refusal};
 use crate::registers::{DIRECTION, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ZERO, temp};
-use crate::segment::Table;
-use crate::{branch, control_registers, debug, decimal, fast_calls, flag_instructions, smm, task};
+use crate::{branch, control_registers, debug, decimal, fast_calls, flag_instructions, smm, table_instructions, task};
 
 macro_rules! functions {
     ($($(#[$m:meta])* $name:ident $f:path;)*) => {
@@ -43,23 +42,23 @@ functions! {
     Lmsw lmsw;
     Smsw smsw;
     /// The address is in ADDRESS; size of an offset in bytes.
-    Lgdt lgdt;
-    Lidt lidt;
-    Sgdt sgdt;
-    Sidt sidt;
+    Lgdt table_instructions::lgdt;
+    Lidt table_instructions::lidt;
+    Sgdt table_instructions::sgdt;
+    Sidt table_instructions::sidt;
     /// The selector is in FIRST.
-    Lldt lldt;
-    Ltr ltr;
+    Lldt table_instructions::lldt;
+    Ltr table_instructions::ltr;
     /// The selector goes to FIRST.
-    Sldt sldt;
-    Str str;
+    Sldt table_instructions::sldt;
+    Str table_instructions::str;
     /// Selector in FIRST; result there, Z tells.
-    Lar lar;
-    Lsl lsl;
-    Verr verr;
-    Verw verw;
+    Lar table_instructions::lar;
+    Lsl table_instructions::lsl;
+    Verr table_instructions::verr;
+    Verw table_instructions::verw;
     /// Selectors in FIRST and SECOND.
-    Arpl arpl;
+    Arpl table_instructions::arpl;
     /// Segment register in bits 15 to 8; the selector is in FIRST.
     MovToSegment mov_to_segment;
     LoadSegment load_segment;
@@ -403,11 +402,11 @@ fn reg(h: &P, operand: u32) -> u64 {
     h.core.regs[(operand & 0xff) as usize]
 }
 
-fn set(h: &mut P, r: u8, value: u64) {
+pub(crate) fn set(h: &mut P, r: u8, value: u64) {
     h.core.regs[usize::from(r)] = value;
 }
 
-fn first(h: &P) -> u64 {
+pub(crate) fn first(h: &P) -> u64 {
     h.core.regs[usize::from(temp::FIRST)]
 }
 
@@ -470,7 +469,7 @@ fn lmsw(h: &mut P, operand: u32) -> Step {
 }
 
 /// What UMIP keeps from programs.
-fn require_no_umip(h: &P) -> Step {
+pub(crate) fn require_no_umip(h: &P) -> Step {
     h.fault_if(h.arch.cr4 & cr4::UMIP != 0 && h.arch.cpl() != 0, Exception::gp(0))
 }
 
@@ -479,126 +478,6 @@ fn smsw(h: &mut P, _: u32) -> Step {
     ask_after(h, || Intercept::Smsw)?;
     let value = extension::read_cr(h, 0, h.arch.cr0);
     set(h, temp::FIRST, value);
-    Ok(())
-}
-
-/// A pseudo-descriptor; an offset of 2 bytes means a base of 24 bits.
-fn load_table(h: &mut P, size: u32, instruction: u8) -> Step<Table> {
-    h.require_cpl_0()?;
-    let at = h.core.regs[usize::from(temp::ADDRESS)];
-    ask_before(h, || Intercept::Gdtr { instruction, address: at })?;
-    let limit = h.load(at, 2, 0)? as u16;
-    let base = h.load(at.wrapping_add(2), if size == 8 { 8 } else { 4 }, 0)?;
-    let base = if size == 2 { base & 0xff_ffff } else { base };
-    h.fault_if(!h.arch.is_canonical_in_registers(base), Exception::gp(0))?;
-    Ok(Table { base, limit })
-}
-
-fn lgdt(h: &mut P, size: u32) -> Step {
-    h.arch.gdtr = load_table(h, size, 2)?;
-    Ok(())
-}
-
-fn lidt(h: &mut P, size: u32) -> Step {
-    h.arch.idtr = load_table(h, size, 3)?;
-    Ok(())
-}
-
-fn store_table(h: &mut P, table: Table, size: u32, instruction: u8) -> Step {
-    require_no_umip(h)?;
-    let at = h.core.regs[usize::from(temp::ADDRESS)];
-    ask_before(h, || Intercept::Gdtr { instruction, address: at })?;
-    // All of its bytes are written, or none.
-    let bytes = if size == 8 { 8 } else { 4 };
-    h.resolve(at.wrapping_add(2), bytes, Intent::Write, 0)?;
-    h.store(at, 2, table.limit.into(), 0)?;
-    h.store(at.wrapping_add(2), bytes, table.base, 0)
-}
-
-fn sgdt(h: &mut P, size: u32) -> Step {
-    store_table(h, h.arch.gdtr, size, 0)
-}
-
-fn sidt(h: &mut P, size: u32) -> Step {
-    store_table(h, h.arch.idtr, size, 1)
-}
-
-fn lldt(h: &mut P, _: u32) -> Step {
-    h.require_cpl_0()?;
-    ask_before(h, || Intercept::Ldtr { instruction: 2 })?;
-    protection::load_ldt(h, first(h) as u16, Refusal::GP)
-}
-
-fn ltr(h: &mut P, _: u32) -> Step {
-    h.require_cpl_0()?;
-    ask_before(h, || Intercept::Ldtr { instruction: 3 })?;
-    protection::load_task_register(h, first(h) as u16)
-}
-
-fn sldt(h: &mut P, _: u32) -> Step {
-    require_no_umip(h)?;
-    ask_before(h, || Intercept::Ldtr { instruction: 0 })?;
-    set(h, temp::FIRST, h.arch.ldtr.selector.into());
-    Ok(())
-}
-
-fn str(h: &mut P, _: u32) -> Step {
-    require_no_umip(h)?;
-    ask_before(h, || Intercept::Ldtr { instruction: 1 })?;
-    set(h, temp::FIRST, h.arch.tr.selector.into());
-    Ok(())
-}
-
-/// Z tells whether there was something to see.
-fn set_zero(h: &mut P, is: bool) {
-    use emu_core::engine::flags::{Flags, ZERO};
-    let all = crate::processor::flags(&h.core.regs).all();
-    let new = Flags::eager(all & !ZERO | if is { ZERO } else { 0 });
-    crate::processor::set_flags(&mut h.core.regs, new);
-}
-
-fn looked_up(h: &mut P, found: Option<u64>) {
-    set_zero(h, found.is_some());
-    set(h, temp::FIRST, found.unwrap_or(0));
-}
-
-fn lar(h: &mut P, _: u32) -> Step {
-    let found = protection::access_rights(h, first(h) as u16)?;
-    looked_up(h, found);
-    Ok(())
-}
-
-fn lsl(h: &mut P, _: u32) -> Step {
-    let found = protection::segment_limit(h, first(h) as u16)?;
-    looked_up(h, found);
-    Ok(())
-}
-
-fn verr(h: &mut P, _: u32) -> Step {
-    let is = protection::verify(h, first(h) as u16, false)?;
-    set_zero(h, is);
-    Ok(())
-}
-
-fn verw(h: &mut P, _: u32) -> Step {
-    let is = protection::verify(h, first(h) as u16, true)?;
-    set_zero(h, is);
-    Ok(())
-}
-
-/// ARPL: the RPL of FIRST becomes at least that of SECOND. What was less is written, to ADDRESS if the operand says so; else nothing is.
-fn arpl(h: &mut P, is_memory: u32) -> Step {
-    let (to, from) = (h.reg(temp::FIRST), h.reg(temp::SECOND));
-    let is_less = to & 3 < from & 3;
-    if is_less {
-        let new = to & !3 | from & 3;
-        set(h, temp::FIRST, new);
-        if is_memory != 0 {
-            let at = h.reg(temp::ADDRESS);
-            h.store(at, 2, new & 0xffff, 0)?;
-        }
-    }
-    set_zero(h, is_less);
     Ok(())
 }
 
