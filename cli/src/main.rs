@@ -24,6 +24,7 @@ use error::{UserError, print, tell};
 use options::{Command, Options};
 
 fn main() -> ExitCode {
+    vmx_sim::register();
     let options = match Options::read() {
         Ok(options) => options.map_err(UserError),
         Err(e) => {

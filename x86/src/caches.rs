@@ -5,7 +5,8 @@ use emu_core::engine::{Intent, Step};
 
 use crate::control::cr4;
 use crate::exception::Exception;
-use crate::extension::{Intercept, ask_after, ask_before};
+use crate::extension::{self, Intercept, ask_after, ask_before};
+use crate::model::Feature;
 use crate::monitor::linear;
 use crate::processor::{P, ProcessorExt};
 use crate::processor_instructions::Operand;
@@ -77,6 +78,7 @@ pub(crate) fn movdir64b(h: &mut P, o: Operand) -> Step {
 
 /// INVPCID (SDM vol. 2A). Global translations are dropped with the others.
 pub(crate) fn invpcid(h: &mut P, o: Operand) -> Step {
+    extension::require_enabled(h, Feature::Invpcid)?;
     h.require_cpl_0()?;
     let kind = h.core.regs[o.register()];
     let kind = if o.size() == 4 { kind & 0xffff_ffff } else { kind };

@@ -81,7 +81,7 @@ impl X86 {
 
     /// Whether IA32_U_CET and IA32_S_CET take a value: reserved bits, the address of the bitmap, and never both SUPPRESS and a tracker that
     /// waits.
-    pub(crate) fn is_cet_control(&self, value: u64) -> bool {
+    pub fn is_cet_control(&self, value: u64) -> bool {
         let shadow_stacks = if self.model.has(Feature::Shstk) { SHADOW_STACKS } else { 0 };
         let tracking = if self.model.has(Feature::Ibt) { !(SHADOW_STACKS | RESERVED) } else { 0 };
         let both = user_cet::SUPPRESS | user_cet::TRACKER;

@@ -133,7 +133,7 @@ pub(crate) fn load_pdptes(h: &mut P, cr3: u64) -> Step {
     let mut pdptes = [0; 4];
     for (i, pdpte) in pdptes.iter_mut().enumerate() {
         let at = (cr3 & 0xffff_ffe0) + 8 * i as u64;
-        *pdpte = read_entry(h, at, 8, 0)?;
+        *pdpte = read_entry(h, at, 8, None)?;
         h.fault_if(*pdpte & 1 != 0 && *pdpte & reserved != 0, Exception::gp(0))?;
     }
     h.arch.pdptes = pdptes;

@@ -16,11 +16,13 @@
 
 use std::sync::Mutex;
 
+use emu_core::engine::flags::Flags;
 use emu_core::engine::{Step, Stop, StopKind};
 use iced_x86::Instruction;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::exception::Exception;
+use crate::model::{CpuModel, Feature};
 use crate::paging;
 use crate::processor::P;
 
@@ -35,6 +37,9 @@ pub enum When {
 
 /// A general register, by number.
 pub type Register = u8;
+
+/// In place of a register's number: the operand is in memory.
+pub const IN_MEMORY: Register = 0xff;
 
 /// What is about to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +194,8 @@ pub enum Intercept {
     Popf,
     Iret,
     Rsm,
+    /// The processor is between two instructions, in a guest, and has taken neither traps nor anything below them.
+    Completed,
     /// The processor is between two instructions, and looks for what comes there: traps have been taken, NMIs and interrupts have not. In the
     /// shadow of STI or MOV SS, if `shadowed`. Asked wherever an interrupt might be taken, and behind every instruction if the extension
     /// [steps](Extension::steps).
@@ -248,10 +255,12 @@ pub struct SecondAccess {
     pub address: u64,
     /// What is done there.
     pub kind: paging::Kind,
-    /// The linear address that led there.
-    pub linear: u64,
+    /// The linear address that led there; none does where the PDPTE registers are loaded.
+    pub linear: Option<u64>,
     /// It is an entry of the guest's paging structures.
     pub is_entry: bool,
+    /// What the guest's paging structures say of the page, if it is not such an entry.
+    pub page: paging::Rights,
     /// CPL is 3, and the access is none of the processor's own.
     pub user: bool,
     /// It is a shadow-stack access.
@@ -282,7 +291,8 @@ pub trait Extension: Send {
     }
 
     /// Executes an instruction of the extension's own. The linear address of an operand in memory is in the register
-    /// [`ADDRESS`](crate::registers::temp::ADDRESS); `registers` are the numbers of those that operands name. A call ends its block:
+    /// [`ADDRESS`](crate::registers::temp::ADDRESS); `registers` are the numbers of those that operands name, or
+    /// [`IN_MEMORY`]. A call ends its block:
     /// `h.core.next_pc` is where it goes on.
     fn execute(&mut self, _h: &mut P, _opcode: u8, _registers: [Register; 2]) -> Step {
         Err(Exception::UD.into())
@@ -375,6 +385,29 @@ pub trait Extension: Send {
     /// RSM has brought the state back that the processor had before.
     fn leaves_smm(&mut self, _h: &mut P) {}
 
+    /// The processor has been reset.
+    fn reset(&mut self) {}
+
+    /// An instruction that the model has is none in the guest.
+    fn disables(&self, _feature: Feature) -> bool {
+        false
+    }
+
+    /// The level at work: 1 is the host.
+    fn level(&self) -> u8 {
+        1 + u8::from(self.is_guest())
+    }
+
+    /// When the extension wants [`Intercept::Boundary`] asked next: a count of the machine's clock.
+    fn wakes_at(&self) -> Option<u64> {
+        None
+    }
+
+    /// A guest that waits has a reason of the extension's to go on.
+    fn is_awake(&self, _h: &P) -> bool {
+        false
+    }
+
     /// The time-stamp counter as the guest sees it.
     fn tsc(&self, tsc: u64) -> u64 {
         tsc
@@ -394,6 +427,22 @@ pub fn acknowledge(h: &mut P) -> u8 {
 /// How long the present instruction is, in bytes, for an intercept of an instruction.
 pub fn instruction_length(h: &P) -> u8 {
     h.core.next_pc.wrapping_sub(h.core.pc) as u8
+}
+
+/// Writes the six arithmetic flags, as bits of RFLAGS.
+pub fn set_arithmetic_flags(h: &mut P, bits: u64) {
+    crate::processor::set_flags(&mut h.core.regs, Flags::eager(bits));
+}
+
+/// Loads the PDPTE registers from the table at CR3: #GP if one has reserved bits set.
+pub fn load_pdptes(h: &mut P, cr3: u64) -> Step {
+    crate::control_registers::load_pdptes(h, cr3)
+}
+
+/// The number of the present instruction among those that this processor has retired: that which executes or has faulted, or that which would
+/// be next between two.
+pub fn present_instruction(h: &P) -> u64 {
+    h.core.retired() - u64::from(h.arch.has_faulted)
 }
 
 /// Does something with the guest's memory, while the extension acts: a copy of it stands in its place.
@@ -438,6 +487,17 @@ impl Slot {
         self.get().is_some_and(|e| e.is_guest() && e.takes_masked_interrupts())
     }
 
+    /// The guest has no such instruction.
+    #[inline]
+    pub(crate) fn disables(&self, feature: Feature) -> bool {
+        self.get().is_some_and(|e| e.is_guest() && e.disables(feature))
+    }
+
+    /// When it wants to be asked next, as a count of the machine's clock.
+    pub(crate) fn wakes_at(&self) -> Option<u64> {
+        self.get().and_then(Extension::wakes_at)
+    }
+
     /// It is asked behind every instruction.
     pub(crate) fn steps(&self) -> bool {
         self.get().is_some_and(|e| e.is_guest() && e.steps())
@@ -468,16 +528,38 @@ impl std::fmt::Debug for Slot {
     }
 }
 
-/// Makes an extension from what [`Extension::save`] gave.
-pub type Restore = fn(&[u8]) -> Result<Box<dyn Extension>, String>;
+/// A kind of extension that there is.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Its name, which snapshots have.
+    pub name: &'static str,
+    /// The feature that models with it have, if it is for models.
+    pub feature: Option<Feature>,
+    /// Makes one for a model's processor after RESET.
+    pub make: fn(&CpuModel) -> Box<dyn Extension>,
+    /// Makes one from what [`Extension::save`] gave.
+    pub restore: fn(&[u8]) -> Result<Box<dyn Extension>, String>,
+}
 
-static KINDS: Mutex<Vec<(&'static str, Restore)>> = Mutex::new(Vec::new());
+static KINDS: Mutex<Vec<Kind>> = Mutex::new(Vec::new());
 
-/// Makes an extension known by its name, for snapshots that name it.
-pub fn register(name: &'static str, restore: Restore) {
+/// Makes a kind of extension known, to models that have it and to snapshots that name it.
+pub fn register(kind: Kind) {
     let mut kinds = KINDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    kinds.retain(|(n, _)| *n != name);
-    kinds.push((name, restore));
+    kinds.retain(|k| k.name != kind.name);
+    kinds.push(kind);
+}
+
+fn kind(which: impl Fn(&Kind) -> bool) -> Option<Kind> {
+    KINDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().copied().find(|k| which(k))
+}
+
+impl Slot {
+    /// With the extension that a model has, as far as it is known.
+    pub fn of_model(model: &CpuModel) -> Self {
+        let known = kind(|k| k.feature.is_some_and(|f| model.has(f)));
+        known.map_or_else(Slot::default, |k| Slot::with((k.make)(model)))
+    }
 }
 
 impl Serialize for Slot {
@@ -490,11 +572,9 @@ impl<'de> Deserialize<'de> for Slot {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         let Some((name, bytes)) = Option::<(String, Vec<u8>)>::deserialize(d)? else { return Ok(Slot::default()) };
-        let kinds = KINDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let restore = kinds.iter().find(|(n, _)| *n == name).map(|(_, r)| *r);
-        drop(kinds);
-        let restore = restore.ok_or_else(|| D::Error::custom(format!("the extension {name} is not known here")))?;
-        restore(&bytes).map(Slot::with).map_err(D::Error::custom)
+        let known = kind(|k| k.name == name);
+        let known = known.ok_or_else(|| D::Error::custom(format!("the extension {name} is not known here")))?;
+        (known.restore)(&bytes).map(Slot::with).map_err(D::Error::custom)
     }
 }
 
@@ -511,6 +591,12 @@ pub(crate) fn act<T>(h: &mut P, f: impl FnOnce(&mut dyn Extension, &mut P) -> T)
 #[inline]
 pub(crate) fn ask_before(h: &mut P, what: impl FnOnce() -> Intercept) -> Step {
     if h.arch.extension.is_guest() { ask(h, &what(), When::BeforeOperands) } else { Ok(()) }
+}
+
+/// #UD for an instruction that the guest does not have.
+#[inline]
+pub(crate) fn require_enabled(h: &P, feature: Feature) -> Step {
+    if h.arch.extension.disables(feature) { Err(Exception::UD.into()) } else { Ok(()) }
 }
 
 /// Asks when all has been checked, or about what has no operands.

@@ -288,7 +288,7 @@ pub(crate) fn changeable(h: &P, size: Size) -> u64 {
 
 /// IRET, IRETD, IRETQ.
 pub(crate) fn iret(h: &mut P, size: Size) -> Step {
-    if h.arch.nmi_blocked && crate::extension::iret_unblocks_nmi(h) {
+    if crate::extension::iret_unblocks_nmi(h) && h.arch.nmi_blocked {
         h.arch.nmi_blocked = false;
         h.all_changed();
     }

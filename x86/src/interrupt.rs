@@ -10,7 +10,7 @@ use crate::branch;
 use crate::control::{cr4, dr6, rflags};
 use crate::debug;
 use crate::exception::{Conclusion, Exception, name, vector};
-use crate::extension::{Delivery, Intercept, Origin, ask_after};
+use crate::extension::{self, Delivery, Intercept, Origin, ask_after};
 use crate::frame::Stack;
 use crate::ibt;
 use crate::linear::is_within;
@@ -182,6 +182,7 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     h.arch.pending.sipi = None;
     let halted = h.arch.waiting.is_halted();
     h.arch.waiting.ends();
+    h.arch.woken_at = halted.then(|| h.core.retired());
     if let Some(event) = h.arch.injected.take() {
         return inject(h, event);
     }
@@ -195,6 +196,9 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         ask_after(h, || Intercept::Smi)?;
         smm::enter(h, halted);
         return Ok(());
+    }
+    if h.arch.extension.is_guest() {
+        ask_after(h, || Intercept::Completed)?;
     }
     if !h.arch.shadow_holds_traps {
         let is_stepped = h.arch.step_from.is_some_and(|from| from < now) && h.arch.step_is_due();
@@ -241,12 +245,10 @@ pub(crate) fn acknowledge(h: &mut P) -> u8 {
     if h.arch.pending.ext_int { apic::acknowledge_ext_int(h) } else { apic::acknowledge(h) }
 }
 
-/// What an extension wants delivered as its guest begins: as if it had occurred before the instruction that is next.
+/// What an extension wants delivered as its guest begins: as if it had occurred before the instruction that is next. Whether an NMI blocks
+/// others is the extension's to say.
 fn inject(h: &mut P, event: Delivery) -> Step {
     h.core.check_interrupts = true;
-    if event.origin == Origin::Nmi {
-        h.arch.nmi_blocked = true;
-    }
     let rip = h.core.pc.wrapping_add(event.length.into());
     take_event(h, event, rip)
 }
@@ -269,6 +271,7 @@ pub(crate) fn sleep(h: &mut P, is_asleep: bool) {
     (fresh.a20, fresh.random, fresh.extension) = (a.a20, a.random, a.extension.clone());
     fresh.apic = a.apic.after_reset();
     *h.arch = fresh;
+    extension::act(h, |e, _| e.reset());
     h.core.regs[..crate::registers::COUNT].fill(0);
     crate::xsave::reset_registers(&mut h.core.regs);
     begin(h);
@@ -329,6 +332,7 @@ fn deliver(h: &mut P, vector: u8, error: Option<u16>, source: Source, rip: u64, 
     }
     h.arch.step_from = None;
     h.arch.resumed_at = None;
+    h.arch.woken_at = None;
     h.core.check_interrupts = true;
     Ok(())
 }

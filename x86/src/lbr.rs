@@ -172,7 +172,7 @@ impl Design {
 
 impl X86 {
     /// IA32_DEBUGCTL.
-    pub(crate) fn debugctl(&self) -> u64 {
+    pub fn debugctl(&self) -> u64 {
         self.msrs.lbr.debugctl
     }
 
@@ -383,13 +383,18 @@ pub(crate) fn read_debugctl(h: &mut P, _: u32) -> Step<u64> {
     Ok(h.arch.debugctl())
 }
 
+/// With Intel reserved bits must be 0.
+pub(crate) fn is_debugctl(arch: &X86, value: u64) -> bool {
+    let freezes = debugctl::FREEZE_LBRS_ON_PMI | debugctl::FREEZE_PERFMON_ON_PMI | debugctl::FREEZE_WHILE_SMM;
+    arch.model.is_amd() || value & !(debugctl::LBR | debugctl::BTF | freezes) == 0
+}
+
 /// LBR reads as 0 where there is nothing that it could switch on.
 pub(crate) fn write_debugctl(h: &mut P, _: u32, value: u64) -> Step {
     let m = h.arch.model;
+    h.fault_if(!is_debugctl(h.arch, value), Exception::gp(0))?;
     let both = debugctl::LBR | debugctl::BTF;
     let value = if m.is_intel() {
-        let freezes = debugctl::FREEZE_LBRS_ON_PMI | debugctl::FREEZE_PERFMON_ON_PMI | debugctl::FREEZE_WHILE_SMM;
-        h.fault_if(value & !(both | freezes) != 0, Exception::gp(0))?;
         if m.has(Feature::Lbr) { value } else { value & !debugctl::LBR }
     } else {
         let freezes = debugctl::FREEZE_LBRS_ON_PMI | debugctl::FREEZE_PERFMON_ON_PMI;

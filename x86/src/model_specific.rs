@@ -6,6 +6,7 @@ use emu_core::engine::flags::Flags;
 use crate::control::cr4;
 use crate::exception::Exception;
 use crate::extension::{self, Intercept, ask_after, ask_before};
+use crate::model::Feature;
 use crate::msr::{self, perf};
 use crate::msr_instructions;
 use crate::processor::{P, ProcessorExt, set_flags};
@@ -79,6 +80,9 @@ fn require_time(h: &P) -> Step {
 
 /// RDTSC, RDTSCP (SDM vol. 2B).
 pub(crate) fn rdtsc<const WITH_AUX: bool>(h: &mut P, _: Operand) -> Step {
+    if WITH_AUX {
+        extension::require_enabled(h, Feature::Rdtscp)?;
+    }
     require_time(h)?;
     ask_after(h, || if WITH_AUX { Intercept::Rdtscp } else { Intercept::Rdtsc })?;
     let tsc = extension::tsc(h);
@@ -91,6 +95,7 @@ pub(crate) fn rdtsc<const WITH_AUX: bool>(h: &mut P, _: Operand) -> Step {
 
 /// RDPID (SDM vol. 2B).
 pub(crate) fn rdpid(h: &mut P, o: Operand) -> Step {
+    extension::require_enabled(h, Feature::Rdtscp)?;
     h.core.regs[o.register()] = h.arch.tsc_aux;
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::caches::LINE;
 use crate::control::{cr4, rflags};
 use crate::exception::Exception;
 use crate::extension::{self, Intercept, ask_after, ask_before};
-use crate::model::misc_enable;
+use crate::model::{Feature, misc_enable};
 use crate::model_specific::pair;
 use crate::msr::{number, perf};
 use crate::processor::{P, ProcessorExt, base_of, segments, set_flags};
@@ -33,6 +33,8 @@ enum Wait {
     Frozen,
     /// A start-up IPI.
     ForSipi,
+    /// Shutdown, in a guest: what is above interrupts.
+    Shutdown,
     /// RESET#: the PC sleeps.
     Asleep,
     /// It has been reset, and begins.
@@ -58,6 +60,16 @@ impl Waiting {
     /// INIT of an application processor: likewise.
     pub fn waits_for_sipi(&mut self) {
         *self = Waiting { line: None, wait: Wait::ForSipi };
+    }
+
+    /// Shutdown: likewise.
+    pub fn shuts_down(&mut self) {
+        self.wait = Wait::Shutdown;
+    }
+
+    /// Shutdown is what it waits in.
+    pub fn is_shut_down(&self) -> bool {
+        self.wait == Wait::Shutdown
     }
 
     /// A waiting instruction of the x87 cannot begin.
@@ -95,15 +107,20 @@ impl Waiting {
 
 /// Whether an interrupt is pending that the processor takes, or would take if interrupts were not `masked`.
 fn has_interrupt(h: &P, masked: bool) -> bool {
-    let p = &h.arch.pending;
-    let maskable = p.ext_int || h.arch.apic.pending_vector().is_some();
+    let maskable = h.arch.pending.ext_int || h.arch.apic.pending_vector().is_some();
     let x = &h.arch.extension;
     let masked = masked || h.arch.rflags & rflags::IF != 0 || x.takes_masked_interrupts();
+    has_event_above_interrupts(h) || maskable && masked && !x.holds(Intercept::ExternalInterrupt { masked: false })
+}
+
+/// Whether there is anything to be taken that RFLAGS.IF does not mask.
+fn has_event_above_interrupts(h: &P) -> bool {
+    let (p, x) = (&h.arch.pending, &h.arch.extension);
     p.nmi && !h.arch.nmi_blocked && !x.holds(Intercept::Nmi)
         || p.init && !x.holds(Intercept::Init) && !h.arch.smm.is_on()
         || smm::is_pending(h)
-        || maskable && masked && !x.holds(Intercept::ExternalInterrupt { masked: false })
         || h.arch.injected.is_some()
+        || x.get().is_some_and(|e| e.is_guest() && e.is_awake(h))
 }
 
 /// Whether a processor that waits has a reason to go on.
@@ -111,6 +128,7 @@ pub(crate) fn is_awake(h: &P) -> bool {
     match h.arch.waiting.wait {
         Wait::No | Wait::Halted => has_interrupt(h, false),
         Wait::Frozen => has_interrupt(h, false) || h.arch.error_pins.ignne,
+        Wait::Shutdown => has_event_above_interrupts(h),
         Wait::Asleep => false,
         Wait::Reset => true,
         Wait::ForSipi => h.arch.pending.sipi.is_some() || h.arch.pending.init && !h.arch.smm.is_on(),
@@ -137,6 +155,7 @@ pub(crate) fn wakes_at(h: &P) -> Option<VirtualTime> {
         _ => (None, false),
     };
     let overflow = if runs { perf::due(h) } else { None };
+    let until = earlier(until, h.arch.extension.wakes_at().filter(|at| *at > h.core.count()));
     earlier(until, overflow).map(|count| apic::time_of(h, count))
 }
 
@@ -204,6 +223,7 @@ pub(crate) fn monitorx(h: &mut P, o: Operand) -> Step {
 
 /// UMONITOR, at any privilege level.
 pub(crate) fn umonitor(h: &mut P, o: Operand) -> Step {
+    extension::require_enabled(h, Feature::Waitpkg)?;
     arm(h, o)
 }
 
@@ -249,6 +269,7 @@ pub(crate) fn mwaitx(h: &mut P, _: Operand) -> Step {
 
 /// What UMWAIT and TPAUSE have in common: the deadline in EDX:EAX, and IA32_UMWAIT_CONTROL.
 fn user_deadline(h: &mut P, o: Operand) -> Step<(Option<u64>, bool)> {
+    extension::require_enabled(h, Feature::Waitpkg)?;
     h.fault_if(h.arch.cr4 & cr4::TSD != 0 && h.arch.cpl() != 0, Exception::gp(0))?;
     h.fault_if(h.core.regs[o.register()] as u32 & !1 != 0, Exception::gp(0))?;
     ask_after(h, || Intercept::Umwait)?;

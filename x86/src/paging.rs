@@ -125,6 +125,24 @@ pub struct Translated {
     pub write: bool,
     /// The page is global.
     pub global: bool,
+    /// What all entries together say of the page.
+    pub rights: Rights,
+}
+
+/// What the paging structures say of a page, whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// A user-mode address.
+    pub user: bool,
+    /// It may be written.
+    pub writable: bool,
+    /// Instructions may be fetched from it.
+    pub executable: bool,
+}
+
+impl Rights {
+    /// Where there is no paging.
+    pub const ALL: Rights = Rights { user: true, writable: true, executable: true };
 }
 
 /// Why there is none.
@@ -246,7 +264,8 @@ impl Controls {
     pub fn translate<T: Tables>(&self, t: &mut T, linear: u64, access: Access) -> Result<Translated, Fail<T::Stop>> {
         match self.mode() {
             Mode::Off => {
-                Ok(Translated { physical: linear & 0xffff_ffff, size_log2: 32, read: true, write: true, global: false })
+                let physical = linear & 0xffff_ffff;
+                Ok(Translated { physical, size_log2: 32, read: true, write: true, global: false, rights: Rights::ALL })
             }
             Mode::Bits32 => self.translate_32(t, linear as u32, access),
             Mode::Pae => {
@@ -365,6 +384,11 @@ impl Controls {
             read: allows(Kind::Read).is_ok(),
             write: e & entry::D != 0 && allows(Kind::Write).is_ok(),
             global: e & entry::G != 0 && self.cr4 & cr4::PGE != 0,
+            rights: Rights {
+                user: leaf.rights & entry::US != 0,
+                writable: leaf.rights & entry::RW != 0,
+                executable: !leaf.xd,
+            },
         })
     }
 

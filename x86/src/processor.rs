@@ -19,7 +19,7 @@ use crate::mode::Mode;
 use crate::model::{CpuModel, Feature, Vendor};
 use crate::monitor::{self, Waiting};
 use crate::msr::{self, Msrs};
-use crate::paging::{self, Controls, Fail, Kind, Tables};
+use crate::paging::{self, Controls, Fail, Kind, Rights, Tables};
 use crate::platform::msi::{self, InterruptMessage};
 use crate::registers::{FS_BASE, GS_BASE, RSP, SSP, temp};
 use crate::segment::{Attributes, Segment, Table};
@@ -129,6 +129,11 @@ pub struct X86 {
     /// The event that is being delivered; none between two instructions.
     #[serde(skip)]
     pub delivering: Option<Delivery>,
+    /// The processor has been woken from HLT before the instruction at this count of retired instructions.
+    pub woken_at: Option<u64>,
+    /// The present instruction has faulted, and is counted.
+    #[serde(skip)]
+    pub(crate) has_faulted: bool,
     /// What the second stage has refused last, and why.
     #[serde(skip)]
     refused: Option<(SecondAccess, u64)>,
@@ -204,6 +209,8 @@ impl X86 {
             extension: Slot::default(),
             injected: None,
             delivering: None,
+            woken_at: None,
+            has_faulted: false,
             refused: None,
             x87: X87::default(),
             xcr0: crate::xsave::RESET_XCR0,
@@ -396,7 +403,7 @@ pub(crate) const NON_CANONICAL: u32 = u32::MAX;
 /// Physical memory as the walk of page tables reaches it.
 struct Physical<'a, 'b> {
     h: &'a mut P<'b>,
-    linear: u64,
+    linear: Option<u64>,
     has_second: bool,
 }
 
@@ -404,8 +411,8 @@ impl Physical<'_, '_> {
     /// Where an entry is.
     fn place(&mut self, address: u64, kind: Kind) -> Step<u64> {
         let physical = if self.has_second {
-            let access =
-                SecondAccess { address, kind, linear: self.linear, is_entry: true, user: false, shadow_stack: false };
+            let (linear, page) = (self.linear, Rights::ALL);
+            let access = SecondAccess { address, kind, linear, is_entry: true, page, user: false, shadow_stack: false };
             second_stage(self.h, access)?.physical
         } else {
             address
@@ -438,7 +445,7 @@ fn second_stage(h: &mut P, access: SecondAccess) -> Step<extension::SecondStage>
 }
 
 /// Reads physical memory as paging does: through the second stage, if there is one.
-pub(crate) fn read_entry(h: &mut P, address: u64, size: u8, linear: u64) -> Step<u64> {
+pub(crate) fn read_entry(h: &mut P, address: u64, size: u8, linear: Option<u64>) -> Step<u64> {
     let has_second = h.arch.extension.get().is_some_and(|e| e.has_second_stage());
     Physical { h, linear, has_second }.read(address, size)
 }
@@ -542,7 +549,7 @@ impl Arch for X86 {
     }
 
     fn level(&self) -> u8 {
-        1
+        self.extension.get().map_or(1, |e| e.level())
     }
 
     fn call(h: &mut P, function: u16, operand: u32) -> Step {
@@ -605,7 +612,7 @@ impl Arch for X86 {
         let is_watched = debug::sees(h, access)?;
         let how = self::access(h.arch, access.as_whom, access.intent);
         let has_second = h.arch.extension.get().is_some_and(|e| e.has_second_stage());
-        let t = match controls.translate(&mut Physical { h, linear: va, has_second }, va, how) {
+        let t = match controls.translate(&mut Physical { h, linear: Some(va), has_second }, va, how) {
             Ok(t) => t,
             Err(Fail::PageFault(error)) => {
                 return Err(Exception { vector: vector::PF, error: Some(error as u16), address: va }.into());
@@ -620,8 +627,9 @@ impl Arch for X86 {
             let access = SecondAccess {
                 address: t.physical,
                 kind: how.kind,
-                linear: va,
+                linear: Some(va),
                 is_entry: false,
+                page: t.rights,
                 user: how.user,
                 shadow_stack: how.shadow_stack,
             };
@@ -661,34 +669,16 @@ impl Arch for X86 {
     }
 
     fn trap(h: &mut P, stop: Stop) -> Step {
-        // The instruction that has been stopped is counted.
-        ibt::settle(h, h.core.retired() - 1);
-        let exception = if stop.code == BAD_TARGET {
-            // CALL and RET have moved the stack pointer.
-            let moved = (h.core.note as i32 >> NOTE_MOVES) as i64 as u64;
-            let sp = h.reg(RSP).wrapping_sub(moved);
-            h.set_reg(RSP, sp);
-            if h.arch.has_shadow_stack() {
-                // So they have this one, by a word of 64-bit code.
-                let back = 8 * (moved as i64).signum();
-                let ssp = h.reg(SSP).wrapping_sub(back as u64);
-                h.set_reg(SSP, ssp);
-            }
-            Exception::gp(0)
-        } else if stop.code == NON_CANONICAL {
-            let vector = if h.core.note & NOTE_STACK != 0 { vector::SS } else { vector::GP };
-            Exception::with(vector, 0)
-        } else {
-            exception_of(h, stop)?
-        };
-        interrupt::take_exception(h, exception)
+        h.arch.has_faulted = true;
+        let result = trap(h, stop);
+        h.arch.has_faulted = false;
+        result
     }
 
     fn interrupt(h: &mut P) -> Step {
         ibt::settle(h, h.core.retired());
         interrupt::take_pending(h)
     }
-
     fn signal(h: &mut P, signal: VcpuSignal) {
         match signal {
             VcpuSignal::Pin { pin, level } => apic::set_pin(h, pin, level),
@@ -705,6 +695,7 @@ impl Arch for X86 {
     fn tick(h: &mut P) {
         apic::tick(h);
         monitor::tick(h);
+        h.core.check_interrupts |= h.arch.extension.wakes_at().is_some_and(|at| at <= h.core.count());
         msr::perf::sync(h);
     }
 
@@ -717,6 +708,31 @@ impl Arch for X86 {
     }
 
     fn descheduled(&mut self) {}
+}
+
+/// Takes the exception, or the exit, that a stopped instruction comes to.
+fn trap(h: &mut P, stop: Stop) -> Step {
+    // The instruction that has been stopped is counted.
+    ibt::settle(h, h.core.retired() - 1);
+    let exception = if stop.code == BAD_TARGET {
+        // CALL and RET have moved the stack pointer.
+        let moved = (h.core.note as i32 >> NOTE_MOVES) as i64 as u64;
+        let sp = h.reg(RSP).wrapping_sub(moved);
+        h.set_reg(RSP, sp);
+        if h.arch.has_shadow_stack() {
+            // So they have this one, by a word of 64-bit code.
+            let back = 8 * (moved as i64).signum();
+            let ssp = h.reg(SSP).wrapping_sub(back as u64);
+            h.set_reg(SSP, ssp);
+        }
+        Exception::gp(0)
+    } else if stop.code == NON_CANONICAL {
+        let vector = if h.core.note & NOTE_STACK != 0 { vector::SS } else { vector::GP };
+        Exception::with(vector, 0)
+    } else {
+        exception_of(h, stop)?
+    };
+    interrupt::take_exception(h, exception)
 }
 
 /// The base of a segment register, wherever it is kept.

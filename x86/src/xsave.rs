@@ -11,11 +11,12 @@ use iced_x86::Mnemonic;
 
 use crate::control::{cr0, cr4, efer};
 use crate::exception::{Exception, vector};
-use crate::extension::{Intercept, ask_after, ask_before};
+use crate::extension::{self, Intercept, ask_after, ask_before};
 use crate::fpu::X87;
 use crate::fpu::image::{self, Pointers};
 use crate::isa::{self, Lifting, Unknown};
 use crate::lbr;
+use crate::model::Feature;
 use crate::processor::{P, ProcessorExt, segments};
 use crate::registers::{MXCSR, RAX, RCX, RDX, VECTORS, temp};
 use crate::vector::{Mxcsr, V};
@@ -447,6 +448,7 @@ fn xsavec(h: &mut P, long: bool) -> Step {
 
 fn xsaves(h: &mut P, long: bool) -> Step {
     h.fault_if(h.arch.cr4 & cr4::OSXSAVE == 0, Exception::UD)?;
+    extension::require_enabled(h, Feature::Xsaves)?;
     h.require_cpl_0()?;
     require_xsave(h)?;
     let components = edx_eax(h);
@@ -485,6 +487,7 @@ fn restore_compacted(h: &mut P, long: bool, allowed: u64, xstate_bv: u64, xcomp_
 
 fn xrstors(h: &mut P, long: bool) -> Step {
     h.fault_if(h.arch.cr4 & cr4::OSXSAVE == 0, Exception::UD)?;
+    extension::require_enabled(h, Feature::Xsaves)?;
     h.require_cpl_0()?;
     require_xsave(h)?;
     let components = edx_eax(h);

@@ -18,7 +18,7 @@ mod x87;
 
 use emu_core::engine::flags::{FlagCond, Size};
 use emu_core::engine::{Lift, Step};
-use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, Register};
+use iced_x86::{Code, ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
 use crate::extension;
 use crate::mode::Mode;
@@ -75,6 +75,9 @@ pub(crate) fn lift_own(lift: &mut Lift, insn: &Instruction, mode: &Mode, opcode:
     // An operand that cannot be addressed is none that the extension looks for.
     let _ = l.address_in_register();
     let register = |i: u32| {
+        if i < insn.op_count() && insn.op_kind(i) == OpKind::Memory {
+            return u32::from(extension::IN_MEMORY);
+        }
         let r = if i < insn.op_count() { insn.op_register(i) } else { Register::None };
         if r.is_gpr() { r.full_register().number() as u32 } else { 0 }
     };

@@ -203,13 +203,14 @@ features! {
     AmdLbrPmcFreeze "amd_lbr_pmc_freeze" 0x8000_0022 0 EAX 2         No    Off;
 //  Leaf 0AH tells of this one in a way of its own; here it stands for its MSRs and its leaf.
     ArchPerfmon "arch_perfmon"         0xffff_ffff 0 EAX 0           On    No;
+//  CPUID tells of this one if the extension is there.
+    Vmx         "vmx"                  0xffff_ffff 0 EAX 2           On    No;
 //  IA32_PERF_CAPABILITIES tells of this one: the stack of last branch records that is not architectural.
     Lbr         "lbr"                  0xffff_ffff 0 EAX 1           Off   No;
 }
 
 /// Names that are understood, for what is not there yet, or comes with an extension.
-pub(super) const MISSING: &[(&str, &str)] =
-    &[("vmx", "it needs the extension vmx-sim"), ("svm", "it needs the extension svm-sim")];
+pub(super) const MISSING: &[(&str, &str)] = &[("svm", "it needs the extension svm-sim")];
 
 /// A set of features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

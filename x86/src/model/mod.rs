@@ -330,7 +330,7 @@ mod tests {
             ("intel,+avx9", "'intel' knows no feature 'avx9': expected one of fpu, vme"),
             ("intel,+sse4a", "knows no feature 'sse4a'"),
             ("amd,+waitpkg", "knows no feature 'waitpkg'"),
-            ("intel,+vmx", "needs the extension vmx-sim"),
+            ("amd,+svm", "needs the extension svm-sim"),
             ("amd,+ibt", "knows no feature 'ibt'"),
             ("amd,-avx,+avx2", "'avx2' needs 'avx'"),
             ("intel,+lbr,+arch_lbr", "'lbr' and 'arch_lbr' exclude each other"),

@@ -211,6 +211,38 @@ pub fn write(h: &mut P, number: u32, value: u64) -> Step {
     Ok(())
 }
 
+/// IA32_PERF_GLOBAL_CTRL.
+pub const PERF_GLOBAL_CTRL: u32 = 0x38f;
+
+/// Loads IA32_DEBUGCTL with a value that it may have.
+pub fn set_debugctl(h: &mut P, value: u64) {
+    if h.arch.debugctl() != value {
+        let _ = lbr::write_debugctl(h, n::DEBUGCTL, value);
+    }
+}
+
+/// Whether IA32_DEBUGCTL may have a value.
+pub fn is_debugctl(arch: &X86, value: u64) -> bool {
+    lbr::is_debugctl(arch, value)
+}
+
+/// The bits that there are of IA32_PERF_GLOBAL_CTRL.
+pub fn perf_global_bits(h: &P) -> u64 {
+    perf::global_bits(h)
+}
+
+/// The bits that there are of IA32_EFER.
+pub fn defined_efer_bits(h: &P) -> u64 {
+    efer_bits(h)
+}
+
+/// Loads IA32_PAT with a value that it may have.
+pub fn set_pat(h: &mut P, value: u64) {
+    if h.arch.pat() != value {
+        h.arch.msrs.stored.insert(n::PAT, value);
+    }
+}
+
 fn read_time(h: &mut P, number: u32) -> Step<u64> {
     Ok(match number {
         n::TSC => extension::tsc(h),

@@ -351,7 +351,7 @@ fn write_fixed_control(h: &mut P, _: u32, value: u64) -> Step {
 }
 
 /// The bits of counters in the global registers: eight and three with Intel, six with AMD.
-fn global_bits(h: &P) -> u64 {
+pub(crate) fn global_bits(h: &P) -> u64 {
     if h.arch.model.is_intel() { 0xff | 7 << 32 } else { 0x3f }
 }
 

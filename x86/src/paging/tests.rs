@@ -74,7 +74,11 @@ const ALL: u64 = P | RW | US;
 fn four_levels_lead_to_a_page_and_leave_their_flags() {
     let mut m = tables(&[ALL, ALL, ALL, ALL | G]);
     let t = long().translate(&mut m, LINEAR, READ).unwrap();
-    assert_eq!(t, Translated { physical: PAGE | 0xabc, size_log2: 12, read: true, write: false, global: false });
+    let rights = Rights { user: true, writable: true, executable: true };
+    assert_eq!(
+        t,
+        Translated { physical: PAGE | 0xabc, size_log2: 12, read: true, write: false, global: false, rights }
+    );
     assert!(m.0.values().all(|e| e & A != 0 && e & D == 0));
     let controls = Controls { cr4: cr4::PAE | cr4::PGE, ..long() };
     let t = controls.translate(&mut m, LINEAR, user(WRITE)).unwrap();

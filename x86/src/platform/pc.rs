@@ -19,6 +19,7 @@ use super::restart;
 use super::setup::{self, Setup};
 use super::smbios::Smbios;
 use crate::control::{cr0, cr4, efer};
+use crate::extension::Slot;
 use crate::model::{CpuModel, ModelError, Vendor};
 use crate::processor::{X86, segments};
 use crate::registers::{FS_BASE, GS_BASE, RDX};
@@ -309,6 +310,7 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
     let model = CpuModel::parse(&config.cpu)?;
     let processor = |id| {
         let mut arch = X86::reset(id).of_model(model, id, config.vcpus, config.seed);
+        arch.extension = Slot::of_model(&model);
         if config.firmware.is_some() {
             // Firmware for this board knows one state save map, of whichever vendor the processor is.
             arch.smm.map = Vendor::Amd;

@@ -2,7 +2,7 @@
 
 use iced_x86::code_asm::*;
 use x86::control::cr0;
-use x86::extension;
+use x86::extension::{self, Kind};
 use x86::registers::{RAX, RBX, RCX, RDX};
 
 use crate::machine::{CODE, HOST, Rig};
@@ -118,7 +118,12 @@ fn it_comes_back_from_a_snapshot() {
     let image = first.machine.save();
     let mut second = fresh();
     assert!(second.machine.restore(&image).is_err(), "not known yet");
-    extension::register(toy::NAME, toy::restore);
+    extension::register(Kind {
+        name: toy::NAME,
+        feature: None,
+        make: |_| Box::new(Toy::new(Order::Vmx, &[])),
+        restore: toy::restore,
+    });
     second.machine.restore(&image).unwrap();
     assert_eq!(second.toy(), first.toy());
     second.machine.run(2000);

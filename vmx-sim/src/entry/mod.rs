@@ -1,0 +1,125 @@
+//! VM entries (SDM vol. 3C, chapter "VM Entries"). The checks stand in the manual's order, one function for each of its sections, one line for each
+//! of its rules; an entry that fails says which rule it has broken.
+
+mod controls;
+mod guest;
+mod guest_segments;
+mod host;
+mod load;
+mod non_register;
+
+use emu_core::engine::Step;
+use x86::extension;
+use x86::processor::P;
+
+use crate::exit::Reason;
+use crate::field::*;
+use crate::instructions::{error, succeed};
+use crate::msr_list;
+use crate::vmx::Vmx;
+
+/// Activity states ("Guest Non-Register State").
+pub mod activity {
+    #![allow(missing_docs, reason = "the manual's names")]
+    pub const ACTIVE: u64 = 0;
+    pub const HLT: u64 = 1;
+    pub const SHUTDOWN: u64 = 2;
+    pub const WAIT_FOR_SIPI: u64 = 3;
+}
+
+/// Interruptibility state.
+pub mod interruptibility {
+    #![allow(missing_docs, reason = "the manual's words")]
+    pub const STI: u64 = 1 << 0;
+    pub const MOV_SS: u64 = 1 << 1;
+    pub const SMI: u64 = 1 << 2;
+    pub const NMI: u64 = 1 << 3;
+    pub const ENCLAVE: u64 = 1 << 4;
+}
+
+/// A rule that a VMCS breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The field.
+    pub field: Field,
+    /// What it holds.
+    pub value: u64,
+    /// The rule.
+    pub rule: &'static str,
+    /// The exit qualification: 0, but for a few rules ("VM-Entry Failures During or After Loading Guest State").
+    pub qualification: u64,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{:?} = {:#x}: {}", self.field, self.value, self.rule)
+    }
+}
+
+/// The outcome of checks.
+pub type Check = Result<(), Failure>;
+
+/// Exit qualifications of failed entries.
+const NMI_INJECTION: u64 = 3;
+const LINK_POINTER: u64 = 4;
+const PDPTE: u64 = 2;
+
+impl Vmx {
+    /// A rule about a field.
+    #[inline(always)]
+    fn require(&self, field: Field, holds: bool, rule: &'static str) -> Check {
+        self.require_or(field, holds, rule, 0)
+    }
+
+    /// One that has an exit qualification of its own.
+    #[inline(always)]
+    fn require_or(&self, field: Field, holds: bool, rule: &'static str, qualification: u64) -> Check {
+        if holds { Ok(()) } else { Err(Failure { field, value: self.vmcs[field], rule, qualification }) }
+    }
+
+    /// VMLAUNCH and VMRESUME ("Basic VM-Entry Checks").
+    pub(crate) fn enter(&mut self, h: &mut P, launch: bool) -> Step {
+        if self.current.is_none() || self.vmcs.is_shadow {
+            extension::set_arithmetic_flags(h, 1);
+            return Ok(());
+        }
+        let present = extension::present_instruction(h);
+        if h.arch.shadow == Some(present) && h.arch.shadow_holds_traps {
+            return self.fail(h, error::BLOCKED_BY_MOV_SS);
+        }
+        if launch && self.vmcs.is_launched {
+            return self.fail(h, error::VMLAUNCH_NOT_CLEAR);
+        }
+        if !launch && !self.vmcs.is_launched {
+            return self.fail(h, error::VMRESUME_NOT_LAUNCHED);
+        }
+        // "Checks on VMX Controls and Host-State Area".
+        if let Err(failure) = self.check_controls() {
+            self.failure = Some(failure);
+            return self.fail(h, error::CONTROL_FIELDS);
+        }
+        if let Err(failure) = self.check_host(h) {
+            self.failure = Some(failure);
+            return self.fail(h, error::HOST_STATE);
+        }
+        succeed(h)?;
+        // "Checking and Loading Guest State".
+        if let Err(failure) = self.check_guest(h) {
+            self.failure = Some(failure);
+            return self.fail_entry(h, Reason::EntryGuestState, failure.qualification);
+        }
+        h.count_level(1);
+        if let Err(failure) = self.load_guest(h) {
+            self.failure = Some(failure);
+            return self.fail_entry(h, Reason::EntryGuestState, failure.qualification);
+        }
+        let (address, count) = (self.vmcs[ENTRY_MSR_LOAD_ADDRESS], self.vmcs[ENTRY_MSR_LOAD_COUNT]);
+        if let Err(number) = msr_list::load(self, h, address, count, true) {
+            return self.fail_entry(h, Reason::EntryMsrLoading, number);
+        }
+        if launch {
+            self.vmcs.is_launched = true;
+        }
+        self.begin(h)
+    }
+}
