@@ -9,8 +9,8 @@ use crate::field::Field;
 
 /// The VMCS revision identifier.
 pub const REVISION: u32 = 0x554e_4456;
-/// log2 of how many ticks of the TSC one of the VMX-preemption timer takes.
-pub const TIMER_RATE: u32 = 5;
+/// log2 of how many ticks of the TSC one of the VMX-preemption timer takes: a VM entry and an exit behind the first instruction are two ticks.
+pub const TIMER_RATE: u32 = 0;
 /// How many CR3-target values there are.
 pub const CR3_TARGETS: u64 = 4;
 /// The most entries that a list of MSRs may have.

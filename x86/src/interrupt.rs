@@ -184,7 +184,9 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     h.arch.waiting.ends();
     h.arch.woken_at = halted.then(|| h.core.retired());
     if let Some(event) = h.arch.injected.take() {
-        return inject(h, event);
+        inject(h, event)?;
+        // Its handler's first instruction has not begun.
+        return take_pending(h);
     }
     let now = h.core.retired();
     let is_shadowed = h.arch.shadow == Some(now);
@@ -213,7 +215,8 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     if h.arch.extension.is_guest() {
         ask_after(h, || Intercept::Boundary { shadowed: is_shadowed })?;
         if let Some(event) = h.arch.injected.take() {
-            return inject(h, event);
+            inject(h, event)?;
+            return take_pending(h);
         }
     }
     let holds_nmi = h.arch.nmi_blocked || is_shadowed || h.arch.extension.holds(Intercept::Nmi);
