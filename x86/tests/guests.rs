@@ -185,7 +185,7 @@ fn smap_and_smep_keep_the_kernel_out_of_user_pages() {
 fn an_interrupt_waits_for_if_and_for_the_instruction_behind_sti() {
     let mut g = guest();
     // Its local APIC is enabled, and sends itself an interrupt.
-    let mut h = g.machine.vcpus[0].at(&mut g.machine.world);
+    let mut h = g.at_work();
     x86::apic::write(&mut h, 0xf0, 4, 0x1ff);
     x86::apic::write(&mut h, 0x300, 4, 1 << 18 | 0x40);
     g.run(&|a| {

@@ -20,7 +20,7 @@ use iced_x86::code_asm::*;
 pub use layout::*;
 use x86::control::{cr0, rflags};
 use x86::model::CpuModel;
-use x86::processor::{X86, segments};
+use x86::processor::{P, X86, segments};
 use x86::registers::RSP;
 use x86::segment::{Attributes, Segment, Table};
 
@@ -98,14 +98,14 @@ impl Bare {
         let processor = |id| in_mode(setup.mode, X86::flat_64().of_model(model, id, setup.processors, 0));
         let machine = Machine::new(world, (0..setup.processors).map(processor).collect(), Schedule::new(setup.turn, 0));
         let mut bare = Bare { machine, mode: setup.mode };
-        bare.to_code();
+        bare.start_at_code();
         bare.descriptors();
         bare.page_tables(setup.page);
         bare.handlers();
         bare
     }
 
-    fn to_code(&mut self) {
+    fn start_at_code(&mut self) {
         for (n, v) in self.machine.vcpus.iter_mut().enumerate() {
             v.core.pc = CODE;
             v.core.regs[usize::from(RSP)] = STACK - 0x400 * n as u64;
@@ -230,7 +230,7 @@ impl Bare {
     /// Runs code from [`CODE`] on, and says how that ends.
     pub fn end_of(&mut self, code: Code) -> End {
         self.code(code);
-        self.to_code();
+        self.start_at_code();
         self.go_on()
     }
 
@@ -282,6 +282,11 @@ impl Bare {
     /// Writes a register of the first processor.
     pub fn set(&mut self, r: u8, value: u64) {
         self.machine.vcpus[0].core.regs[usize::from(r)] = value;
+    }
+
+    /// The first processor at work.
+    pub fn at_work(&mut self) -> P<'_> {
+        self.machine.vcpus[0].at(&mut self.machine.world)
     }
 
     /// The first processor's state.
