@@ -62,7 +62,8 @@ impl Boot {
             Way::SecureGrub => "ovmf-secure-grub",
             Way::Xen => "xen",
         };
-        format!("{}-{}-{}-{}-{way}", self.suite, self.cpus, self.model, self.machine)
+        let machine = self.machine.replace(",numa=", "-numa");
+        format!("{}-{}-{}-{machine}-{way}", self.suite, self.cpus, self.model)
     }
 
     fn suspends(&self) -> bool {
@@ -141,6 +142,8 @@ pub fn all() -> Vec<Boot> {
         }
     }
     boots.push(boot(Suite::Trixie, 2, "intel", "i440fx", Way::Entry("auto")));
+    boots.push(boot(Suite::Trixie, 4, "amd", "q35,numa=2", Way::Entry("auto")));
+    boots.push(boot(Suite::Sid, 4, "intel", "q35,numa=2", Way::Entry("auto")));
     boots.push(boot(Suite::Trixie, 1, "amd", "q35", Way::Entry("linux32")));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Ovmf));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::BiosGrub));
@@ -237,6 +240,6 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (25, 25));
+        assert_eq!((names.len(), count), (27, 27));
     }
 }

@@ -13,7 +13,7 @@ use crate::control::{DR7_ENABLES, cr0, cr4, efer, rflags};
 use crate::exception::vector;
 use crate::extension::{Delivery, SecondAccess, Slot};
 use crate::fpu::X87;
-use crate::model::{CpuModel, Feature, Vendor};
+use crate::model::{Cores, CpuModel, Feature, Vendor};
 use crate::monitor::Waiting;
 use crate::msr::Msrs;
 use crate::paging::Controls;
@@ -135,8 +135,8 @@ pub struct X86 {
     pub xss: u64,
     /// The model.
     pub model: CpuModel,
-    /// How many processors there are; each is a core of the one package.
-    pub cores: u32,
+    /// The processors that there are; each is a core of the one package.
+    pub cores: Cores,
     /// Model-specific registers.
     pub msrs: Msrs,
     /// The local APIC.
@@ -204,7 +204,7 @@ impl X86 {
             xcr0: crate::xsave::RESET_XCR0,
             xss: 0,
             model: CpuModel::of(Vendor::Intel),
-            cores: 1,
+            cores: Cores::from(1),
             msrs: Msrs::default(),
             apic: LocalApic::new(0, true),
             pending: Pending::default(),
@@ -217,13 +217,13 @@ impl X86 {
     }
 
     /// Likewise, of a model: the one with this number among so many. The seed is of RDRAND's.
-    pub fn of_model(self, model: CpuModel, id: u32, cores: u32, seed: u64) -> Self {
+    pub fn of_model(self, model: CpuModel, id: u32, cores: impl Into<Cores>, seed: u64) -> Self {
         X86 {
             id,
             physical_bits: model.physical_bits.into(),
             model,
             smm: Smm::of(model.vendor),
-            cores,
+            cores: cores.into(),
             apic: LocalApic::new(id, id == 0),
             random: seed ^ u64::from(id) << 32,
             ..self

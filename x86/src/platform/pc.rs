@@ -19,7 +19,7 @@ use super::restart;
 use super::setup::{self, Setup};
 use super::smbios::Smbios;
 use crate::control::{cr0, cr4, efer};
-use crate::model::{CpuModel, ModelError, Vendor};
+use crate::model::{Cores, CpuModel, ModelError, Vendor};
 use crate::processor::{X86, segments};
 use crate::registers::{FS_BASE, GS_BASE, RDX};
 use crate::segment::{Attributes, Segment, Table};
@@ -307,8 +307,9 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
         }
     }
     let model = CpuModel::parse(&config.cpu)?;
+    let cores = Cores::in_nodes(config.vcpus, config.nodes.unwrap_or(1));
     let processor = |id| {
-        let mut arch = X86::reset(id).of_model(model, id, config.vcpus, config.seed);
+        let mut arch = X86::reset(id).of_model(model, id, cores, config.seed);
         if config.firmware.is_some() {
             // Firmware for this board knows one state save map, of whichever vendor the processor is.
             arch.smm.map = Vendor::Amd;

@@ -12,7 +12,7 @@ fn answer(model: &str, leaf: u32, subleaf: u32) -> [u32; 4] {
     let query = Query {
         model,
         id: 0,
-        cores: 1,
+        cores: 1.into(),
         frequency: Default::default(),
         apic: true,
         cr4: 0,

@@ -152,3 +152,16 @@ fn the_script_links_as_we_do() {
     let (block, rsdp) = tables.linked(TABLES as u64);
     assert_eq!((&files[0].bytes, &files[1].bytes), (&block, &rsdp));
 }
+
+/// Cores that CPUID says share a cache are of one node.
+#[test]
+fn caches_of_nodes() {
+    use crate::model::Cores;
+    for vcpus in 1..70 {
+        for count in 1..=vcpus.min(8) {
+            let Cores { sharing, .. } = Cores::in_nodes(vcpus, count);
+            let node_of = |id| nodes::node_of(id, vcpus, count);
+            assert!((0..vcpus).all(|id| node_of(id) == node_of(id >> sharing << sharing)), "{vcpus} in {count}");
+        }
+    }
+}
