@@ -105,6 +105,8 @@ fn nodes() {
         assert!(distances.eq(slit[44..].iter().copied()));
         let with = Tables::new(&board).tables.len();
         assert_eq!(with, Tables::new(&Described { nodes: None, ..board }).tables.len() + 2);
+        let names_a_node = |nodes| dsdt::dsdt(&Described { nodes, ..board }).windows(4).any(|w| w == b"_PXM");
+        assert!(names_a_node(Some(count)) && !names_a_node(None));
     }
 }
 
