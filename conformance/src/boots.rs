@@ -1,17 +1,14 @@
 //! Boots of Debian's kernels with KVM and its guest, through the command line of `undervisor`.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use rayon::prelude::*;
 
+use crate::boot::{self, SUITES, outcome};
 use crate::debian::Suite;
-use crate::determinism::{consoles, states};
-use crate::prepare::{self, Riscv64};
-use crate::suite::{Outcome, Verdict};
+use crate::determinism::{Runs, Summary};
+use crate::prepare::Riscv64;
+use crate::suite::Outcome;
 
 /// One boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +23,7 @@ pub struct Boot {
     input: &'static str,
 }
 
-/// What is varied. The order of values is that of [`pairwise`].
-const SUITES: [Suite; 2] = [Suite::Trixie, Suite::Sid];
+/// What is varied, besides suites. The order of values is that of [`pairwise`].
 const HARTS: [u32; 3] = [1, 2, 4];
 
 impl Boot {
@@ -88,37 +84,12 @@ pub fn full() -> Vec<Boot> {
     boots
 }
 
-/// The files that a boot needs, for each suite.
-pub struct Files {
-    suites: Vec<(Suite, Riscv64)>,
-    undervisor: PathBuf,
-    out: PathBuf,
-}
+/// The files that boots need.
+pub type Files = boot::Files<Riscv64>;
 
 impl Files {
-    /// Prepares them in `out`.
-    pub fn prepare(undervisor: &Path, out: &Path, prepared: Option<&Path>) -> anyhow::Result<Self> {
-        fs::create_dir_all(out)?;
-        let mut suites = Vec::new();
-        for suite in SUITES {
-            let files = match prepared {
-                Some(dir) => Riscv64::at(&dir.join(suite.to_string())),
-                None => {
-                    let dir = out.join(suite.to_string());
-                    prepare::riscv64(suite, &dir, &prepare::Options::with(prepare::RISCV64_MODULES))?
-                }
-            };
-            suites.push((suite, files));
-        }
-        Ok(Files { suites, undervisor: undervisor.into(), out: out.into() })
-    }
-
-    fn of(&self, suite: Suite) -> &Riscv64 {
-        &self.suites.iter().find(|(s, _)| *s == suite).expect("every suite was prepared").1
-    }
-
     /// Runs a boot; returns its summary.
-    fn run(&self, boot: &Boot) -> Result<serde_json::Value, String> {
+    fn run_one(&self, boot: &Boot) -> Summary {
         let files = self.of(boot.suite);
         let mut arguments: Vec<OsString> = Vec::new();
         if !boot.arguments.iter().any(|a| a == "--restore") {
@@ -129,11 +100,11 @@ impl Files {
             "OPENSBI" => files.fw_dynamic.clone().into(),
             a => a.replace("{out}", &self.out.to_string_lossy()).into(),
         }));
-        run(&self.undervisor, &self.out.join(&boot.name), &arguments, &boot.expected, boot.input)
+        self.run(&boot.name, &arguments, &boot.expected, boot.input)
     }
 
     fn outcome(&self, boot: &Boot) -> Outcome {
-        outcome(&boot.name, self.run(boot))
+        outcome(&boot.name, self.run_one(boot))
     }
 
     /// Runs boots, two at a time on two processors.
@@ -159,7 +130,7 @@ impl Files {
             short("other-seed", &["--seed", "8"]),
             short("record", &["--seed", "7", "--record", "{out}/typed.rec"]),
         ];
-        let first: Vec<_> = boots.par_iter().map(|b| self.run(b)).collect();
+        let first: Vec<_> = boots.par_iter().map(|b| self.run_one(b)).collect();
         let mut replay = short("replay", &["--seed", "7", "--replay", "{out}/typed.rec"]);
         replay.input = "";
         let mut restore = short("restore", &[]);
@@ -167,66 +138,21 @@ impl Files {
         restore.expected = vec!["UNDERVISOR-DONE rc=0".into()];
         // The input had been read to its end before the snapshot.
         restore.input = "";
-        let second: Vec<_> = [&replay, &restore].par_iter().map(|b| self.run(b)).collect();
+        let second: Vec<_> = [&replay, &restore].par_iter().map(|b| self.run_one(b)).collect();
 
         let [once, again, other_seed, record] = first.try_into().expect("there are four");
         let [replay, restore] = second.try_into().expect("there are two");
-        vec![
-            states("the same seed: the same state", &once, &again, true),
-            consoles("the same seed: the same console", &once, &again, true),
-            states("another seed: another run", &once, &other_seed, false),
-            states("a snapshot, restored: the same state", &once, &restore, true),
-            states("a recording, replayed: the same state", &record, &replay, true),
-            states("a recording changes nothing", &once, &record, true),
-        ]
+        Runs {
+            once: &once,
+            again: &again,
+            other_seed: &other_seed,
+            restored: &restore,
+            typed: &once,
+            recorded: &record,
+            replayed: &replay,
+        }
+        .outcomes("")
     }
-}
-
-/// Runs `undervisor run` with further arguments and this input; returns its summary. The console and the summary are left in
-/// files named `path`, with a suffix. It must end well, and the console show the lines that are expected.
-pub(crate) fn run(
-    undervisor: &Path,
-    path: &Path,
-    arguments: &[OsString],
-    expected: &[String],
-    input: &str,
-) -> Result<serde_json::Value, String> {
-    let file = |suffix: &str| PathBuf::from(format!("{}.{suffix}", path.display()));
-    let mut command = Command::new(undervisor);
-    command.arg("run").args(arguments);
-    command.args(["--max-instructions", "40000000000", "--fail-on", "Kernel panic|Oops", "--json"]);
-    let mut child = command
-        .arg(file("json"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| format!("{}: {e}", undervisor.display()))?;
-    let mut stdin = child.stdin.take().expect("it is piped");
-    stdin.write_all(input.as_bytes()).map_err(|e| e.to_string())?;
-    drop(stdin);
-    let output = child.wait_with_output().map_err(|e| e.to_string())?;
-    fs::write(file("console"), &output.stdout).map_err(|e| e.to_string())?;
-    let console = String::from_utf8_lossy(&output.stdout);
-    if output.status.code() != Some(0) {
-        let last = console.lines().last().unwrap_or_default().to_owned();
-        return Err(format!("{}: {} [{last}]", output.status, String::from_utf8_lossy(&output.stderr).trim()));
-    }
-    if let Some(line) = expected.iter().find(|e| !console.contains(e.as_str())) {
-        return Err(format!("the console does not show `{line}`"));
-    }
-    let summary = fs::read(file("json")).map_err(|e| e.to_string())?;
-    serde_json::from_slice(&summary).map_err(|e| e.to_string())
-}
-
-/// What tables say of a run.
-pub(crate) fn outcome(name: &str, result: Result<serde_json::Value, String>) -> Outcome {
-    let instructions = result.as_ref().ok().and_then(|s| s["instructions"].as_u64()).unwrap_or(0);
-    let verdict = match result {
-        Ok(_) => Verdict::Pass,
-        Err(why) => Verdict::Fail(why),
-    };
-    Outcome { name: name.into(), verdict, instructions }
 }
 
 #[cfg(test)]

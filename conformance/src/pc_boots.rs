@@ -2,15 +2,14 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::boots::{outcome, run};
+use crate::boot::{self, SUITES, outcome};
 use crate::debian::Suite;
-use crate::determinism::{consoles, states};
+use crate::determinism::Runs;
 use crate::dmesg;
-use crate::prepare::{self, Amd64};
+use crate::prepare::Amd64;
 use crate::suite::Outcome;
 
 /// How the kernel is started.
@@ -49,8 +48,6 @@ pub struct Boot {
 /// Suspends to RAM for some seconds.
 const SUSPEND: &str = "echo +3 > /sys/class/rtc/rtc0/wakealarm; echo mem > /sys/power/state; echo woken $?\nexit\n";
 
-const SUITES: [Suite; 2] = [Suite::Trixie, Suite::Sid];
-
 impl Boot {
     /// Its name in tables.
     pub fn name(&self) -> String {
@@ -65,7 +62,8 @@ impl Boot {
             Way::SecureGrub => "ovmf-secure-grub",
             Way::Xen => "xen",
         };
-        format!("{}-{}-{}-{}-{way}", self.suite, self.cpus, self.model, self.machine)
+        let machine = self.machine.replace(",numa=", "-numa");
+        format!("{}-{}-{}-{machine}-{way}", self.suite, self.cpus, self.model)
     }
 
     fn suspends(&self) -> bool {
@@ -144,6 +142,8 @@ pub fn all() -> Vec<Boot> {
         }
     }
     boots.push(boot(Suite::Trixie, 2, "intel", "i440fx", Way::Entry("auto")));
+    boots.push(boot(Suite::Trixie, 4, "amd", "q35,numa=2", Way::Entry("auto")));
+    boots.push(boot(Suite::Sid, 4, "intel", "q35,numa=2", Way::Entry("auto")));
     boots.push(boot(Suite::Trixie, 1, "amd", "q35", Way::Entry("linux32")));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Ovmf));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::BiosGrub));
@@ -159,31 +159,10 @@ pub fn all() -> Vec<Boot> {
     boots
 }
 
-/// The files that boots need, for each suite.
-pub struct Files {
-    suites: Vec<(Suite, Amd64)>,
-    undervisor: PathBuf,
-    out: PathBuf,
-}
+/// The files that boots need.
+pub type Files = boot::Files<Amd64>;
 
 impl Files {
-    /// Prepares them in `out`, or takes those that `prepare-amd64` has left for each suite in `prepared`.
-    pub fn prepare(undervisor: &Path, out: &Path, prepared: Option<&Path>) -> anyhow::Result<Self> {
-        fs::create_dir_all(out)?;
-        let mut suites = Vec::new();
-        for suite in SUITES {
-            let files = match prepared {
-                Some(dir) => Amd64::at(&dir.join(suite.to_string())),
-                None => {
-                    let options = prepare::Options::with(prepare::AMD64_MODULES);
-                    prepare::amd64(suite, "linux-image-amd64", &out.join(suite.to_string()), &options)?
-                }
-            };
-            suites.push((suite, files));
-        }
-        Ok(Files { suites, undervisor: undervisor.into(), out: out.into() })
-    }
-
     /// The kernel must have complained of nothing that it does not complain of elsewhere.
     fn require_quiet(&self, name: &str) -> Result<(), String> {
         let console = fs::read(self.out.join(format!("{name}.console"))).map_err(|e| e.to_string())?;
@@ -200,10 +179,9 @@ impl Files {
     /// Runs boots, two at a time on two processors.
     pub fn run_all(&self, boots: &[Boot]) -> Vec<Outcome> {
         let one = |boot: &Boot| {
-            let files = &self.suites.iter().find(|(s, _)| *s == boot.suite).expect("every suite was prepared").1;
-            let (arguments, expected) = boot.arguments(files);
+            let (arguments, expected) = boot.arguments(self.of(boot.suite));
             let name = boot.name();
-            let summary = run(&self.undervisor, &self.out.join(&name), &arguments, &expected, boot.typed());
+            let summary = self.run(&name, &arguments, &expected, boot.typed());
             outcome(&name, summary.and_then(|summary| self.require_quiet(&name).map(|()| summary)))
         };
         boots.par_iter().map(one).collect()
@@ -217,16 +195,15 @@ impl Files {
 
     fn determinism_with(&self, cpus: u32) -> Vec<Outcome> {
         const TYPED: &str = "echo typed $((6*7))\nexit\n";
-        let files = &self.suites[0].1;
         let file = |name: &str| self.out.join(format!("{name}-{cpus}")).display().to_string();
         // Its name, words of the kernel's command line, further options, what is typed.
         let start = |name: &str, words: &str, more: &[&str], typed: &str| {
             let boot = Boot { suite: Suite::Trixie, cpus, model: "intel", machine: "q35", way: Way::Entry("auto") };
-            let (mut arguments, mut expected) = boot.arguments(files);
+            let (mut arguments, mut expected) = boot.arguments(self.of(boot.suite));
             *arguments.last_mut().expect("the kernel's command line") = format!("console=ttyS0 {words}").into();
             arguments.extend(more.iter().map(Into::into));
             expected.extend(words.contains("shell").then(|| "typed 42".into()));
-            run(&self.undervisor, Path::new(&file(name)), &arguments, &expected, typed)
+            self.run(&format!("{name}-{cpus}"), &arguments, &expected, typed)
         };
         let [snapshot, recording] = ["mid.snap", "typed.rec"].map(file);
         // The kernel is about halfway to its first process, and all processors run.
@@ -239,16 +216,17 @@ impl Files {
         let replay = start("replay", "quiet shell", &["--seed", "7", "--replay", &recording], "");
         let restored = ["--restore", &snapshot].map(OsString::from);
         let done = ["UNDERVISOR-DONE rc=0".to_owned()];
-        let restore = run(&self.undervisor, Path::new(&file("restore")), &restored, &done, "");
-        let name = |what: &str| format!("{cpus} vCPUs: {what}");
-        vec![
-            states(&name("the same seed: the same state"), &once, &again, true),
-            consoles(&name("the same seed: the same console"), &once, &again, true),
-            states(&name("another seed: another run"), &once, &other_seed, false),
-            states(&name("a snapshot, restored: the same state"), &once, &restore, true),
-            states(&name("a recording, replayed: the same state"), &record, &replay, true),
-            states(&name("a recording changes nothing"), &typed, &record, true),
-        ]
+        let restore = self.run(&format!("restore-{cpus}"), &restored, &done, "");
+        Runs {
+            once: &once,
+            again: &again,
+            other_seed: &other_seed,
+            restored: &restore,
+            typed: &typed,
+            recorded: &record,
+            replayed: &replay,
+        }
+        .outcomes(&format!("{cpus} vCPUs: "))
     }
 }
 
@@ -262,6 +240,6 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (25, 25));
+        assert_eq!((names.len(), count), (27, 27));
     }
 }

@@ -145,6 +145,15 @@ impl Options {
     }
 }
 
+/// Files that boots of a machine need.
+pub trait Prepared: Sized {
+    /// Prepares them in a directory, with a suite's kernel.
+    fn make(suite: Suite, out: &Path) -> Result<Self, Error>;
+
+    /// The files as that has left them in a directory.
+    fn at(dir: &Path) -> Self;
+}
+
 /// The files to start a riscv64 machine from.
 #[derive(Clone, Debug)]
 pub struct Riscv64 {
@@ -160,9 +169,12 @@ pub struct Riscv64 {
     pub release: String,
 }
 
-impl Riscv64 {
-    /// The files as [`riscv64`] has left them in a directory.
-    pub fn at(dir: &Path) -> Self {
+impl Prepared for Riscv64 {
+    fn make(suite: Suite, out: &Path) -> Result<Self, Error> {
+        riscv64(suite, out, &Options::with(RISCV64_MODULES))
+    }
+
+    fn at(dir: &Path) -> Self {
         let file = |name: &str| dir.join(name);
         Riscv64 {
             image: file("Image"),
@@ -228,9 +240,12 @@ pub struct Amd64 {
     pub release: String,
 }
 
-impl Amd64 {
-    /// The files as [`amd64`] has left them in a directory.
-    pub fn at(dir: &Path) -> Self {
+impl Prepared for Amd64 {
+    fn make(suite: Suite, out: &Path) -> Result<Self, Error> {
+        amd64(suite, "linux-image-amd64", out, &Options::with(AMD64_MODULES))
+    }
+
+    fn at(dir: &Path) -> Self {
         let file = |name: &str| dir.join(name);
         Amd64 {
             image: file("vmlinuz"),

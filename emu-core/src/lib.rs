@@ -13,6 +13,7 @@ pub mod file;
 pub mod float;
 pub mod machine;
 pub mod ram;
+pub mod random;
 pub mod snapshot;
 pub mod time;
 pub mod tlb;

@@ -10,6 +10,7 @@ use crate::device::Request;
 use crate::engine::flags::{FLAGS_KIND, FLAGS_Y};
 use crate::engine::{Arch, RunEnd, Stop, Vcpu, World};
 use crate::ram::RamImage;
+use crate::random::SplitMix64;
 use crate::time::{Frequency, VirtualTime, earlier};
 use crate::tlb::TlbState;
 
@@ -24,7 +25,7 @@ pub const PAUSE: u64 = 100;
 pub struct Schedule {
     quantum: u64,
     /// State of the generator that varies quanta and order; 0 is round robin with equal quanta.
-    random: u64,
+    random: SplitMix64,
     varies: bool,
     current: usize,
     /// Instructions left of the present turn.
@@ -35,24 +36,17 @@ impl Schedule {
     /// Round robin with equal quanta for seed 0; with any other, quanta of half to one and a half times as much, in an
     /// order that follows from the seed.
     pub fn new(quantum: u64, seed: u64) -> Self {
-        let mut s = Schedule { quantum: quantum.max(1), random: seed, varies: seed != 0, current: 0, left: 0 };
+        let mut s =
+            Schedule { quantum: quantum.max(1), random: SplitMix64(seed), varies: seed != 0, current: 0, left: 0 };
         s.left = s.next_quantum();
         s
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014).
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.random ^ self.random >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
     }
 
     fn next_quantum(&mut self) -> u64 {
         if !self.varies {
             return self.quantum;
         }
-        (self.quantum / 2 + self.next_random() % (self.quantum + 1)).max(1)
+        (self.quantum / 2 + self.random.below(self.quantum + 1)).max(1)
     }
 
     /// Gives the turn to the next of the vCPUs that can run, if there is one.
@@ -62,7 +56,7 @@ impl Schedule {
             return false;
         }
         let n = can_run.len();
-        let first = if self.varies { self.next_random() as usize % n } else { (self.current + 1) % n };
+        let first = if self.varies { self.random.below(n as u64) as usize } else { (self.current + 1) % n };
         let Some(next) = (0..n).map(|i| (first + i) % n).find(|i| can_run[*i]) else { return false };
         self.current = next;
         self.left = self.next_quantum();

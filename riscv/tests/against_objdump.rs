@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
+use emu_core::random::SplitMix64;
 use riscv::cpu::CpuConfig;
 use riscv::isa::{Insn, decode, expand, rows};
 
@@ -15,17 +16,6 @@ use riscv::isa::{Insn, decode, expand, rows};
 const ARCH: &str = "rv64i2p1_m2p0_a2p1_f2p2_d2p2_c2p0_h1p0_zicbom1p0_zicbop1p0_zicboz1p0_zicond1p0_zicsr2p0_zifencei2p0_\
 zihintntl1p0_zihintpause2p0_zimop1p0_zabha1p0_zacas1p0_zawrs1p0_zfa1p0_zfh1p0_zfhmin1p0_zba1p0_zbb1p0_zbc1p0_zbkb1p0_\
 zbkc1p0_zbkx1p0_zbs1p0_zca1p0_zcb1p0_zcd1p0_zcmop1p0_smrnmi1p0_svinval1p0";
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-}
 
 /// An ELF object with code and the attributes that name the extensions.
 fn object(code: &[u8]) -> Vec<u8> {
@@ -136,7 +126,7 @@ fn objdump() -> Option<String> {
 fn mnemonics_agree() {
     let Some(objdump) = objdump() else { return };
     let cpu = CpuConfig::max();
-    let mut r = Random(1);
+    let mut r = SplitMix64(1);
     let mut codes: Vec<u32> = Vec::new();
     for row in rows() {
         codes.extend((0..200).map(|_| row.value | r.next() as u32 & !row.mask));

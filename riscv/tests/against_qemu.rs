@@ -8,6 +8,7 @@ use std::process::Command;
 
 use emu_core::engine::World;
 use emu_core::machine::{End, Machine, Schedule};
+use emu_core::random::SplitMix64;
 use emu_core::time::Frequency;
 use riscv::cpu::{CpuConfig, Ext};
 use riscv::hart::Riscv;
@@ -25,18 +26,15 @@ const INPUT: u64 = SLOTS + CASES * 8;
 const OUTPUT: u64 = INPUT + CASES * WORDS * 8;
 const END: u64 = OUTPUT + CASES * WORDS * 8;
 
-struct Random(u64);
+struct Random(SplitMix64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+        self.0.next()
     }
 
     fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+        self.0.below(n)
     }
 
     /// Integers near the edges, or any.
@@ -304,7 +302,7 @@ fn random_instructions_do_the_same_in_qemu() {
     let total: u64 = std::env::var("UNDERVISOR_FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000);
     let seed: u64 = std::env::var("UNDERVISOR_FUZZ_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let cpu = CpuConfig::rv64().without(Ext::Zkr);
-    let mut r = Random(seed);
+    let mut r = Random(SplitMix64(seed));
     let mut wrong = Vec::new();
     let path = std::env::temp_dir().join(format!("undervisor-fuzz-{}", std::process::id()));
     let (mut done, mut kinds) = (0, std::collections::BTreeSet::new());

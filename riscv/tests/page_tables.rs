@@ -2,6 +2,7 @@
 //! no TLB, written down step by step from "Virtual Address Translation Process" and "Two-Stage Address Translation".
 
 use emu_core::engine::{Vcpu, World};
+use emu_core::random::SplitMix64;
 use emu_core::time::Frequency;
 use riscv::cpu::CpuConfig;
 use riscv::hart::{Priv, Riscv};
@@ -23,26 +24,6 @@ const SUM: u64 = 1 << 18;
 const MXR: u64 = 1 << 19;
 const ADUE: u64 = 1 << 61;
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-    fn of<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.below(values.len() as u64) as usize]
-    }
-}
-
 /// The level of the tables that a page of RAM is meant for; `None` for data. Roots are at multiples of four pages.
 fn level_of(page: u64) -> Option<u64> {
     match page % 4 {
@@ -53,17 +34,17 @@ fn level_of(page: u64) -> Option<u64> {
     }
 }
 
-fn page_of(r: &mut Random, level: Option<u64>) -> u64 {
+fn page_of(r: &mut SplitMix64, level: Option<u64>) -> u64 {
     std::iter::repeat_with(|| r.below(PAGES)).find(|p| level_of(*p) == level).expect("each level has pages")
 }
 
 /// The word at an index of RAM: an entry that mostly makes sense where it stands. The lowest level maps a page to one that
 /// is meant for the same, so that a guest's tables are tables through the G-stage too.
-fn entry(r: &mut Random, index: u64) -> u64 {
+fn entry(r: &mut SplitMix64, index: u64) -> u64 {
     if r.one_in(60) {
         return r.next();
     }
-    let leaf = |r: &mut Random, page: u64| {
+    let leaf = |r: &mut SplitMix64, page: u64| {
         let rights = r.of(&[R | W | X, R | W | X, R | W | X, R | W, R | X, R, X, W]);
         let mut e = (RAM / PAGE + page) << 10 | V | rights | U | A | D;
         e ^= if r.one_in(4) { U } else { 0 };
@@ -283,7 +264,7 @@ struct Pair {
 
 impl Pair {
     /// Page tables at random.
-    fn new(r: &mut Random) -> Self {
+    fn new(r: &mut SplitMix64) -> Self {
         let mut world = World::new(Frequency::default());
         world.ram.add(RAM, SIZE).unwrap();
         let mut vcpu = Vcpu::new(0, Riscv::new(CpuConfig::rv64()));
@@ -318,7 +299,7 @@ impl Pair {
     }
 
     /// Another mode, other rights, other spaces: none of it takes a fence.
-    fn switch(&mut self, r: &mut Random) {
+    fn switch(&mut self, r: &mut SplitMix64) {
         let (a, m) = (&mut self.vcpu.arch, &mut self.model);
         (a.mode, a.v) = r.of(&[
             (Priv::User, false),
@@ -335,7 +316,7 @@ impl Pair {
     }
 
     /// Makes one access on both sides, and asserts that it comes to the same. Whether it succeeded.
-    fn access(&mut self, r: &mut Random, kind: Kind, va: u64) -> bool {
+    fn access(&mut self, r: &mut SplitMix64, kind: Kind, va: u64) -> bool {
         let size = r.of(&[1u64, 2, 4, 8]);
         let value = r.next();
         self.model.kind = kind;
@@ -369,8 +350,8 @@ impl Pair {
 }
 
 /// An address whose parts are small, so that walks meet again; at times one that crosses pages, or is not canonical.
-fn address(r: &mut Random) -> u64 {
-    let vpn = |r: &mut Random| if r.one_in(6) { 511 } else { r.below(6) };
+fn address(r: &mut SplitMix64) -> u64 {
+    let vpn = |r: &mut SplitMix64| if r.one_in(6) { 511 } else { r.below(6) };
     let mut va = (0..5).fold(0, |va, _| va << 9 | vpn(r)) << 12 | r.below(PAGE);
     match r.below(8) {
         0 => va |= 0xffc,
@@ -384,7 +365,7 @@ fn address(r: &mut Random) -> u64 {
 
 #[test]
 fn every_walk_is_as_the_manual_says() {
-    let mut r = Random(1);
+    let mut r = SplitMix64(1);
     let mut outcomes = [0; 2];
     for _ in 0..600 {
         let mut p = Pair::new(&mut r);
@@ -408,7 +389,7 @@ fn every_walk_is_as_the_manual_says() {
 /// no fence but after a change to the tables.
 #[test]
 fn the_tlb_says_what_a_walk_would() {
-    let mut r = Random(2);
+    let mut r = SplitMix64(2);
     let mut outcomes = [0; 2];
     for _ in 0..300 {
         let mut p = Pair::new(&mut r);

@@ -2,6 +2,7 @@
 
 use emu_core::engine::{RunEnd, Vcpu, World};
 use emu_core::machine::{End, Machine, Schedule};
+use emu_core::random::SplitMix64;
 use emu_core::time::Frequency;
 use proptest::prelude::*;
 use riscv::cpu::CpuConfig;
@@ -10,22 +11,11 @@ use riscv::isa::{Row, rows};
 use riscv::platform::board::{self, BoardConfig, IrqChip};
 use riscv::privileged::CSR_NAMES;
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-}
-
 const SIZE: u64 = 1 << 20;
 
 /// A machine whose RAM is instructions of all rows, many of them with CSRs that there are.
 fn nonsense(seed: u64, cpu: CpuConfig, irqchip: IrqChip) -> Machine<Riscv> {
-    let mut r = Random(seed);
+    let mut r = SplitMix64(seed);
     let mut world = World::new(Frequency::default());
     let config = BoardConfig { harts: 2, ram_size: SIZE, irqchip, ..BoardConfig::default() };
     world.ram.add(board::RAM, SIZE).unwrap();

@@ -9,9 +9,12 @@ use crate::exception::Exception;
 use crate::extension::{self, Intercept, ask_after, ask_before};
 use crate::model::Feature;
 use crate::processor::{P, ProcessorExt, read_entry, segments};
+use crate::registers::temp;
+use crate::system::{first, reg, set};
 
-/// Reads CR0, CR2, CR3, CR4 or CR8.
-pub(crate) fn read(h: &mut P, n: u32, register: u8) -> Step<u64> {
+/// MOV from CR0, CR2, CR3, CR4 or CR8: its number is above the general register's in the operand.
+pub(crate) fn mov_from_cr(h: &mut P, operand: u32) -> Step {
+    let (n, register) = (operand >> 8, operand as u8);
     h.fault_if(!matches!(n, 0 | 2 | 3 | 4 | 8), Exception::UD)?;
     h.require_cpl_0()?;
     ask_after(h, || Intercept::MovFromCr { cr: n as u8, register })?;
@@ -22,11 +25,15 @@ pub(crate) fn read(h: &mut P, n: u32, register: u8) -> Step<u64> {
         4 => h.arch.cr4,
         _ => apic::cr8(h),
     };
-    Ok(extension::read_cr(h, n as u8, value))
+    let value = extension::read_cr(h, n as u8, value);
+    set(h, register, value);
+    Ok(())
 }
 
-/// Writes one, from this general register.
-pub(crate) fn write(h: &mut P, n: u32, register: u8, value: u64) -> Step {
+/// MOV to one.
+pub(crate) fn mov_to_cr(h: &mut P, operand: u32) -> Step {
+    let (n, register, value) = (operand >> 8, operand as u8, reg(h, operand));
+    let value = if h.arch.is_64() { value } else { value & 0xffff_ffff };
     h.fault_if(!matches!(n, 0 | 2 | 3 | 4 | 8), Exception::UD)?;
     h.require_cpl_0()?;
     let what = Intercept::MovToCr { cr: n as u8, register, value };
@@ -169,5 +176,42 @@ fn write_cr4(h: &mut P, value: u64) -> Step {
     if (value ^ old) & DROPS != 0 {
         h.core.mmu.drop_spaces(|_| true);
     }
+    Ok(())
+}
+
+pub(crate) fn clts(h: &mut P, _: u32) -> Step {
+    h.require_cpl_0()?;
+    ask_after(h, || Intercept::Clts)?;
+    if let Some(value) = extension::write_cr(h, 0, h.arch.cr0 & !cr0::TS)? {
+        write_cr0(h, value)?;
+    }
+    h.all_changed();
+    Ok(())
+}
+
+/// LMSW: PE can be set, and not cleared.
+pub(crate) fn lmsw(h: &mut P, operand: u32) -> Step {
+    h.require_cpl_0()?;
+    let low = first(h) & (cr0::PE | cr0::MP | cr0::EM | cr0::TS);
+    let (source, memory) = (first(h) as u16, (operand != 0).then(|| h.reg(temp::ADDRESS)));
+    ask_after(h, || Intercept::Lmsw { source, memory })?;
+    let value = h.arch.cr0 & !(cr0::MP | cr0::EM | cr0::TS) | low;
+    if let Some(value) = extension::write_cr(h, 0, value)? {
+        write_cr0(h, value)?;
+    }
+    h.all_changed();
+    Ok(())
+}
+
+/// What UMIP keeps from programs.
+pub(crate) fn require_no_umip(h: &P) -> Step {
+    h.fault_if(h.arch.cr4 & cr4::UMIP != 0 && h.arch.cpl() != 0, Exception::gp(0))
+}
+
+pub(crate) fn smsw(h: &mut P, _: u32) -> Step {
+    require_no_umip(h)?;
+    ask_after(h, || Intercept::Smsw)?;
+    let value = extension::read_cr(h, 0, h.arch.cr0);
+    set(h, temp::FIRST, value);
     Ok(())
 }

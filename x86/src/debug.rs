@@ -9,6 +9,7 @@ use crate::exception::{Exception, vector};
 use crate::extension::{Intercept, ask_after, ask_before};
 use crate::lbr;
 use crate::processor::{P, ProcessorExt, X86};
+use crate::system::{reg, set};
 
 /// DR6 after RESET: the bits that are always 1.
 pub const DR6_RESET: u64 = 0xffff_0ff0;
@@ -126,23 +127,28 @@ fn require_no_detect(h: &P) -> Step {
     h.fault_if(h.arch.dr7 & dr7::GD != 0, detected)
 }
 
-/// MOV from a debug register.
-pub(crate) fn read(h: &mut P, n: u32, register: u8) -> Step<u64> {
+/// MOV from a debug register: its number is above the general register's in the operand.
+pub(crate) fn mov_from_dr(h: &mut P, operand: u32) -> Step {
+    let (n, register) = (operand >> 8, operand as u8);
     let what = Intercept::MovFromDr { dr: n as u8, register };
     h.require_cpl_0()?;
     let n = number(h, n)?;
     ask_before(h, || what)?;
     require_no_detect(h)?;
     ask_after(h, || what)?;
-    Ok(match n {
+    let value = match n {
         6 => h.arch.dr6,
         7 => h.arch.dr7,
         n => h.arch.dr[n as usize & 3],
-    })
+    };
+    set(h, register, value);
+    Ok(())
 }
 
 /// MOV to a debug register.
-pub(crate) fn write(h: &mut P, n: u32, register: u8, value: u64) -> Step {
+pub(crate) fn mov_to_dr(h: &mut P, operand: u32) -> Step {
+    let (n, register, value) = (operand >> 8, operand as u8, reg(h, operand));
+    let value = if h.arch.is_64() { value } else { value & 0xffff_ffff };
     let what = Intercept::MovToDr { dr: n as u8, register };
     h.require_cpl_0()?;
     let n = number(h, n)?;

@@ -2,6 +2,7 @@
 
 use emu_core::engine::Step;
 use emu_core::engine::flags::Flags;
+use emu_core::random::SplitMix64;
 
 use crate::control::cr4;
 use crate::exception::Exception;
@@ -141,15 +142,13 @@ pub(crate) fn write_base<const I: usize>(h: &mut P, o: Operand) -> Step {
     Ok(())
 }
 
-/// RDRAND, RDSEED (SDM vol. 2B): there is always a number. They follow from the machine's seed (SplitMix64; Steele, Lea, Flood 2014).
+/// RDRAND, RDSEED (SDM vol. 2B): there is always a number. They follow from the machine's seed.
 pub(crate) fn rdrand<const SEED: bool>(h: &mut P, o: Operand) -> Step {
     let (register, size) = (o.register() as u8, o.size());
     ask_after(h, || if SEED { Intercept::Rdseed { register, size } } else { Intercept::Rdrand { register, size } })?;
-    h.arch.random = h.arch.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = h.arch.random;
-    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    write_sized(h, o, z ^ z >> 31);
+    let mut random = SplitMix64(h.arch.random);
+    write_sized(h, o, random.next());
+    h.arch.random = random.0;
     const CF: u64 = 1;
     set_flags(&mut h.core.regs, Flags::eager(CF));
     Ok(())

@@ -11,7 +11,7 @@ use crate::extension::{Intercept, ask_after};
 use crate::linear::Segmented;
 use crate::processor::{P, flags, segments, set_flags};
 use crate::registers::{DIRECTION, RAX, RCX, RDI, RDX, RSI, temp};
-use crate::{smm, system};
+use crate::{io_instructions, smm};
 
 /// What is done with an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl Repeat {
             }
             Does::Input => {
                 let port = h.core.regs[usize::from(RDX)] & 0xffff;
-                system::require_port(h, port, size)?;
+                io_instructions::require_port(h, port, size)?;
                 let repeats = self.repeats;
                 ask_after(h, || Intercept::In { port: port as u16, size, string: true, repeats })?;
                 let to = self.destination(h, 1)?;
@@ -157,7 +157,7 @@ impl Repeat {
             }
             Does::Output => {
                 let port = h.core.regs[usize::from(RDX)] & 0xffff;
-                system::require_port(h, port, size)?;
+                io_instructions::require_port(h, port, size)?;
                 let repeats = self.repeats;
                 ask_after(h, || Intercept::Out { port: port as u16, size, string: true, repeats })?;
                 let from = self.source(h, 1)?;

@@ -5,18 +5,19 @@ use emu_core::engine::uop::{BinaryOp, Operand, UnaryOp};
 use emu_core::engine::{Lift, Step, Stop, StopKind};
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
-use crate::control::{cr0, cr4, rflags};
+use crate::control::{cr4, rflags};
 use crate::exception::{Exception, vector};
-use crate::extension::{self, Intercept, ask_after, ask_before};
+use crate::extension::{Intercept, ask_after, ask_before};
 use crate::far::{self, Transfer};
 use crate::frame::Stack;
-use crate::interrupt::{self, Source};
 use crate::isa::{Lifting, Unknown};
 use crate::mode::Mode;
 use crate::processor::{P, ProcessorExt, segments};
-use crate::protection::{self, Refusal};
 use crate::registers::{DIRECTION, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, ZERO, temp};
-use crate::{branch, control_registers, debug, decimal, fast_calls, flag_instructions, smm, table_instructions, task};
+use crate::{
+    branch, control_registers, debug, decimal, fast_calls, flag_instructions, interrupt_instructions, io_instructions,
+    segment_instructions, smm, table_instructions,
+};
 
 macro_rules! functions {
     ($($(#[$m:meta])* $name:ident $f:path;)*) => {
@@ -32,15 +33,15 @@ functions! {
     Raise raise_now;
     /// A near branch leads to TARGET.
     CheckTarget check_target_now;
-    /// Register in bits 7 to 0, control or debug register in bits 15 to 8, 64 bits in bit 16.
-    MovToCr mov_to_cr;
-    MovFromCr mov_from_cr;
-    MovToDr mov_to_dr;
-    MovFromDr mov_from_dr;
-    Clts clts;
+    /// Register in bits 7 to 0, control or debug register in bits 15 to 8.
+    MovToCr control_registers::mov_to_cr;
+    MovFromCr control_registers::mov_from_cr;
+    MovToDr debug::mov_to_dr;
+    MovFromDr debug::mov_from_dr;
+    Clts control_registers::clts;
     /// The machine status word is in FIRST; whether it comes from the memory at ADDRESS.
-    Lmsw lmsw;
-    Smsw smsw;
+    Lmsw control_registers::lmsw;
+    Smsw control_registers::smsw;
     /// The address is in ADDRESS; size of an offset in bytes.
     Lgdt table_instructions::lgdt;
     Lidt table_instructions::lidt;
@@ -60,9 +61,9 @@ functions! {
     /// Selectors in FIRST and SECOND.
     Arpl table_instructions::arpl;
     /// Segment register in bits 15 to 8; the selector is in FIRST.
-    MovToSegment mov_to_segment;
-    LoadSegment load_segment;
-    MovFromSegment mov_from_segment;
+    MovToSegment segment_instructions::mov_to_segment;
+    LoadSegment segment_instructions::load_segment;
+    MovFromSegment segment_instructions::mov_from_segment;
     Hlt hlt;
     Cli flag_instructions::cli;
     Sti flag_instructions::sti;
@@ -71,10 +72,10 @@ functions! {
     /// Flags come from FIRST; bits: their size.
     Popf flag_instructions::popf;
     /// The vector.
-    Int int;
-    Int1 int1;
-    Int3 int3;
-    Into into;
+    Int interrupt_instructions::int;
+    Int1 interrupt_instructions::int1;
+    Int3 interrupt_instructions::int3;
+    Into interrupt_instructions::into;
     /// Size of the operands in bytes.
     Iret iret;
     /// Size in bytes; selector in FIRST, offset in SECOND.
@@ -95,8 +96,8 @@ functions! {
     /// The address is in ADDRESS.
     Invlpg invlpg;
     /// Size in bytes; the port is in FIRST.
-    In input;
-    Out output;
+    In io_instructions::input;
+    Out io_instructions::output;
     /// Index in FIRST, bounds in SECOND and THIRD; bits: their size.
     Bound bound;
     /// Size in bytes.
@@ -398,7 +399,7 @@ fn check_target_now(h: &mut P, _: u32) -> Step {
     Ok(())
 }
 
-fn reg(h: &P, operand: u32) -> u64 {
+pub(crate) fn reg(h: &P, operand: u32) -> u64 {
     h.core.regs[(operand & 0xff) as usize]
 }
 
@@ -420,154 +421,11 @@ pub(crate) fn size_of(operand: u32) -> Size {
     }
 }
 
-fn mov_to_cr(h: &mut P, operand: u32) -> Step {
-    let value = reg(h, operand);
-    let value = if h.arch.is_64() { value } else { value & 0xffff_ffff };
-    control_registers::write(h, operand >> 8, operand as u8, value)
-}
-
-fn mov_from_cr(h: &mut P, operand: u32) -> Step {
-    let value = control_registers::read(h, operand >> 8, operand as u8)?;
-    set(h, operand as u8, value);
-    Ok(())
-}
-
-fn mov_to_dr(h: &mut P, operand: u32) -> Step {
-    let value = reg(h, operand);
-    let value = if h.arch.is_64() { value } else { value & 0xffff_ffff };
-    debug::write(h, operand >> 8, operand as u8, value)
-}
-
-fn mov_from_dr(h: &mut P, operand: u32) -> Step {
-    let value = debug::read(h, operand >> 8, operand as u8)?;
-    set(h, operand as u8, value);
-    Ok(())
-}
-
-fn clts(h: &mut P, _: u32) -> Step {
-    h.require_cpl_0()?;
-    ask_after(h, || Intercept::Clts)?;
-    if let Some(value) = extension::write_cr(h, 0, h.arch.cr0 & !cr0::TS)? {
-        control_registers::write_cr0(h, value)?;
-    }
-    h.all_changed();
-    Ok(())
-}
-
-/// LMSW: PE can be set, and not cleared.
-fn lmsw(h: &mut P, operand: u32) -> Step {
-    h.require_cpl_0()?;
-    let low = first(h) & (cr0::PE | cr0::MP | cr0::EM | cr0::TS);
-    let (source, memory) = (first(h) as u16, (operand != 0).then(|| h.reg(temp::ADDRESS)));
-    ask_after(h, || Intercept::Lmsw { source, memory })?;
-    let value = h.arch.cr0 & !(cr0::MP | cr0::EM | cr0::TS) | low;
-    if let Some(value) = extension::write_cr(h, 0, value)? {
-        control_registers::write_cr0(h, value)?;
-    }
-    h.all_changed();
-    Ok(())
-}
-
-/// What UMIP keeps from programs.
-pub(crate) fn require_no_umip(h: &P) -> Step {
-    h.fault_if(h.arch.cr4 & cr4::UMIP != 0 && h.arch.cpl() != 0, Exception::gp(0))
-}
-
-fn smsw(h: &mut P, _: u32) -> Step {
-    require_no_umip(h)?;
-    ask_after(h, || Intercept::Smsw)?;
-    let value = extension::read_cr(h, 0, h.arch.cr0);
-    set(h, temp::FIRST, value);
-    Ok(())
-}
-
-/// MOV to a segment register, and LDS and its kin (bit 31), which write the general register in bits 23 to 16 too: from THIRD, of the size in
-/// bits 7 to 0.
-fn mov_to_segment(h: &mut P, operand: u32) -> Step {
-    let (segment, selector) = ((operand >> 8 & 7) as usize, first(h) as u16);
-    h.fault_if(segment == segments::CS, Exception::UD)?;
-    protection::load(h, segment, selector, Refusal::GP)?;
-    if operand >> 31 != 0 {
-        let r = (operand >> 16 & 15) as u8;
-        let value = size_of(operand).merge(h.reg(r), h.reg(temp::THIRD));
-        set(h, r, value);
-    } else if segment == segments::SS {
-        shadow_of_ss(h);
-    }
-    Ok(())
-}
-
-/// POP to a segment register: the stack pointer moves by the size in bits 7 to 0.
-fn load_segment(h: &mut P, operand: u32) -> Step {
-    let segment = (operand >> 8 & 7) as usize;
-    let sp = Stack::present(h).moved(i64::from(operand & 0xff));
-    protection::load(h, segment, first(h) as u16, Refusal::GP)?;
-    set(h, RSP, sp);
-    if segment == segments::SS {
-        shadow_of_ss(h);
-    }
-    Ok(())
-}
-
-/// Interrupts and debug traps wait for the next instruction ("Masking Exceptions and Interrupts When Switching Stacks").
-fn shadow_of_ss(h: &mut P) {
-    let next = h.core.retired() + 1;
-    // Of two in a row the second has none.
-    if h.arch.shadow != Some(next - 1) {
-        h.arch.shadow = Some(next);
-        h.arch.shadow_holds_traps = true;
-    }
-}
-
-fn mov_from_segment(h: &mut P, operand: u32) -> Step {
-    let selector = h.arch.segments[(operand >> 8 & 7) as usize].selector;
-    set(h, temp::FIRST, selector.into());
-    Ok(())
-}
-
 fn hlt(h: &mut P, _: u32) -> Step {
     h.require_cpl_0()?;
     ask_after(h, || Intercept::Hlt)?;
     h.arch.waiting.halts();
     Err(Stop::of(StopKind::Wait))
-}
-
-fn int(h: &mut P, vector: u32) -> Step {
-    ask_before(h, || Intercept::SoftwareInterrupt(vector as u8))?;
-    interrupt_by_software(h, vector as u8, Source::Software)
-}
-
-/// INT1 (ICEBP): #DB as of hardware, which says nothing in DR6.
-fn int1(h: &mut P, _: u32) -> Step {
-    ask_before(h, || Intercept::Icebp)?;
-    // What was to come behind it comes with it.
-    let waiting = std::mem::take(&mut h.arch.debug_trap);
-    debug::record(h.arch, waiting);
-    interrupt_by_software(h, vector::DB, Source::Icebp)
-}
-
-/// INT3 and INTO raise exceptions, which an extension may take.
-fn ask_exception(h: &mut P, vector: u8) -> Step {
-    ask_after(h, || Intercept::Exception { exception: Exception::plain(vector), software: true, first: None })
-}
-
-fn int3(h: &mut P, _: u32) -> Step {
-    ask_exception(h, vector::BP)?;
-    interrupt_by_software(h, vector::BP, Source::SoftwareException)
-}
-
-fn into(h: &mut P, _: u32) -> Step {
-    ask_exception(h, vector::OF)?;
-    interrupt_by_software(h, vector::OF, Source::SoftwareException)
-}
-
-/// The return address is behind the instruction; a fault in delivery is one of the instruction itself.
-fn interrupt_by_software(h: &mut P, vector: u8, source: Source) -> Step {
-    let pc = h.core.pc;
-    let next = h.core.next_pc;
-    interrupt::take(h, vector, source, next)?;
-    h.core.next_pc = std::mem::replace(&mut h.core.pc, pc);
-    Ok(())
 }
 
 fn iret(h: &mut P, size: u32) -> Step {
@@ -652,41 +510,5 @@ fn invlpg(h: &mut P, _: u32) -> Step {
     // Global translations are dropped for every PCID, and there is no telling which they are.
     h.core.mmu.drop_page(linear, |_| true);
     h.all_changed();
-    Ok(())
-}
-
-/// Whether the program may use `size` ports from `port` on: by IOPL, or by the TSS's bitmap ("I/O Protection").
-pub(crate) fn require_port(h: &mut P, port: u64, size: u8) -> Step {
-    let asks = h.arch.is_v8086() || h.arch.is_protected() && h.arch.cpl() > h.arch.iopl();
-    if asks && !task::permits(h, port, size)? {
-        return Err(Exception::gp(0).into());
-    }
-    debug::sees_port(h, port, size);
-    Ok(())
-}
-
-fn input(h: &mut P, size: u32) -> Step {
-    let port = first(h) as u16;
-    require_port(h, port.into(), size as u8)?;
-    ask_after(h, || Intercept::In { port, size: size as u8, string: false, repeats: false })?;
-    smm::note_io(h, port, size as u8, true, None);
-    let value = h.read_port(first(h), size as u8);
-    let old = h.core.regs[usize::from(RAX)];
-    let new = match size {
-        1 => old & !0xff | value & 0xff,
-        2 => old & !0xffff | value & 0xffff,
-        _ => value & 0xffff_ffff,
-    };
-    set(h, RAX, new);
-    Ok(())
-}
-
-fn output(h: &mut P, size: u32) -> Step {
-    let port = first(h) as u16;
-    require_port(h, port.into(), size as u8)?;
-    ask_after(h, || Intercept::Out { port, size: size as u8, string: false, repeats: false })?;
-    let value = h.core.regs[usize::from(RAX)] & (u64::MAX >> (64 - 8 * size));
-    smm::note_io(h, port, size as u8, false, None);
-    h.write_port(first(h), size as u8, value);
     Ok(())
 }

@@ -2,13 +2,14 @@
 
 use emu_core::engine::{Intent, Step};
 
+use crate::control_registers::require_no_umip;
 use crate::exception::Exception;
 use crate::extension::{Intercept, ask_before};
 use crate::processor::{P, ProcessorExt};
 use crate::protection::{self, Refusal};
 use crate::registers::temp;
 use crate::segment::Table;
-use crate::system::{first, require_no_umip, set};
+use crate::system::{first, set};
 
 /// A pseudo-descriptor; an offset of 2 bytes means a base of 24 bits.
 fn load_table(h: &mut P, size: u32, instruction: u8) -> Step<Table> {

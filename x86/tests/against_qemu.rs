@@ -1,4 +1,4 @@
-//! Random accesses to the 8259As and the keyboard controller, here and in QEMU, whose Alpha machine has a PC's chips on its
+//! SplitMix64 accesses to the 8259As and the keyboard controller, here and in QEMU, whose Alpha machine has a PC's chips on its
 //! ISA bus: what is read must agree.
 //!
 //! The environment variable `UNDERVISOR_QEMU_ALPHA` names `qemu-system-alpha` (10 or later); without it the tests are skipped,
@@ -8,29 +8,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use emu_core::device::{Bench, Device};
+use emu_core::random::SplitMix64;
 use x86::platform::{i8042, pic};
 
 /// Where the Alpha has its ISA ports.
 const PORTS: u64 = 0x801_fc00_0000;
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_of(&mut self, list: &[u8]) -> u8 {
-        list[self.below(list.len() as u64) as usize]
-    }
-}
 
 /// QEMU, and the protocol of its device tests.
 struct Qemu {
@@ -131,14 +113,14 @@ fn the_8259as() {
     let ports =
         [0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1].into_iter().zip(0..).map(|(port, at)| (port, at, 0xff)).collect();
     let mut both = Both { chip: pic::Pic::new(), bench: Bench::default(), qemu, ports, log: Vec::new() };
-    let mut random = Random(1);
+    let mut random = SplitMix64(1);
     let mut lines = [false; 16];
     let (mut cascade, mut special_mask) = (false, false);
     for step in 0..20_000 {
         if step % 200 == 0 {
             cascade = !cascade;
             special_mask = false;
-            let icw4 = if cascade { 1 } else { random.one_of(&[1, 3, 0x11]) };
+            let icw4 = if cascade { 1 } else { random.of(&[1, 3, 0x11]) };
             for irq in 0..16 {
                 set_line(&mut both, &mut lines, irq, false);
             }
@@ -175,8 +157,9 @@ fn the_8259as() {
                 }
             }
             4 | 5 => {
-                let irqs = if cascade { &[0, 1, 3, 8, 9, 10, 12, 13, 14, 15] } else { &[0, 1, 3, 4, 5, 6, 7, 7, 1, 6] };
-                let irq = usize::from(random.one_of(irqs));
+                let irqs: &[u8] =
+                    if cascade { &[0, 1, 3, 8, 9, 10, 12, 13, 14, 15] } else { &[0, 1, 3, 4, 5, 6, 7, 7, 1, 6] };
+                let irq = usize::from(random.of(irqs));
                 let (port, bit) = if irq < 8 { (0x20, 1 << irq) } else { (0xa0, 1 << (irq - 8)) };
                 both.w(port, 0x0a);
                 let pending = both.r(port) & bit != 0;
@@ -216,7 +199,7 @@ fn the_keyboard_controller() {
     let Some(qemu) = Qemu::start() else { return };
     let ports = vec![(0x60, 0, 0xff), (0x64, 1, 0xf3)];
     let mut both = Both { chip: i8042::I8042::new(None), bench: Bench::default(), qemu, ports, log: Vec::new() };
-    let mut random = Random(2);
+    let mut random = SplitMix64(2);
     both.w(0x64, 0xaa);
     both.r(0x60);
     both.w(0x64, 0x60);
@@ -224,7 +207,7 @@ fn the_keyboard_controller() {
     for _ in 0..5_000 {
         match random.below(4) {
             0 => {
-                let command = random.one_of(&[0x20, 0xa7, 0xa8, 0xa9, 0xab, 0xad, 0xae, 0xc0]);
+                let command = random.of(&[0x20, 0xa7, 0xa8, 0xa9, 0xab, 0xad, 0xae, 0xc0]);
                 both.w(0x64, command);
             }
             1 => {
@@ -232,12 +215,12 @@ fn the_keyboard_controller() {
                 both.w(0x60, random.next() as u8 & 0x77 | 4);
             }
             2 => {
-                let command = random.one_of(&[0xf2, 0xee, 0xf4, 0xf5, 0xf6, 0xff]);
+                let command = random.of(&[0xf2, 0xee, 0xf4, 0xf5, 0xf6, 0xff]);
                 both.w(0x60, command);
             }
             _ => {
                 both.w(0x64, 0xd4);
-                let command = random.one_of(&[0xf2, 0xe6, 0xe7, 0xe9, 0xf4, 0xf5, 0xf6, 0xff]);
+                let command = random.of(&[0xf2, 0xe6, 0xe7, 0xe9, 0xf4, 0xf5, 0xf6, 0xff]);
                 both.w(0x60, command);
             }
         }

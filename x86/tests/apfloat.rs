@@ -4,6 +4,7 @@
 //! number, which APFloat calls inexact only. Of NaNs only that they are some is compared; `native` has their bits.
 
 use emu_core::float::{F32, F64};
+use emu_core::random::SplitMix64;
 use rustc_apfloat::ieee::{Double, Single, X87DoubleExtended};
 use rustc_apfloat::{Float, FloatConvert, Round, Status, StatusAnd};
 use x86::fpu::arithmetic::Arith;
@@ -22,14 +23,11 @@ const ZE: u32 = 1 << 2;
 const OE: u32 = 1 << 3;
 const PE: u32 = 1 << 5;
 
-struct Random(u64);
+struct Random(SplitMix64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+        self.0.next()
     }
 
     /// A number of so many bits, of which `fraction` are the fraction: any, or one whose exponent is that of others, or a special one.
@@ -79,7 +77,7 @@ type Packed3 = fn(V, V, V, &mut Mxcsr) -> float::Result;
 type Packed = fn(Width, V, V, &mut Mxcsr) -> float::Result;
 
 fn vector<A: Float>(size: u32, fraction: u32, ops: &[(&str, Packed, Binary<A>)], fma: Packed3) {
-    let mut r = Random(size.into());
+    let mut r = Random(SplitMix64(size.into()));
     let v = |x: u128| V::from_xmm(x);
     let low = |v: V| v.xmm() & (u128::MAX >> (128 - size));
     for (rc, round) in ROUNDS.into_iter().enumerate() {
@@ -130,7 +128,7 @@ fn double_precision() {
 /// CVTSS2SD, CVTSD2SS, CVTSD2SI, CVTSI2SD.
 #[test]
 fn conversions() {
-    let mut r = Random(7);
+    let mut r = Random(SplitMix64(7));
     for (rc, round) in ROUNDS.into_iter().enumerate() {
         let fresh = || Mxcsr(Mxcsr::RESET | (rc as u32) << 13);
         for _ in 0..CASES {
@@ -163,7 +161,7 @@ fn conversions() {
 #[test]
 fn extended_precision() {
     type Ext = X87DoubleExtended;
-    let mut r = Random(80);
+    let mut r = Random(SplitMix64(80));
     let ops: [(Arith, Binary<Ext>); 4] =
         [(Arith::Add, Ext::add_r), (Arith::Sub, Ext::sub_r), (Arith::Mul, Ext::mul_r), (Arith::Div, Ext::div_r)];
     for (rc, round) in ROUNDS.into_iter().enumerate() {

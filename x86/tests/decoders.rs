@@ -3,25 +3,11 @@
 use std::collections::BTreeMap;
 
 use capstone::prelude::*;
+use emu_core::random::SplitMix64;
 use iced_x86::{Decoder, DecoderOptions};
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn of<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.next() as usize % from.len()]
-    }
-}
-
 /// Prefixes, a map, an opcode, operands.
-fn bytes(r: &mut Random, bits: u32) -> Vec<u8> {
+fn bytes(r: &mut SplitMix64, bits: u32) -> Vec<u8> {
     let mut out = vec![];
     if r.next().is_multiple_of(3) {
         out.push(r.of(&[0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x64]));
@@ -274,7 +260,7 @@ fn cases() -> u64 {
 #[test]
 fn both_decoders_agree_but_for_what_is_known() {
     use arch::x86::ArchMode;
-    let mut r = Random(1);
+    let mut r = SplitMix64(1);
     let mut unknown: BTreeMap<String, (u32, String)> = BTreeMap::new();
     let mut known = vec![0u32; DIFFERENCES.len()];
     let mut same = 0;

@@ -59,7 +59,7 @@ fn compare_result<A: Float>(what: &str, shape: Shape, env: Env, ours: u128, thei
 }
 
 fn operations<F: Raw, A: Float>(shape: Shape, cases: usize) -> usize {
-    let mut rng = Rng(u64::from(F::PRECISION));
+    let mut rng = Rng::new(u64::from(F::PRECISION));
     let mut compared = 0;
     for (round, ap_round) in ROUNDS {
         for case in 0..cases {
@@ -138,7 +138,7 @@ fn converts<F: Raw, A, G: Raw, B: Float>(from: Shape, to: Shape, cases: usize)
 where
     A: FloatConvert<B> + Float,
 {
-    let mut rng = Rng(u64::from(F::PRECISION * 128 + G::PRECISION));
+    let mut rng = Rng::new(u64::from(F::PRECISION * 128 + G::PRECISION));
     for (round, ap_round) in ROUNDS {
         for case in 0..cases {
             // Half precision and brain float: every one.

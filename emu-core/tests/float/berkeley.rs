@@ -113,7 +113,7 @@ fn check<F: Raw>(rule: &str, shape: Shape, base: Env) -> usize {
         }
         let op = parts.next().unwrap();
         assert!(OPS.contains(&op), "{op}");
-        let mut rng = Rng(name.bytes().fold(0, |h: u64, b| h.wrapping_mul(31).wrapping_add(u64::from(b))));
+        let mut rng = Rng::new(name.bytes().fold(0, |h: u64, b| h.wrapping_mul(31).wrapping_add(u64::from(b))));
         let cases = match (op, shape.exp_bits, rule) {
             ("rem", 15, _) => 300,
             (_, _, "riscv") => 10000,

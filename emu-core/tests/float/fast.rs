@@ -30,7 +30,7 @@ fn check<F: Raw + Host>(shape: Shape, cases: usize)
 where
     F::Bits: PartialEq,
 {
-    let mut rng = Rng(u64::from(F::PRECISION));
+    let mut rng = Rng::new(u64::from(F::PRECISION));
     for env in environments() {
         for i in 0..cases {
             let a = shape.operand(&mut rng);
@@ -96,7 +96,7 @@ fn edges() {
 
 #[test]
 fn conversions() {
-    let mut rng = Rng(1);
+    let mut rng = Rng::new(1);
     for env in environments() {
         for _ in 0..20_000 {
             let (a, b) = (F32_.operand(&mut rng), F64_.operand(&mut rng));

@@ -3,17 +3,16 @@
 //! `berkeley.c` has the same generators; they are changed together.
 
 use emu_core::float::*;
+use emu_core::random::SplitMix64;
 
-/// SplitMix64.
-pub struct Rng(pub u64);
+pub struct Rng(SplitMix64);
 
 impl Rng {
+    pub fn new(seed: u64) -> Self {
+        Rng(SplitMix64(seed))
+    }
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.next()
     }
     pub fn next128(&mut self) -> u128 {
         u128::from(self.next()) << 64 | u128::from(self.next())

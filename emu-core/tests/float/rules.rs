@@ -82,7 +82,7 @@ fn min_and_max() {
 #[test]
 fn order_of_f16() {
     let value = |a: u16| f64::from_bits(with(riscv(), |e| convert::<F16, F64>(a, e)).0);
-    let mut rng = Rng(16);
+    let mut rng = Rng::new(16);
     for _ in 0..200_000 {
         let a = F16_.operand(&mut rng);
         let b = F16_.near(&mut rng, a) as u16;
@@ -183,7 +183,7 @@ fn rounded_up_f80() {
 
 #[test]
 fn fcvtmod() {
-    let mut rng = Rng(64);
+    let mut rng = Rng::new(64);
     let mut low_parts = 0;
     for i in 0..200_000 {
         let mut a = F64_.operand(&mut rng) as u64;
@@ -370,7 +370,7 @@ fn partial_remainder() {
     let env = Env { denormals: Denormals::Use, ..Env::x87(0x37f) };
     // A finite nonzero number is sig * 2^exp.
     let parts = |a: u128| ((a >> 64 & 0x7fff).max(1) as i32 - 16446, a & u128::from(u64::MAX), a >> 79 != 0);
-    let mut rng = Rng(80);
+    let mut rng = Rng::new(80);
     let (mut finished, mut unfinished, mut adjusted) = (0, 0, 0);
     for _ in 0..100_000 {
         let mut a = F80_.operand(&mut rng);

@@ -105,7 +105,7 @@ fn published(h: &P, vcpu: u32) -> Published {
 
 /// "Lowest Priority Delivery Mode": the processor that takes it.
 fn lowest_priority(h: &P, is_meant: impl Fn(&Published) -> bool) -> Option<u32> {
-    (0..h.arch.cores)
+    (0..h.arch.cores.count)
         .filter_map(|vcpu| {
             let p = published(h, vcpu);
             (p.software_enabled && is_meant(&p)).then_some((p.ppr >> 4, vcpu))
@@ -188,7 +188,7 @@ pub(super) fn send(h: &mut P, command: u32, destination: u32) {
         (1, delivery::FIXED | delivery::INIT) => vec![me],
         (1, _) => vec![],
         (0, delivery::LOWEST_PRIORITY) => lowest_priority(h, is_meant).into_iter().collect(),
-        _ => (0..h.arch.cores)
+        _ => (0..h.arch.cores.count)
             .filter(|vcpu| !(shorthand == 3 && *vcpu == me))
             .filter(|vcpu| {
                 let p = published(h, *vcpu);

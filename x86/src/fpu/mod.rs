@@ -26,6 +26,7 @@
 pub mod arithmetic;
 pub mod compare;
 pub mod control;
+mod elementary;
 pub mod image;
 mod quad;
 pub mod transcendental;

@@ -2,6 +2,7 @@
 //! model and the present state.
 
 use emu_core::time::Frequency;
+use serde::{Deserialize, Serialize};
 
 use super::intel::Cache;
 use super::{CpuModel, Feature, Vendor, amd, intel};
@@ -13,6 +14,36 @@ const EBX: usize = 1;
 const ECX: usize = 2;
 const EDX: usize = 3;
 
+/// The cores of a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cores {
+    /// How many there are.
+    pub count: u32,
+    /// How many bits of an x2APIC ID tell cores apart that share a last-level cache.
+    pub sharing: u32,
+}
+
+impl From<u32> for Cores {
+    /// All share it.
+    fn from(count: u32) -> Self {
+        Cores { count, sharing: width(count) }
+    }
+}
+
+impl Cores {
+    /// None share it across the nodes of NUMA: each node has one, or as many as make the same power of two for all.
+    pub fn in_nodes(count: u32, nodes: u32) -> Self {
+        let first_of = |node: u32| (node * count).div_ceil(nodes);
+        let sharing = (1..nodes).map(|node| first_of(node).trailing_zeros()).min().unwrap_or(width(count));
+        Cores { count, sharing }
+    }
+
+    /// How many share a last-level cache.
+    fn together(self) -> u32 {
+        self.count.min(1 << self.sharing)
+    }
+}
+
 /// What CPUID depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Query {
@@ -20,8 +51,8 @@ pub struct Query {
     pub model: CpuModel,
     /// The processor's x2APIC ID.
     pub id: u32,
-    /// How many cores the package has; a core is one processor.
-    pub cores: u32,
+    /// The cores of the package; a core is one processor.
+    pub cores: Cores,
     /// The frequency of virtual time, and so of the TSC.
     pub frequency: Frequency,
     /// IA32_APIC_BASE.EN.
@@ -127,9 +158,9 @@ impl Query {
             Vendor::Intel => intel::SIGNATURE,
             Vendor::Amd => amd::SIGNATURE,
         };
-        let processors = self.cores.next_power_of_two().min(255);
+        let processors = self.cores.count.next_power_of_two().min(255);
         r[EBX] = (self.id & 0xff) << 24 | processors << 16 | 8 << 8;
-        if self.cores > 1 {
+        if self.cores.count > 1 {
             r[EDX] |= 1 << 28; // HTT
         }
         if self.cr4 & cr4::OSXSAVE != 0 {
@@ -147,8 +178,8 @@ impl Query {
     /// Leaf 4 and Fn8000_001D: "Deterministic Cache Parameters".
     fn cache(&self, caches: &[Cache], subleaf: u32, cores: bool) -> [u32; 4] {
         let Some(c) = caches.get(subleaf as usize) else { return [0; 4] };
-        let package = (1 << width(self.cores)) - 1;
-        let sharing = if c.shared { package } else { 0 };
+        let package = (1 << width(self.cores.count)) - 1;
+        let sharing = if c.shared { (1 << self.cores.sharing) - 1 } else { 0 };
         let eax = c.kind | c.level << 5 | 1 << 8 | sharing << 14 | if cores { package.min(63) << 26 } else { 0 };
         [eax, (c.ways - 1) << 22 | 63, c.sets - 1, if c.shared && self.model.is_intel() { 4 } else { 0 }]
     }
@@ -169,7 +200,7 @@ impl Query {
     fn topology(&self, subleaf: u32) -> [u32; 4] {
         match subleaf {
             0 => [0, 1, 1 << 8, self.id],
-            1 => [width(self.cores), self.cores, 2 << 8 | 1, self.id],
+            1 => [width(self.cores.count), self.cores.count, 2 << 8 | 1, self.id],
             _ => [0, 0, subleaf & 0xff, self.id],
         }
     }
@@ -225,7 +256,7 @@ impl Query {
             0x8000_0007 => bits,
             0x8000_0008 => {
                 let eax = u32::from(self.model.physical_bits) | u32::from(self.model.linear_bits()) << 8;
-                let ecx = if intel { 0 } else { width(self.cores) << 12 | (self.cores - 1) & 0xff };
+                let ecx = if intel { 0 } else { width(self.cores.count) << 12 | (self.cores.count - 1) & 0xff };
                 [eax, bits[EBX], ecx, if intel { 0 } else { 1 << 16 }]
             }
             _ if intel => bits,
@@ -256,7 +287,7 @@ impl Query {
         r[EAX] = amd::SIGNATURE;
         r[EBX] = 4 << 28; // package SP5
         r[EDX] |= self.version()[EDX] & TWICE;
-        if self.cores > 1 {
+        if self.cores.count > 1 {
             r[ECX] |= 1 << 1; // CmpLegacy
         }
         r
@@ -266,7 +297,9 @@ impl Query {
     fn extended_topology(&self, subleaf: u32) -> [u32; 4] {
         match subleaf {
             0 => [0, 1, 1 << 8, self.id],
-            1..=3 => [width(self.cores), self.cores, (subleaf + 1) << 8 | subleaf, self.id],
+            // A complex is what shares a last-level cache.
+            1 => [self.cores.sharing, self.cores.together(), 2 << 8 | 1, self.id],
+            2 | 3 => [width(self.cores.count), self.cores.count, (subleaf + 1) << 8 | subleaf, self.id],
             _ => [0, 0, subleaf & 0xff, self.id],
         }
     }

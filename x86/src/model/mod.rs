@@ -12,7 +12,7 @@ use thiserror::Error;
 
 pub(crate) use amd::MICROCODE as AMD_MICROCODE;
 pub(crate) use cpuid::misc_enable;
-pub use cpuid::{Query, cpuid};
+pub use cpuid::{Cores, Query, cpuid};
 pub use features::{Feature, Features};
 use features::{In, MISSING, ROWS};
 pub(crate) use intel::MICROCODE as INTEL_MICROCODE;

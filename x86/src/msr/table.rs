@@ -145,7 +145,7 @@ pub(super) static ROWS: &[Row] = &[
     one(0x1c, On::Has(Feature::UserMsr), Kind::Checked { reset: 0, is_legal: user_msr_control_is_legal }),
     one(0x2f, On::Has(Feature::Msrlist), Kind::Constant(0)), // IA32_BARRIER
     one(0x34, On::Intel, Kind::Computed(|a, _, _| a.smm.count.into())), // MSR_SMI_COUNT
-    one(0x35, On::Intel, Kind::Computed(|a, _, _| u64::from(a.cores) << 16 | u64::from(a.cores))), // MSR_CORE_THREAD_COUNT
+    one(0x35, On::Intel, Kind::Computed(|a, _, _| u64::from(a.cores.count) << 16 | u64::from(a.cores.count))), // MSR_CORE_THREAD_COUNT
     one(n::FEATURE_CONTROL, On::Intel, Kind::Checked { reset: 0, is_legal: feature_control_is_legal }),
     one(0x3b, On::Has(Feature::TscAdjust), Kind::Own { read: read_time, write: write_time }),
     one(0x48, On::Has(Feature::SpecCtrl), Kind::Stored { reset: 0, writable: SPEC_CTRL_INTEL }),
@@ -297,8 +297,17 @@ fn pstate(_: &X86, number: u32, f: Frequency) -> u64 {
 /// ProcNameString: what Fn8000_0002 to Fn8000_0004 say.
 fn processor_name(arch: &X86, number: u32, frequency: Frequency) -> u64 {
     let i = number - 0xc001_0030;
-    let query =
-        Query { model: arch.model, id: 0, cores: 1, frequency, apic: true, cr4: 0, xcr0: 1, xss: 0, misc_enable: 0 };
+    let query = Query {
+        model: arch.model,
+        id: 0,
+        cores: 1.into(),
+        frequency,
+        apic: true,
+        cr4: 0,
+        xcr0: 1,
+        xss: 0,
+        misc_enable: 0,
+    };
     let r = model::cpuid(&query, 0x8000_0002 + i / 2, 0);
     let at = 2 * (i % 2) as usize;
     u64::from(r[at]) | u64::from(r[at + 1]) << 32

@@ -20,7 +20,7 @@ use super::setup::{self, Setup};
 use super::smbios::Smbios;
 use crate::control::{cr0, cr4, efer};
 use crate::extension::Slot;
-use crate::model::{CpuModel, ModelError, Vendor};
+use crate::model::{Cores, CpuModel, ModelError, Vendor};
 use crate::processor::{X86, segments};
 use crate::registers::{FS_BASE, GS_BASE, RDX};
 use crate::segment::{Attributes, Segment, Table};
@@ -308,8 +308,9 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
         }
     }
     let model = CpuModel::parse(&config.cpu)?;
+    let cores = Cores::in_nodes(config.vcpus, config.nodes.unwrap_or(1));
     let processor = |id| {
-        let mut arch = X86::reset(id).of_model(model, id, config.vcpus, config.seed);
+        let mut arch = X86::reset(id).of_model(model, id, cores, config.seed);
         arch.extension = Slot::of_model(&model);
         if config.firmware.is_some() {
             // Firmware for this board knows one state save map, of whichever vendor the processor is.

@@ -12,7 +12,7 @@ fn answer(model: &str, leaf: u32, subleaf: u32) -> [u32; 4] {
     let query = Query {
         model,
         id: 0,
-        cores: 1,
+        cores: 1.into(),
         frequency: Default::default(),
         apic: true,
         cr4: 0,
@@ -41,7 +41,7 @@ fn cpuid_tells() {
 /// CR4.CET and CR0.WP: the one needs the other ("Control Registers").
 #[test]
 fn control_registers() {
-    let mut g = Guest::new(0, 0);
+    let mut g = guest(0, 0);
     g.run(&|a| {
         a.mov(rax, cr0)?;
         a.btr(rax, 16)?;
@@ -51,10 +51,10 @@ fn control_registers() {
     for (model, wp, vector) in
         [("intel,-shstk", true, 0), ("intel,-ibt", false, 13), ("intel,-shstk,-ibt", true, 13), ("amd", true, 0)]
     {
-        let mut g = Guest::of(model, 0, 0);
-        g.arch().cr4 &= !cr4::CET;
+        let mut g = guest_of(model, 0, 0);
+        g.cpu().cr4 &= !cr4::CET;
         if !wp {
-            g.arch().cr0 &= !cr0::WP;
+            g.cpu().cr0 &= !cr0::WP;
         }
         g.run(&|a| {
             a.mov(rax, cr4)?;
@@ -102,8 +102,8 @@ fn msrs() {
         (both, 0xda0, 0x2000, false),
         ("intel,-shstk,-ibt", 0xda0, 0x800, false),
     ] {
-        let mut g = Guest::of(model, 0, 0);
-        g.arch().cr4 &= !cr4::CET;
+        let mut g = guest_of(model, 0, 0);
+        g.cpu().cr4 &= !cr4::CET;
         g.run(&|a| {
             write_msr(a, msr, value)?;
             a.rdmsr()?;
@@ -121,11 +121,11 @@ fn msrs() {
 #[test]
 fn components() {
     const AREA: u64 = 0xa_0000;
-    let mut g = Guest::new(0, 0);
-    g.arch().xcr0 = 7;
-    g.arch().xss = 0x1800;
-    g.arch().cet.ssp = [0x1000, 0x2000, 0x3000, 0x4000];
-    g.arch().cet.user = user_cet::WR_SHSTK_EN;
+    let mut g = guest(0, 0);
+    g.cpu().xcr0 = 7;
+    g.cpu().xss = 0x1800;
+    g.cpu().cet.ssp = [0x1000, 0x2000, 0x3000, 0x4000];
+    g.cpu().cet.user = user_cet::WR_SHSTK_EN;
     g.run(&|a| {
         a.mov(rdi, AREA)?;
         a.mov(eax, 0x1800)?;
@@ -140,12 +140,12 @@ fn components() {
     });
     assert_eq!((g.raised(), g.reg(RBX), g.get(AREA + 520)), ((0, 0), 0x1800, 1 << 63 | 0x1800));
     assert_eq!([576, 592, 600, 608].map(|at| g.get(AREA + at)), [2, 0x1000, 0x2000, 0x3000]);
-    assert_eq!((g.arch().cet.user, g.arch().cet.ssp), (2, [0, 0, 0, 0x5000]));
+    assert_eq!((g.cpu().cet.user, g.cpu().cet.ssp), (2, [0, 0, 0, 0x5000]));
     // What WRMSR does not take, XRSTORS does not either.
     for (at, value) in [(576, 0x40u64), (576, 0xc00), (584, 2), (592, 1), (608, 1 << 62)] {
-        let mut g = Guest::new(0, 0);
-        g.arch().xcr0 = 7;
-        g.arch().xss = 0x1800;
+        let mut g = guest(0, 0);
+        g.cpu().xcr0 = 7;
+        g.cpu().xss = 0x1800;
         g.put(AREA + 512, 0x1800);
         g.put(AREA + 520, 1 << 63 | 0x1800);
         g.put(AREA + at, value);
@@ -155,12 +155,12 @@ fn components() {
             a.xor(edx, edx)?;
             a.xrstors(ptr(rdi))
         });
-        assert_eq!((g.raised(), g.arch().cet.ssp[3]), ((13, 0), USER_SHADOW + PAGE), "{at} {value:#x}");
+        assert_eq!((g.raised(), g.cpu().cet.ssp[3]), ((13, 0), USER_SHADOW + PAGE), "{at} {value:#x}");
     }
     // XSAVEC knows nothing of them.
-    let mut g = Guest::new(0, 0);
-    g.arch().xcr0 = 7;
-    g.arch().xss = 0x1800;
+    let mut g = guest(0, 0);
+    g.cpu().xcr0 = 7;
+    g.cpu().xss = 0x1800;
     g.run(&|a| {
         a.mov(rdi, AREA)?;
         a.mov(eax, 0x1800)?;

@@ -1,5 +1,6 @@
 //! "Indirect Branch Tracking".
 
+use emu_core::machine::End;
 use iced_x86::code_asm::*;
 use x86::control::{rflags, user_cet};
 use x86::registers::RDX;
@@ -11,7 +12,7 @@ const WAITS: u64 = user_cet::TRACKER;
 const TARGET: u64 = CODE + 0x800;
 
 /// What leads to `TARGET`: bytes of an indirect branch through RAX, or memory at `NOTES`.
-fn branch(a: &mut CodeAssembler, bytes: &[u8]) -> Result<(), iced_x86::IcedError> {
+fn branch(a: &mut CodeAssembler, bytes: &[u8]) -> Result {
     a.mov(rax, TARGET)?;
     a.mov(qword_ptr(NOTES), rax)?;
     a.mov(rbx, NOTES)?;
@@ -46,7 +47,7 @@ fn indirect_branches() {
         (BOTH, CALL_RAX, true),
     ] {
         for (endbranch, at) in [(true, 0), (false, 0)] {
-            let mut g = Guest::new(cet, 0);
+            let mut g = guest(cet, 0);
             g.assemble(TARGET, &|a| {
                 if endbranch {
                     a.endbr64()?;
@@ -63,7 +64,7 @@ fn indirect_branches() {
         }
     }
     // Direct branches and returns lead anywhere; ENDBR32 is none in 64-bit mode.
-    let mut g = Guest::new(ON, 0);
+    let mut g = guest(ON, 0);
     g.run(&|a| {
         let (mut f, mut done) = (a.create_label(), a.create_label());
         a.call(f)?;
@@ -74,7 +75,7 @@ fn indirect_branches() {
         a.hlt()
     });
     assert_eq!(g.raised(), (0, 0));
-    let mut g = Guest::new(ON, 0);
+    let mut g = guest(ON, 0);
     g.assemble(TARGET, &|a| a.endbr32());
     assert_eq!(g.run(&|a| branch(a, JMP_RAX)).found(), (21, 3, TARGET));
 }
@@ -82,18 +83,18 @@ fn indirect_branches() {
 /// A fault of the branch itself is not one of its target.
 #[test]
 fn branches_that_fault() {
-    let mut g = Guest::new(ON, 0);
+    let mut g = guest(ON, 0);
     g.run(&|a| {
         a.mov(rax, 1u64 << 62)?;
         a.jmp(rax)
     });
-    assert_eq!((g.raised(), g.arch().cet.supervisor & WAITS), ((13, 0), 0));
+    assert_eq!((g.raised(), g.cpu().cet.supervisor & WAITS), ((13, 0), 0));
     // #CP before #UD of the target's bytes; a page fault of its fetch before #CP.
-    let mut g = Guest::new(ON, 0);
+    let mut g = guest(ON, 0);
     g.machine.world.ram.write(TARGET, &[0x0f, 0xff]).unwrap();
     assert_eq!(g.run(&|a| branch(a, JMP_RAX)).raised(), (21, 3));
-    let mut g = Guest::new(ON, 0);
-    g.put(0x7000 + 8 * 0x50, 0);
+    let mut g = guest(ON, 0);
+    g.put(PT + 8 * 0x50, 0);
     g.run(&|a| {
         a.mov(rax, 0x5_0000u64)?;
         a.jmp(rax)
@@ -106,26 +107,26 @@ fn branches_that_fault() {
 #[test]
 fn far_transfers() {
     for (kind, suppress) in [(JUMP, 0), (CALL, 0), (JUMP, user_cet::SUPPRESS)] {
-        let mut g = Guest::new(ON | suppress, 0);
+        let mut g = guest(ON | suppress, 0);
         g.assemble(TARGET, &|a| a.ud2());
         assert_eq!(g.run(&|a| far(a, kind, KERNEL_CS, TARGET)).found(), (21, 3, TARGET));
-        let mut g = Guest::new(ON | suppress, 0);
+        let mut g = guest(ON | suppress, 0);
         g.assemble(TARGET, &|a| {
             a.endbr64()?;
             a.ud2()
         });
         assert_eq!(g.run(&|a| far(a, kind, KERNEL_CS, TARGET)).found(), (6, 0, TARGET + 4));
-        assert_eq!(g.arch().cet.supervisor & user_cet::SUPPRESS, 0);
+        assert_eq!(g.cpu().cet.supervisor & user_cet::SUPPRESS, 0);
     }
     // A handler without one.
-    let mut g = Guest::new(ON, 0);
+    let mut g = guest(ON, 0);
     g.handler(0x80, &|a| a.hlt());
     assert_eq!(g.run(&|a| a.int(0x80)).raised(), (21, 3));
     // Code at SYSCALL's address.
-    let mut g = Guest::new(ON, 0);
+    let mut g = guest(ON, 0);
     g.run_user(&|a| a.syscall());
     assert_eq!(g.raised(), (0, 0));
-    let mut g = Guest::new(ON, 0);
+    let mut g = guest(ON, 0);
     g.run(&|a| {
         write_msr(a, 0xc000_0082, TARGET)?;
         a.syscall()
@@ -138,7 +139,7 @@ fn far_transfers() {
 #[test]
 fn events_between() {
     for endbranch in [true, false] {
-        let mut g = Guest::new(0, ON);
+        let mut g = guest(0, ON);
         g.handler(1, &|a| {
             a.mov(ecx, 0x6a0)?;
             a.rdmsr()?;
@@ -165,7 +166,7 @@ fn events_between() {
         // Behind JMP, ENDBR64, NOP; or JMP alone, where the trap comes before #CP.
         let (vector, trackers) = if endbranch { (0x80, 0b100) } else { (21, 0b1) };
         assert_eq!((g.raised().0, g.reg(8)), (vector, trackers));
-        assert_eq!(g.arch().cet.user & WAITS != 0, !endbranch);
+        assert_eq!(g.cpu().cet.user & WAITS != 0, !endbranch);
     }
 }
 
@@ -175,7 +176,7 @@ fn events_between() {
 fn interrupts_at_every_instruction() {
     let mut seen = [0; 2];
     for count in 0..120 {
-        let mut g = Guest::new(0, ON);
+        let mut g = guest(0, ON);
         g.assemble(USER + 0x400, &|a| {
             a.endbr64()?;
             a.nop()?;
@@ -191,7 +192,7 @@ fn interrupts_at_every_instruction() {
             a.jmp(again)
         });
         g.assemble(CODE, &|a| {
-            a.mov(ax, 0x28)?;
+            a.mov(ax, TSS_SELECTOR as u32)?;
             a.ltr(ax)?;
             write_msr(a, 0xc000_0081, 0x0010_0008 << 32)?;
             a.mov(rcx, USER)?;
@@ -201,11 +202,11 @@ fn interrupts_at_every_instruction() {
         });
         g.machine.vcpus[0].core.pc = CODE;
         g.machine.run(40 + count);
-        g.arch().pending.nmi = true;
+        g.cpu().pending.nmi = true;
         g.machine.vcpus[0].core.check_interrupts = true;
-        g.go_on();
+        assert_eq!(g.go_on(), End::Deadlock);
         let (vector, _, rip) = g.found();
-        let waits = g.arch().cet.user & WAITS != 0;
+        let waits = g.cpu().cet.user & WAITS != 0;
         assert_eq!((vector, waits), (2, rip == USER + 0x400), "{count}: {rip:#x}");
         seen[usize::from(waits)] += 1;
     }
@@ -215,7 +216,7 @@ fn interrupts_at_every_instruction() {
 /// "INT3 Treatment": #BP, though the tracker waits, and goes on waiting.
 #[test]
 fn breakpoints_at_the_target() {
-    let mut g = Guest::new(0, ON);
+    let mut g = guest(0, ON);
     g.run_user(&|a| {
         let mut to = a.create_label();
         a.lea(rbx, ptr(to))?;
@@ -223,7 +224,7 @@ fn breakpoints_at_the_target() {
         a.set_label(&mut to)?;
         a.int3()
     });
-    assert_eq!((g.raised().0, g.arch().cet.user & WAITS), (3, WAITS));
+    assert_eq!((g.raised().0, g.cpu().cet.user & WAITS), (3, WAITS));
 }
 
 /// "Legacy Compatibility Treatment": pages of the bitmap need no ENDBRANCH, and suppress tracking if they may.
@@ -237,11 +238,11 @@ fn legacy_pages() {
         (legacy, false, 21, WAITS),
         (ON | BITMAP, true, 21, WAITS),
     ] {
-        let mut g = Guest::new(0, cet);
+        let mut g = guest(0, cet);
         if page {
             g.put(BITMAP + (USER >> 15), 1 << (USER >> 12 & 7));
         }
-        g.put(0x7000 + 8 * (BITMAP >> 12), BITMAP | 5);
+        g.put(PT + 8 * (BITMAP >> 12), BITMAP | 5);
         g.run_user(&|a| {
             let mut to = a.create_label();
             a.lea(rbx, ptr(to))?;
@@ -250,11 +251,11 @@ fn legacy_pages() {
             a.nop()?;
             a.ud2()
         });
-        let state = g.arch().cet.user & (WAITS | user_cet::SUPPRESS);
+        let state = g.cpu().cet.user & (WAITS | user_cet::SUPPRESS);
         assert_eq!((g.raised().0, state), (raised, left), "{cet:#x} {page}");
     }
     // What is suppressed stays so until an ENDBRANCH.
-    let mut g = Guest::new(0, legacy);
+    let mut g = guest(0, legacy);
     g.put(BITMAP + (USER >> 15), 1 << (USER >> 12 & 7));
     g.run_user(&|a| {
         let (mut one, mut two, mut three) = (a.create_label(), a.create_label(), a.create_label());
@@ -274,10 +275,10 @@ fn legacy_pages() {
     });
     assert_eq!((g.raised(), g.found().2), ((21, 3), g.reg(RDX)));
     // The bitmap is read as the program reads.
-    let mut g = Guest::new(0, ON | user_cet::LEG_IW_EN | 0x1_0000);
+    let mut g = guest(0, ON | user_cet::LEG_IW_EN | 0x1_0000);
     g.run_user(&|a| {
         a.lea(rbx, ptr(USER + 0x80))?;
         a.jmp(rbx)
     });
-    assert_eq!((g.raised(), g.arch().cet.user & WAITS), ((14, 5), WAITS));
+    assert_eq!((g.raised(), g.cpu().cet.user & WAITS), ((14, 5), WAITS));
 }

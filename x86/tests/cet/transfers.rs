@@ -14,7 +14,7 @@ const TOKEN: u64 = SHADOW_0 + PAGE - 8;
 /// "CALL", "RET" of the same level: CS, linear instruction pointer and SSP.
 #[test]
 fn far_calls_and_returns() {
-    let mut g = Guest::new(ON, 0);
+    let mut g = guest(ON, 0);
     g.run(&|a| {
         let mut f = a.create_label();
         let mut begin = a.create_label();
@@ -53,7 +53,7 @@ fn far_calls_and_returns() {
         }),
     ];
     for (what, tamper) in tampered {
-        let mut g = Guest::new(WRITES, 0);
+        let mut g = guest(WRITES, 0);
         g.run(&|a| {
             let (mut f, mut begin) = (a.create_label(), a.create_label());
             a.jmp(begin)?;
@@ -64,7 +64,7 @@ fn far_calls_and_returns() {
             far(a, CALL, KERNEL_CS, CODE + 2)?;
             a.hlt()
         });
-        assert_eq!((g.raised(), g.found_sp()), ((21, 2), STACK - 8), "{what}");
+        assert_eq!((g.raised(), g.frame().rsp), ((21, 2), STACK - 8), "{what}");
     }
 }
 
@@ -72,7 +72,7 @@ fn far_calls_and_returns() {
 #[test]
 fn compatibility_mode_reaches_4_gbytes() {
     for (kind, high, vector) in [(JUMP, true, 13), (CALL, true, 13), (JUMP, false, 6), (CALL, false, 6)] {
-        let mut g = Guest::new(ON, 0);
+        let mut g = guest(ON, 0);
         // The upper half of linear addresses is the lower one again.
         g.put(0x4008, 0x5007);
         let ssp = SHADOW + PAGE + if high { 1 << 39 } else { 0 };
@@ -86,7 +86,7 @@ fn compatibility_mode_reaches_4_gbytes() {
 /// "INT n": at the same level a frame on the same shadow stack; IRET pops it.
 #[test]
 fn events_of_the_same_level() {
-    let mut g = Guest::new(ON, 0);
+    let mut g = guest(ON, 0);
     g.handler(0x80, &|a| {
         a.rdsspq(rax)?;
         a.mov(rbx, qword_ptr(rax))?;
@@ -102,7 +102,7 @@ fn events_of_the_same_level() {
     assert_eq!((g.reg(RAX), g.reg(RBX)), (SHADOW + PAGE - 24, SHADOW + PAGE));
     assert_eq!((g.reg(RCX), g.reg(RDX), g.reg(RSI)), (CODE + 2, KERNEL_CS, SHADOW + PAGE));
     // A return to elsewhere.
-    let mut g = Guest::new(ON, 0);
+    let mut g = guest(ON, 0);
     g.handler(0x80, &|a| {
         a.inc(qword_ptr(rsp))?;
         a.iretq()
@@ -110,9 +110,9 @@ fn events_of_the_same_level() {
     assert_eq!(g.run(&|a| a.int(0x80)).raised(), (21, 2));
 }
 
-fn with_table(g: &mut Guest, token: u64) {
+fn with_table(g: &mut Bare, token: u64) {
     g.gate(0x80, 3, 1);
-    g.arch().cet.interrupt_ssp_table = NOTES;
+    g.cpu().cet.interrupt_ssp_table = NOTES;
     g.put(NOTES + 8, SHADOW_IST + PAGE - 8);
     g.put(SHADOW_IST + PAGE - 8, token);
 }
@@ -121,7 +121,7 @@ fn with_table(g: &mut Guest, token: u64) {
 #[test]
 fn events_with_an_interrupt_stack() {
     let token = SHADOW_IST + PAGE - 8;
-    let mut g = Guest::new(ON, 0);
+    let mut g = guest(ON, 0);
     with_table(&mut g, token);
     g.handler(0x80, &|a| {
         a.rdsspq(rax)?;
@@ -130,7 +130,7 @@ fn events_with_an_interrupt_stack() {
         a.iretq()
     });
     g.run(&|a| {
-        a.mov(ax, 0x28)?;
+        a.mov(ax, TSS_SELECTOR as u32)?;
         a.ltr(ax)?;
         a.int(0x80)?;
         a.rdsspq(rsi)?;
@@ -140,12 +140,12 @@ fn events_with_an_interrupt_stack() {
     assert_eq!((g.reg(RSI), g.get(token)), (SHADOW + PAGE, token));
     // Busy, elsewhere, not aligned, or across 32 bytes: #GP(0), and the token stays.
     for (at, value) in [(token, token | 1), (token, token + 8), (token + 4, token + 4), (token - 8, token - 8)] {
-        let mut g = Guest::new(ON, 0);
+        let mut g = guest(ON, 0);
         with_table(&mut g, token);
         g.put(NOTES + 8, at);
         g.put(at & !7, value);
         g.run(&|a| {
-            a.mov(ax, 0x28)?;
+            a.mov(ax, TSS_SELECTOR as u32)?;
             a.ltr(ax)?;
             a.int(0x80)
         });
@@ -157,12 +157,12 @@ fn events_with_an_interrupt_stack() {
 #[test]
 fn a_token_anywhere() {
     let at = SHADOW_IST + PAGE - 16;
-    let mut g = Guest::of("amd", ON, 0);
+    let mut g = guest_of("amd", ON, 0);
     with_table(&mut g, 0);
     g.put(NOTES + 8, at);
     g.put(at, at);
     g.run(&|a| {
-        a.mov(ax, 0x28)?;
+        a.mov(ax, TSS_SELECTOR as u32)?;
         a.ltr(ax)?;
         a.int(0x80)
     });
@@ -172,7 +172,7 @@ fn a_token_anywhere() {
 /// From user mode: IA32_PL3_SSP has the user's SSP, the shadow stack of IA32_PL0_SSP is taken, without a frame.
 #[test]
 fn events_from_user_mode() {
-    let mut g = Guest::new(ON, ON);
+    let mut g = guest(ON, ON);
     g.handler(0x80, &|a| {
         a.rdsspq(r8)?;
         a.mov(rbx, qword_ptr(r8))?;
@@ -190,7 +190,7 @@ fn events_from_user_mode() {
     assert_eq!((g.found().0, g.get(TOKEN)), (0x81, TOKEN | 1));
     // The user alone has one, the kernel alone.
     for (supervisor, user) in [(0, ON), (ON, 0)] {
-        let mut g = Guest::new(supervisor, user);
+        let mut g = guest(supervisor, user);
         g.handler(0x80, &|a| a.iretq());
         g.run_user(&|a| {
             a.mov(rsi, 1u64)?;
@@ -200,13 +200,13 @@ fn events_from_user_mode() {
             a.int(0x81)
         });
         let (ssp, token) = if user != 0 { (USER_SHADOW + PAGE, TOKEN) } else { (1, TOKEN | 1) };
-        assert_eq!((g.reg(RSI), g.get(TOKEN), g.arch().cet.ssp[3]), (ssp, token, USER_SHADOW + PAGE));
+        assert_eq!((g.reg(RSI), g.get(TOKEN), g.cpu().cet.ssp[3]), (ssp, token, USER_SHADOW + PAGE));
     }
     // A busy token: #GP(0) of the delivery, which is one of an event from user mode too: the end is a double fault, on a stack of its own.
-    let mut g = Guest::new(ON, ON);
+    let mut g = guest(ON, ON);
     g.put(TOKEN, TOKEN | 1);
     g.gate(8, 0, 1);
-    g.arch().cet.interrupt_ssp_table = NOTES;
+    g.cpu().cet.interrupt_ssp_table = NOTES;
     g.put(NOTES + 8, SHADOW_IST + PAGE - 8);
     g.put(SHADOW_IST + PAGE - 8, SHADOW_IST + PAGE - 8);
     g.run_user(&|a| a.ud2());
@@ -216,20 +216,20 @@ fn events_from_user_mode() {
 /// "SYSCALL", "SYSRET": no shadow stack in the kernel but by SETSSBSY; the user's comes from IA32_PL3_SSP.
 #[test]
 fn fast_system_calls() {
-    let mut g = Guest::new(ON, ON);
-    g.arch().cet.ssp[3] = USER_SHADOW + 0x100;
+    let mut g = guest(ON, ON);
+    g.cpu().cet.ssp[3] = USER_SHADOW + 0x100;
     g.run_user(&|a| a.syscall());
-    assert_eq!((g.get(NOTES), g.arch().cet.ssp[3], g.reg(SSP)), (0, USER_SHADOW + 0x100, 0));
-    let mut g = Guest::new(0, ON);
-    g.arch().cet.ssp[3] = USER_SHADOW + 0x100;
+    assert_eq!((g.get(NOTES), g.cpu().cet.ssp[3], g.reg(SSP)), (0, USER_SHADOW + 0x100, 0));
+    let mut g = guest(0, ON);
+    g.cpu().cet.ssp[3] = USER_SHADOW + 0x100;
     g.run_user(&|a| a.syscall());
-    assert_eq!((g.get(NOTES), g.arch().cet.ssp[3]), (u64::MAX, USER_SHADOW + 0x100));
+    assert_eq!((g.get(NOTES), g.cpu().cet.ssp[3]), (u64::MAX, USER_SHADOW + 0x100));
 }
 
 /// "SYSENTER", "SYSEXIT" likewise.
 #[test]
 fn sysenter_and_sysexit() {
-    let mut g = Guest::new(ON, ON);
+    let mut g = guest(ON, ON);
     g.assemble(USER + 0x100, &|a| {
         a.rdsspq(rsi)?;
         a.sysenter()
@@ -239,25 +239,25 @@ fn sysenter_and_sysexit() {
         a.rdsspq(rbx)?;
         a.hlt()
     });
-    g.arch().sysenter_cs = 8;
-    g.arch().sysenter_eip = CODE + 0x800;
-    g.arch().sysenter_esp = STACK;
+    g.cpu().sysenter_cs = 8;
+    g.cpu().sysenter_eip = CODE + 0x800;
+    g.cpu().sysenter_esp = STACK;
     g.run(&|a| {
         a.mov(rdx, USER + 0x100)?;
         a.mov(rcx, USER + 0x800)?;
         a.sysexitq()
     });
     assert_eq!((g.raised(), g.reg(RSI), g.reg(RBX)), ((0, 0), USER_SHADOW + PAGE, 0));
-    assert_eq!(g.arch().cet.ssp[3], USER_SHADOW + PAGE);
+    assert_eq!(g.cpu().cet.ssp[3], USER_SHADOW + PAGE);
 }
 
 /// A call gate to an inner level, and the far return from there.
 #[test]
 fn call_gates() {
-    let mut g = Guest::new(ON, ON);
+    let mut g = guest(ON, ON);
     // A gate of DPL 3 at selector 40H.
     let to = CODE + 0x800;
-    g.put(0x1040, to & 0xffff | KERNEL_CS << 16 | 0xec << 40 | (to >> 16) << 48);
+    g.put(GDT + 0x40, to & 0xffff | KERNEL_CS << 16 | 0xec << 40 | (to >> 16) << 48);
     g.put(0x1048, 0);
     g.assemble(to, &|a| {
         a.rdsspq(r8)?;
@@ -274,7 +274,7 @@ fn call_gates() {
     });
     assert_eq!((g.raised().0, g.reg(8), g.reg(RBX), g.reg(RSI)), (0x80, TOKEN, TOKEN | 1, USER_SHADOW + PAGE));
     // It has been freed, and taken again by INT.
-    assert_eq!((g.get(TOKEN), g.arch().cet.ssp[3]), (TOKEN | 1, USER_SHADOW + PAGE));
+    assert_eq!((g.get(TOKEN), g.cpu().cet.ssp[3]), (TOKEN | 1, USER_SHADOW + PAGE));
 }
 
 /// An SMI leaves CET behind and RSM finds it again; SSP is in the state save map, and may be changed there.
@@ -282,12 +282,12 @@ fn call_gates() {
 fn system_management_mode() {
     const SMBASE: u64 = 0x3_0000;
     for (model, at) in [("intel,-ibt", 0xfec8u64), ("amd", 0xff18)] {
-        let mut g = Guest::of(model, ON, 0);
+        let mut g = guest_of(model, ON, 0);
         // MOV DWORD [at], immediate; RSM: 16-bit code with 32-bit addresses.
         let [place, value] = [SMBASE + at, SHADOW + 0x800].map(|word| (word as u32).to_le_bytes());
         let handler = [&[0x67, 0x66, 0xc7, 0x05][..], &place, &value, &[0x0f, 0xaa]].concat();
         g.machine.world.ram.write(SMBASE + 0x8000, &handler).unwrap();
-        g.arch().pending.smi = true;
+        g.cpu().pending.smi = true;
         g.machine.vcpus[0].core.check_interrupts = true;
         g.run(&|a| {
             a.rdsspq(rbx)?;

@@ -12,7 +12,7 @@ fn rig(takes: &[&str], code: impl FnOnce(&mut CodeAssembler)) -> Rig {
 
 /// The interrupt controller has a vector for the processor.
 fn interrupt(rig: &mut Rig, vector: u32) {
-    let mut h = rig.machine.vcpus[0].at(&mut rig.machine.world);
+    let mut h = rig.at_work();
     x86::apic::write(&mut h, 0xf0, 4, 0x1ff);
     x86::apic::write(&mut h, 0x300, 4, u64::from(1 << 18 | vector));
 }
@@ -241,20 +241,19 @@ fn task_switches_are_asked_about() {
         cpu.cr4 = 0;
         cpu.segments[1].attributes.0 = 0xc09b;
         cpu.idtr = x86::segment::Table { base: IDT, limit: 0x7ff };
-        cpu.gdtr.limit = 0x2f;
         r.put(GDT + 8, 0x00cf_9b00_0000_ffff);
-        r.put(GDT + 0x20, 0x0000_8900_0000_0067 | (TSS + 0x100) << 16);
-        r.put(IDT + 8 * 0x80, 0x20 << 16 | 0x85 << 40);
+        r.put(GDT + 0x30, 0x0000_8900_0000_0067 | (TSS + 0x100) << 16);
+        r.put(IDT + 8 * 0x80, 0x30 << 16 | 0x85 << 40);
         let code: &[u8] = match kind {
-            "jmp" => &[0xea, 0, 0, 0, 0, 0x20, 0],
-            "call" => &[0x9a, 0, 0, 0, 0, 0x20, 0],
+            "jmp" => &[0xea, 0, 0, 0, 0, 0x30, 0],
+            "call" => &[0x9a, 0, 0, 0, 0, 0x30, 0],
             _ => &[0xcd, 0x80],
         };
         r.machine.world.ram.write(CODE, code).unwrap();
         r.run();
         let exits = r.exits();
         assert_eq!(exits.len(), 1, "{kind}: {:x}", r.machine.vcpus[0].core.pc);
-        assert_eq!(exits[0].what, format!("TaskSwitch {{ selector: 32, reason: {reason}, error: None }}"));
+        assert_eq!(exits[0].what, format!("TaskSwitch {{ selector: 48, reason: {reason}, error: None }}"));
         assert_eq!((exits[0].pc, usize::from(exits[0].length)), (CODE, code.len()), "{kind}");
         assert_eq!(exits[0].delivering.is_some(), kind == "int");
     }

@@ -90,8 +90,7 @@ fn permit(rig: &mut Rig) {
     for at in [0x1b01 / 8, 2048 + 0x1b01 / 8] {
         rig.machine.world.ram.store(DATA + at, 1, 2).unwrap();
     }
-    let (vcpus, world) = (&mut rig.machine.vcpus, &mut rig.machine.world);
-    x86::msr::write(&mut vcpus[0].at(world), USER_MSR_CTL, DATA | 1).unwrap();
+    x86::msr::write(&mut rig.at_work(), USER_MSR_CTL, DATA | 1).unwrap();
 }
 
 /// Each is taken in both orders, before it has done anything, and the extension can tell where it is and how long.
@@ -335,10 +334,6 @@ fn the_privilege_level_comes_before_exits() {
     for (name, code) in privileged {
         let mut rig = Rig::new("intel", Toy::new(Order::Vmx, &[name]), code);
         // Pages for all, and the handlers' stack.
-        for at in [0x4000, 0x5000, 0x6000] {
-            let entry = rig.machine.world.ram.load(at, 8).unwrap();
-            rig.put(at, entry | 4);
-        }
         for page in [CODE >> 12, DATA >> 12, 14, 15] {
             let at = crate::machine::PT + 8 * page;
             let entry = rig.machine.world.ram.load(at, 8).unwrap();
@@ -354,7 +349,7 @@ fn the_privilege_level_comes_before_exits() {
         rig.run();
         if *name == "Hlt" {
             // The handler of #GP has a HLT of its own.
-            assert_eq!(rig.exits()[0].pc, HANDLERS + 16 * 13);
+            assert_eq!(rig.exits()[0].pc, HANDLERS + 32 * 13);
             continue;
         }
         assert_eq!((rig.vector(), rig.exits().len()), (Some(13), 0), "{name} {:?}", rig.exits());

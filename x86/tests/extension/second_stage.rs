@@ -80,7 +80,7 @@ fn refusals_exit_with_both_addresses() {
         (
             (PT >> 12, 0, 0),
             |a| a.nop().unwrap(),
-            "SecondAccess { address: 7080, kind: Read, linear: Some(10000), is_entry: true, page: Rights { user: true, writable: true, executable: true }, user: false, shadow_stack: false } 1",
+            "SecondAccess { address: a080, kind: Read, linear: Some(10000), is_entry: true, page: Rights { user: true, writable: true, executable: true }, user: false, shadow_stack: false } 1",
             CODE,
         ),
     ];
@@ -142,7 +142,8 @@ fn translations_are_tagged() {
     r.put(OTHER, 2);
     let mut walks = vec![];
     for _ in 0..2000 {
-        let end = r.machine.run(r.machine.retired() + 1);
+        let next = r.machine.retired() + 1;
+        let end = r.machine.run(next);
         if walks.len() < r.exits().len() {
             walks.push(r.toy().walks);
         }

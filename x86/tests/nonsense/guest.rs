@@ -4,6 +4,7 @@ use emu_core::bus::VcpuSignal;
 use emu_core::engine::Arch;
 use emu_core::file::File;
 use emu_core::machine::{End, Machine};
+use emu_core::random::SplitMix64;
 use iced_x86::Decoder;
 use x86::control::{cr0, cr4, efer};
 use x86::model::Feature;
@@ -16,13 +17,13 @@ use x86::segment::{Attributes, Segment, Table};
 /// Choices: bytes as long as there are any, then what follows from them (SplitMix64).
 pub struct Choices<'a> {
     bytes: &'a [u8],
-    state: u64,
+    state: SplitMix64,
 }
 
 impl<'a> Choices<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         let state = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-        Choices { bytes, state }
+        Choices { bytes, state: SplitMix64(state) }
     }
 
     pub fn next(&mut self) -> u64 {
@@ -31,10 +32,7 @@ impl<'a> Choices<'a> {
             self.bytes = rest;
             return u64::from_le_bytes(now.try_into().unwrap());
         }
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.state ^ self.state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+        self.state.next()
     }
 
     pub fn below(&mut self, n: u64) -> u64 {

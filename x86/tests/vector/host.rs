@@ -1,6 +1,7 @@
 //! Instructions executed by the host, and the operands to try.
 
 use core::cell::Cell;
+use emu_core::random::SplitMix64;
 use std::sync::Once;
 use x86::vector::{Lane, V};
 
@@ -160,28 +161,27 @@ pub fn compare(insn: &str, bits: u32, cases: u32, host: fn(&In) -> Out, f: &dyn 
     }
 }
 
-/// Pseudorandom numbers: SplitMix64.
-pub struct Random(u64);
+/// Pseudorandom numbers.
+pub struct Random(SplitMix64);
 
 impl Random {
     /// A stream for a name.
     pub fn new(name: &str) -> Random {
-        Random(name.bytes().fold(1469, |seed, byte| (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+        Random(SplitMix64(
+            name.bytes().fold(1469, |seed, byte| (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)),
+        ))
     }
 
     pub fn word(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+        self.0.next()
     }
 
     pub fn below(&mut self, n: u64) -> u64 {
-        self.word() % n
+        self.0.below(n)
     }
 
     pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize]
+        self.0.of(choices)
     }
 
     /// A vector of elements of some size, each random or near a boundary.

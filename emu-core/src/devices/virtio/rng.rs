@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Backend;
 use super::queue::{Broken, Queue};
 use crate::device::DeviceCx;
+use crate::random::SplitMix64;
 
 /// The most bytes for one buffer; the specification lets a device give fewer than asked for.
 const MAX_BYTES: u64 = 4096;
@@ -15,13 +16,9 @@ const MAX_BYTES: u64 = 4096;
 struct Generator([u64; 4]);
 
 impl Generator {
-    fn new(mut seed: u64) -> Self {
-        Generator(std::array::from_fn(|_| {
-            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let z = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ z >> 31
-        }))
+    fn new(seed: u64) -> Self {
+        let mut seeds = SplitMix64(seed);
+        Generator(std::array::from_fn(|_| seeds.next()))
     }
 
     fn next(&mut self) -> u64 {

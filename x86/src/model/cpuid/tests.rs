@@ -4,7 +4,7 @@ fn query(model: &str) -> Query {
     Query {
         model: CpuModel::parse(model).unwrap(),
         id: 3,
-        cores: 6,
+        cores: 6.into(),
         frequency: Frequency::default(),
         apic: true,
         cr4: 0,
@@ -120,6 +120,26 @@ fn topology() {
     assert_eq!((l3[0] >> 14 & 0xfff, l3[0] >> 26), (7, 7));
 }
 
+/// Leaf 4 and Fn8000_001D tell as Fn8000_0026 does which cores share the last-level cache: as many as make a power of two, all of a node.
+#[test]
+fn no_cache_is_shared_across_nodes() {
+    for (count, nodes, sharing) in
+        [(4, 1, 2), (4, 2, 1), (4, 4, 0), (6, 1, 3), (6, 2, 0), (3, 2, 1), (8, 2, 2), (12, 3, 2)]
+    {
+        let cores = Cores::in_nodes(count, nodes);
+        assert_eq!(cores, Cores { count, sharing }, "{count} in {nodes}");
+        let group = (1 << sharing) - 1;
+        let [intel, amd] = ["intel", "amd"].map(|model| Query { cores, ..query(model) });
+        for (q, leaf) in [(&intel, 4), (&amd, 0x8000_001d)] {
+            assert_eq!([1, 2, 3].map(|cache| cpuid(q, leaf, cache)[0] >> 14 & 0xfff), [0, 0, group]);
+        }
+        let complex = cpuid(&amd, 0x8000_0026, 1);
+        assert_eq!((complex[0], complex[1]), (sharing, count.min(1 << sharing)));
+        let package = cpuid(&amd, 0xb, 1);
+        assert_eq!([2, 3].map(|level| cpuid(&amd, 0x8000_0026, level)[..2] == package[..2]), [true; 2]);
+    }
+}
+
 /// A feature that is switched off is told of nowhere.
 #[test]
 fn features_come_and_go() {
@@ -138,7 +158,7 @@ fn features_come_and_go() {
 proptest::proptest! {
     #[test]
     fn every_leaf_has_an_answer(leaf: u32, subleaf: u32, amd: bool, cores in 1u32..5000) {
-        let q = Query { cores, ..query(if amd { "amd" } else { "intel" }) };
+        let q = Query { cores: cores.into(), ..query(if amd { "amd" } else { "intel" }) };
         for leaf in [leaf, leaf & 0x3f, leaf & 0x8000_003f] {
             cpuid(&q, leaf, subleaf);
         }

@@ -130,6 +130,9 @@ fn pci(board: &Described) -> Vec<u8> {
     let isa = isa(board);
     let mut children: Vec<&dyn Aml> = names.iter().map(|n| n as &dyn Aml).collect();
     children.extend([&crs as &dyn Aml, &tables[0], &tables[1], &prt, &isa]);
+    // "_PXM (Proximity)": devices are at the first node.
+    let proximity = name("_PXM", &0u8);
+    children.extend(board.nodes.map(|_| &proximity as &dyn Aml));
     let mut bytes = Vec::new();
     Device::new(path("PCI0"), children).to_aml_bytes(&mut bytes);
     bytes

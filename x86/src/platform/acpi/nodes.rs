@@ -11,7 +11,7 @@ use crate::platform::memory::{BASE_END, FOUR_GIB, Layout, SHADOW_END};
 const STEP: u64 = 2 << 20;
 
 /// The node of a processor.
-fn node_of(vcpu: u32, vcpus: u32, nodes: u32) -> u32 {
+pub(super) fn node_of(vcpu: u32, vcpus: u32, nodes: u32) -> u32 {
     vcpu * nodes / vcpus
 }
 

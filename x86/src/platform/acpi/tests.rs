@@ -105,6 +105,8 @@ fn nodes() {
         assert!(distances.eq(slit[44..].iter().copied()));
         let with = Tables::new(&board).tables.len();
         assert_eq!(with, Tables::new(&Described { nodes: None, ..board }).tables.len() + 2);
+        let names_a_node = |nodes| dsdt::dsdt(&Described { nodes, ..board }).windows(4).any(|w| w == b"_PXM");
+        assert!(names_a_node(Some(count)) && !names_a_node(None));
     }
 }
 
@@ -151,4 +153,17 @@ fn the_script_links_as_we_do() {
     }
     let (block, rsdp) = tables.linked(TABLES as u64);
     assert_eq!((&files[0].bytes, &files[1].bytes), (&block, &rsdp));
+}
+
+/// Cores that CPUID says share a cache are of one node.
+#[test]
+fn caches_of_nodes() {
+    use crate::model::Cores;
+    for vcpus in 1..70 {
+        for count in 1..=vcpus.min(8) {
+            let Cores { sharing, .. } = Cores::in_nodes(vcpus, count);
+            let node_of = |id| nodes::node_of(id, vcpus, count);
+            assert!((0..vcpus).all(|id| node_of(id) == node_of(id >> sharing << sharing)), "{vcpus} in {count}");
+        }
+    }
 }
