@@ -282,23 +282,23 @@ fn lowest_priority_goes_to_one() {
     assert_eq!(b.take_all(), [(0, 0x61), (2, 0x61)]);
 }
 
-/// The timer: 1 GHz of virtual time, a crystal of 25 MHz, so that a tick is 40 ns long with a divisor of 1.
+/// The timer: 1 GHz of virtual time, a crystal of 38.4 MHz, so that 24 ticks take 625 instructions with a divisor of 1.
 #[test]
 fn timer_one_shot_and_periodic() {
+    let reached = |ticks: u64| (ticks * 625).div_ceil(24);
     for (divide, divisor) in [(0xb, 1u64), (0, 2), (1, 4), (2, 8), (3, 16), (8, 32), (9, 64), (0xa, 128)] {
         let mut b = Bench::new(1);
         b.write(0, 0x3e0, divide);
         b.write(0, 0x320, 0x40);
         b.write(0, 0x380, 100);
         assert_eq!(b.read(0, 0x390), 100);
-        assert_eq!(b.next(), Some(100 * 40 * divisor), "divided by {divisor}");
+        assert_eq!(b.next(), Some(reached(100 * divisor)), "divided by {divisor}");
         assert_eq!((b.requests(0), b.read(0, 0x390)), (vec![0x40], 0));
         assert_eq!(b.next(), None);
         b.write(0, 0x320, 0x2_0041);
         b.write(0, 0x380, 10);
-        let start = b.0.count();
         for n in 1..5 {
-            assert_eq!(b.next(), Some(start + n * 400 * divisor));
+            assert_eq!(b.next(), Some(reached((100 + n * 10) * divisor)));
             assert_eq!(b.read(0, 0x390), 10, "it starts again");
         }
         b.write(0, 0x380, 0);

@@ -1,9 +1,10 @@
-//! The timer ("APIC Timer"): one-shot, periodic, TSC-deadline. All points of time are the machine's count of instructions.
+//! The timer ("APIC Timer"): one-shot, periodic, TSC-deadline. It counts the bus clock; when it fires is a count of the machine's instructions.
 
 use emu_core::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 
 use super::{fire, lvt};
+use crate::model::BusClock;
 use crate::processor::P;
 
 /// Timer modes: bits 18 and 17 of its LVT entry.
@@ -16,12 +17,19 @@ pub(super) struct Timer {
     pub initial: u32,
     /// Divide Configuration Register.
     pub divide: u32,
-    /// When it last started to count down from its initial count.
+    /// When it last started to count down from its initial count, in ticks of the bus clock.
     start: u64,
-    /// When it fires.
+    /// When it fires, in instructions.
     due: Option<u64>,
     /// IA32_TSC_DEADLINE.
     deadline: u64,
+}
+
+impl Timer {
+    /// Ticks of the bus clock from its initial count to 0.
+    fn period(&self) -> u64 {
+        u64::from(self.initial) * divisor(self.divide)
+    }
 }
 
 /// "Figure 11-10. Divide Configuration Register".
@@ -36,9 +44,13 @@ fn mode(h: &P) -> u32 {
     h.arch.apic.lvt[lvt::TIMER] >> 17 & 3
 }
 
-/// The machine's count that one tick takes.
-fn tick_length(h: &P) -> u64 {
-    h.arch.model.bus_clock(h.world.frequency).0 * divisor(h.arch.apic.timer.divide)
+fn bus_clock(h: &P) -> BusClock {
+    h.arch.model.bus_clock(h.world.frequency)
+}
+
+/// What the bus clock has counted.
+fn now(h: &P) -> u64 {
+    bus_clock(h).ticks(h.core.count())
 }
 
 /// Current Count Register.
@@ -47,8 +59,8 @@ pub(super) fn current(h: &P) -> u32 {
     if t.due.is_none() || mode(h) == TSC_DEADLINE {
         return 0;
     }
-    let ticks = (h.core.count() - t.start) / tick_length(h);
-    u64::from(t.initial).saturating_sub(ticks) as u32
+    let steps = now(h).wrapping_sub(t.start) / divisor(t.divide);
+    u64::from(t.initial).saturating_sub(steps) as u32
 }
 
 /// A write to the Initial Count Register starts it, or stops it. In TSC-deadline mode it is ignored.
@@ -57,7 +69,7 @@ pub(super) fn set_initial(h: &mut P, value: u32) {
         return;
     }
     h.arch.apic.timer.initial = value;
-    h.arch.apic.timer.start = h.core.count();
+    h.arch.apic.timer.start = now(h);
     plan(h);
 }
 
@@ -67,7 +79,7 @@ pub(super) fn set_divide(h: &mut P, value: u32) {
     h.arch.apic.timer.divide = value & 0xb;
     if left != 0 {
         let done = u64::from(h.arch.apic.timer.initial - left);
-        h.arch.apic.timer.start = h.core.count().wrapping_sub(done * tick_length(h));
+        h.arch.apic.timer.start = now(h).wrapping_sub(done * divisor(value));
         plan(h);
     }
 }
@@ -83,9 +95,9 @@ pub(super) fn mode_changed(h: &mut P, old: u32) {
 }
 
 fn plan(h: &mut P) {
-    let length = tick_length(h);
+    let clock = bus_clock(h);
     let t = &mut h.arch.apic.timer;
-    t.due = (t.initial != 0).then(|| t.start.wrapping_add(u64::from(t.initial) * length));
+    t.due = (t.initial != 0).then(|| clock.reached(t.start.wrapping_add(t.period())));
     h.core.call_for_attention();
 }
 
@@ -118,14 +130,16 @@ pub(crate) fn time_changed(h: &mut P) {
 /// Fires what is due.
 pub(crate) fn tick(h: &mut P) {
     let now = h.core.count();
-    let Some(due) = h.arch.apic.timer.due.filter(|due| *due <= now) else { return };
-    let (mode, length) = (mode(h), tick_length(h));
+    if h.arch.apic.timer.due.is_none_or(|due| due > now) {
+        return;
+    }
+    let (mode, clock) = (mode(h), bus_clock(h));
     let t = &mut h.arch.apic.timer;
     t.due = None;
     if mode == PERIODIC && t.initial != 0 {
-        let period = u64::from(t.initial) * length;
-        t.start = due + (now - due) / period * period;
-        t.due = Some(t.start + period);
+        let passed = clock.ticks(now).wrapping_sub(t.start) / t.period() * t.period();
+        t.start = t.start.wrapping_add(passed);
+        t.due = Some(clock.reached(t.start.wrapping_add(t.period())));
     }
     t.deadline = 0;
     fire(h, lvt::TIMER);

@@ -140,8 +140,8 @@ impl Query {
             0xd if self.has(Feature::Xsave) => self.xsave(subleaf),
             0x1c if self.has(Feature::ArchLbr) => lbr::LEAF,
             0x15 if intel => {
-                let (ratio, crystal) = self.model.bus_clock(self.frequency);
-                [1, ratio as u32, crystal as u32, 0]
+                let crystal = self.model.bus_clock(self.frequency);
+                [crystal.own as u32, crystal.tsc as u32, crystal.hertz as u32, 0]
             }
             0x16 if intel => {
                 let mhz = (self.frequency.hertz() / 1_000_000) as u32;

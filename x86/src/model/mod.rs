@@ -1,16 +1,17 @@
 //! Models of processors: what a part of this kind has, and what CPUID says of it.
 
 mod amd;
+mod clock;
 mod cpuid;
 mod features;
 mod gate;
 mod intel;
 
-use emu_core::time::Frequency;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub(crate) use amd::MICROCODE as AMD_MICROCODE;
+pub use clock::BusClock;
 pub(crate) use cpuid::misc_enable;
 pub use cpuid::{Cores, Query, cpuid};
 pub use features::{Feature, Features};
@@ -287,15 +288,6 @@ impl CpuModel {
         ];
         let cet = if self.has_cet() { cr4::CET } else { 0 };
         BITS.iter().filter(|(f, _)| self.has(*f)).fold(cr4::PCE | cet, |bits, (_, bit)| bits | bit)
-    }
-
-    /// The bus clock: how many ticks of the TSC one of it takes, and its frequency in hertz. With Intel it is the core crystal
-    /// clock of CPUID leaf 15H, about 25 MHz; with AMD about 100 MHz. A tick is a whole number of instructions, so that all clocks
-    /// agree to the bit.
-    pub fn bus_clock(&self, frequency: Frequency) -> (u64, u64) {
-        let nominal = if self.is_intel() { 25_000_000 } else { 100_000_000 };
-        let ratio = (frequency.hertz() / nominal).max(1);
-        (ratio, frequency.hertz() / ratio)
     }
 }
 
