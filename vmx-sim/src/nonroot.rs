@@ -283,7 +283,7 @@ impl Vmx {
         let immediate = d.is_some_and(|d| d.has_immediate());
         let flags = [(3, input), (4, string), (5, repeats), (6, immediate)];
         let flags = flags.iter().fold(0, |bits, (n, flag)| bits | u64::from(*flag) << n);
-        let qualification = u64::from(size) - 1 | flags | u64::from(port) << 16;
+        let qualification = (u64::from(size) - 1) | flags | u64::from(port) << 16;
         let exit = Exit::instruction(Reason::Io).qualified(qualification);
         Some(match d.filter(|_| string) {
             Some(d) => {

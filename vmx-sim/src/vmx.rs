@@ -305,7 +305,7 @@ impl Extension for Vmx {
             return tsc;
         }
         let scaled = if v.has(secondary::USE_TSC_SCALING) {
-            (u128::from(tsc) * u128::from(v[TSC_MULTIPLIER]) >> 48) as u64
+            ((u128::from(tsc) * u128::from(v[TSC_MULTIPLIER])) >> 48) as u64
         } else {
             tsc
         };

@@ -528,6 +528,9 @@ impl std::fmt::Debug for Slot {
     }
 }
 
+/// Makes an extension from what [`Extension::save`] gave.
+pub type Restore = fn(&[u8]) -> Result<Box<dyn Extension>, String>;
+
 /// A kind of extension that there is.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
@@ -538,7 +541,7 @@ pub struct Kind {
     /// Makes one for a model's processor after RESET.
     pub make: fn(&CpuModel) -> Box<dyn Extension>,
     /// Makes one from what [`Extension::save`] gave.
-    pub restore: fn(&[u8]) -> Result<Box<dyn Extension>, String>,
+    pub restore: Restore,
 }
 
 static KINDS: Mutex<Vec<Kind>> = Mutex::new(Vec::new());

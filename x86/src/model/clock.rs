@@ -48,7 +48,9 @@ mod tests {
 
     #[test]
     fn a_tick_comes_at_its_count_and_not_before() {
-        for (model, hertz) in [("intel", 1_000), ("intel", 999_999_937), ("intel", 1_000_000_000), ("amd", 1_000_000_000)] {
+        for (model, hertz) in
+            [("intel", 1_000), ("intel", 999_999_937), ("intel", 1_000_000_000), ("amd", 1_000_000_000)]
+        {
             let clock = CpuModel::parse(model).unwrap().bus_clock(Frequency::new(hertz).unwrap());
             for ticks in [1, 2, 24, 25, 1_000_003, 7_777_777_777] {
                 let count = clock.reached(ticks);
