@@ -185,7 +185,6 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     h.arch.woken_at = halted.then(|| h.core.retired());
     if let Some(event) = h.arch.injected.take() {
         inject(h, event)?;
-        // Its handler's first instruction has not begun.
         return take_pending(h);
     }
     let now = h.core.retired();
@@ -209,7 +208,9 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         if bits != 0 {
             h.arch.step_from = None;
             h.core.check_interrupts = true;
-            return take_exception(h, Exception { vector: vector::DB, error: None, address: bits });
+            take_exception(h, Exception { vector: vector::DB, error: None, address: bits })?;
+            // Its handler's first instruction has not begun.
+            return take_pending(h);
         }
     }
     if h.arch.extension.is_guest() {
