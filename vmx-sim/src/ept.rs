@@ -154,6 +154,8 @@ impl Vmx {
         let has_flags = self.vmcs[EPT_POINTER] & ENABLE_ACCESSED_DIRTY != 0;
         let mut qualification = why;
         qualification |= match access.kind {
+            // An entry's flags are set by reading and writing.
+            Kind::Write if access.is_entry => q::READ | q::WRITE,
             _ if access.is_entry && has_flags => q::READ | q::WRITE,
             Kind::Read => q::READ,
             Kind::Write => q::WRITE,

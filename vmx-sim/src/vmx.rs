@@ -135,6 +135,10 @@ impl Extension for Vmx {
         postcard::to_stdvec(self).expect("its state can be written")
     }
 
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+
     fn duplicate(&self) -> Box<dyn Extension> {
         Box::new(self.clone())
     }

@@ -14,6 +14,7 @@
 //! What a second stage refuses stops the access like a fault, and the extension is told once the processor knows which instruction that was:
 //! [`Extension::second_stage_fault`].
 
+use std::any::Any;
 use std::sync::Mutex;
 
 use emu_core::engine::flags::Flags;
@@ -274,6 +275,9 @@ pub trait Extension: Send {
 
     /// Its state, as bytes.
     fn save(&self) -> Vec<u8>;
+
+    /// Itself, for those who know what it is.
+    fn as_any(&self) -> &dyn Any;
 
     /// Another with the same state.
     fn duplicate(&self) -> Box<dyn Extension>;

@@ -147,6 +147,10 @@ impl Extension for Toy {
         postcard::to_stdvec(self).unwrap()
     }
 
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+
     fn duplicate(&self) -> Box<dyn Extension> {
         Box::new(self.clone())
     }
