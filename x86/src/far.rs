@@ -8,6 +8,7 @@ use crate::control::rflags;
 use crate::exception::{Exception, vector};
 use crate::frame::Stack;
 use crate::ibt;
+use crate::linear::is_within;
 use crate::processor::{P, ProcessorExt, segments};
 use crate::protection::{self, Refusal, accessed, code_at, descriptor, null_stack};
 use crate::registers::{RSP, SSP};
@@ -29,6 +30,28 @@ fn require_within(h: &P, code: &Segment, ip: u64) -> Step {
     let fits = if is_64 { h.arch.controls().is_canonical(ip) } else { ip <= code.limit.into() };
     h.fault_if(!fits, Exception::gp(0))
 }
+
+/// "IF stack not large enough": words at these offsets from the stack pointer are within the limit, before any is pushed or popped.
+#[inline]
+fn require_room(h: &P, stack: &Stack, offsets: impl IntoIterator<Item = i64>, size: Size, refusal: Exception) -> Step {
+    if stack.is_64 {
+        return Ok(());
+    }
+    let at = |offset: i64| stack.pointer().merge(0, stack.sp.wrapping_add(offset as u64));
+    let fits = |offset| is_within(&stack.segment, at(offset), size.bytes().into());
+    h.fault_if(stack.segment.attributes.is_unusable() || !offsets.into_iter().all(fits), refusal)
+}
+
+/// Offsets of so many words below the stack pointer, and from it on.
+fn below(words: usize, size: Size) -> impl Iterator<Item = i64> {
+    (1..=words as i64).map(move |i| -i * i64::from(size.bytes()))
+}
+
+fn above(words: i64, size: Size) -> impl Iterator<Item = i64> {
+    (0..words).map(move |i| i * i64::from(size.bytes()))
+}
+
+const STACK_FAULT: Exception = Exception::with(vector::SS, 0);
 
 /// CS becomes `code`, and the next instruction is at `ip` in it.
 #[inline]
@@ -65,9 +88,14 @@ pub(crate) fn transfer(h: &mut P, how: Transfer, selector: u16, offset: u64, siz
         let code = protection::real(h, segments::CS, selector);
         let code =
             if h.arch.is_v8086() { code } else { Segment { attributes: Attributes(code.attributes.0 | 8), ..code } };
+        let mut stack = Stack::present(h);
+        if how == Transfer::Call {
+            require_room(h, &stack, below(2, size), size, STACK_FAULT)?;
+        }
         require_within(h, &code, offset)?;
         if how == Transfer::Call {
-            push(h, &return_to, size)?;
+            stack.push(h, &return_to, size, STACK_FAULT)?;
+            h.set_reg(RSP, stack.sp);
         }
         enter(h, code, offset);
         return Ok(());
@@ -81,8 +109,6 @@ pub(crate) fn transfer(h: &mut P, how: Transfer, selector: u16, offset: u64, siz
         let fits = if a.is_conforming() { a.dpl() <= cpl } else { rpl <= cpl && a.dpl() == cpl };
         h.fault_if(!fits || h.arch.is_long() && a.is_long() && a.is_big(), refused)?;
         h.fault_if(!a.is_present(), Exception::with(vector::NP, index_of(selector)))?;
-        let code = code_at(d.segment(selector), cpl);
-        require_within(h, &code, offset)?;
         return within(h, how, (selector, d), offset, &return_to, size);
     }
     h.fault_if(a.dpl() < cpl.max(rpl), refused)?;
@@ -117,9 +143,13 @@ fn within(
     let (cpl, frame) = (h.arch.cpl(), present_frame(h));
     let is_gate = h.arch.is_long() && size == Size::Bits64;
     let mut stack = Stack::present(h);
+    stack.is_64 |= is_gate;
     if how == Transfer::Call {
-        stack.is_64 |= is_gate;
-        stack.push(h, return_to, size, Exception::with(vector::SS, 0))?;
+        require_room(h, &stack, below(2, size), size, STACK_FAULT)?;
+    }
+    require_within(h, &d.segment(selector), ip)?;
+    if how == Transfer::Call {
+        stack.push(h, return_to, size, STACK_FAULT)?;
     }
     let code = code_at(accessed(h, selector, d)?, cpl);
     let to_64 = is_64_bit(h, &code);
@@ -131,13 +161,6 @@ fn within(
     }
     enter(h, code, ip);
     ibt::wait(h, cpl);
-    Ok(())
-}
-
-fn push(h: &mut P, words: &[u64], size: Size) -> Step {
-    let mut stack = Stack::present(h);
-    stack.push(h, words, size, Exception::with(vector::SS, 0))?;
-    h.set_reg(RSP, stack.sp);
     Ok(())
 }
 
@@ -167,23 +190,23 @@ fn through_gate(h: &mut P, how: Transfer, gate_selector: u16, gate: Descriptor) 
     let code = d.segment(selector);
     let return_to = [u64::from(h.arch.segments[segments::CS].selector), h.ip(h.core.next_pc)];
     if how == Transfer::Jump || a.is_conforming() || a.dpl() == cpl {
-        require_within(h, &code, target)?;
         return within(h, how, (selector, d), target, &return_to, size);
     }
     // To an inner level, on its stack, with so many words of the old one.
     let new_cpl = a.dpl();
     let old = Stack::present(h);
     let mut stack = task::inner_stack(h, new_cpl, 0)?;
+    let refusal = Exception::with(vector::SS, index_of(stack.segment.selector));
+    let count = if is_long { 0 } else { (gate.0 >> 32 & 31) as i64 };
+    require_room(h, &stack, below(4 + count as usize, size), size, refusal)?;
     require_within(h, &code, target)?;
     let mut words = vec![u64::from(old.segment.selector), old.sp];
     if !is_long {
-        let count = i64::from((gate.0 >> 32 & 31) as u32);
         for i in (0..count).rev() {
             words.push(old.peek(h, i, size)?);
         }
     }
     words.extend(return_to);
-    let refusal = Exception::with(vector::SS, index_of(stack.segment.selector));
     stack.push(h, &words, size, refusal)?;
     let code = code_at(accessed(h, selector, d)?, new_cpl);
     let shadow = shadow_stack::switched_to(h, new_cpl, 0)?;
@@ -230,6 +253,7 @@ fn returned_stack(h: &mut P, selector: u16, rpl: u8, to_64: bool) -> Step<Segmen
 /// RET, far, which releases so many bytes.
 pub(crate) fn ret(h: &mut P, size: Size, release: u16) -> Step {
     let stack = Stack::present(h);
+    require_room(h, &stack, above(2, size), size, STACK_FAULT)?;
     let (ip, selector) = (stack.peek(h, 0, size)?, stack.peek(h, 1, size)? as u16);
     let popped = 2 * i64::from(size.bytes()) + i64::from(release);
     if !h.arch.is_protected() {
@@ -254,6 +278,7 @@ pub(crate) fn ret(h: &mut P, size: Size, release: u16) -> Step {
         enter(h, code, ip);
         return Ok(());
     }
+    require_room(h, &stack, [popped, popped + i64::from(size.bytes())], size, STACK_FAULT)?;
     let sp = stack.peek_at(h, popped, size)?;
     let ss = stack.peek_at(h, popped + i64::from(size.bytes()), size)? as u16;
     let segment = returned_stack(h, ss, rpl, to_64)?;
@@ -310,6 +335,7 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
     let [ip, cs, flags] = match frame {
         Some([ip, cs, flags, ..]) => [ip, cs, flags],
         None => {
+            require_room(h, &stack, above(3, size), size, STACK_FAULT)?;
             let [ip, cs, flags] = [0, 1, 2].map(|i| stack.peek(h, i, size));
             [ip?, cs?, flags?]
         }
@@ -329,7 +355,10 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
     let outer = if rpl != cpl || h.arch.is_64() {
         let [sp, ss] = match frame {
             Some([_, _, _, sp, ss]) => [sp, ss],
-            None => [stack.peek(h, 3, size)?, stack.peek(h, 4, size)?],
+            None => {
+                require_room(h, &stack, [3 * bytes, 4 * bytes], size, STACK_FAULT)?;
+                [stack.peek(h, 3, size)?, stack.peek(h, 4, size)?]
+            }
         };
         Some((sp, returned_stack(h, ss as u16, rpl, to_64)?))
     } else {
@@ -368,6 +397,7 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
 /// In real mode, and in virtual-8086 mode with IOPL 3.
 fn iret_real(h: &mut P, size: Size) -> Step {
     let stack = Stack::present(h);
+    require_room(h, &stack, above(3, size), size, STACK_FAULT)?;
     let [ip, cs, flags] = [0, 1, 2].map(|i| stack.peek(h, i, size));
     let (ip, selector, flags) = (ip?, cs? as u16, flags?);
     let code = protection::real(h, segments::CS, selector);

@@ -122,8 +122,9 @@ impl Repeat {
         let old = h.core.regs[usize::from(RAX)];
         match self.what {
             Does::Move => {
-                let (from, to) = (self.source(h, 1)?, self.destination(h, 1)?);
+                let from = self.source(h, 1)?;
                 let value = h.load(from, size, 0)?;
+                let to = self.destination(h, 1)?;
                 h.store(to, size, value, 0)?;
             }
             Does::Store => {
@@ -135,8 +136,10 @@ impl Repeat {
                 h.core.regs[usize::from(RAX)] = self.size.merge(old, h.load(from, size, 0)?);
             }
             Does::Compare => {
-                let (from, to) = (self.source(h, 1)?, self.destination(h, 1)?);
-                let (a, b) = (h.load(from, size, 0)?, h.load(to, size, 0)?);
+                let from = self.source(h, 1)?;
+                let a = h.load(from, size, 0)?;
+                let to = self.destination(h, 1)?;
+                let b = h.load(to, size, 0)?;
                 self.compare(h, a, b);
             }
             Does::Scan => {
@@ -204,7 +207,8 @@ impl Repeat {
         if !is_up || !matches!(self.what, Does::Move | Does::Store) || most < 2 {
             return Ok(0);
         }
-        let to = self.destination(h, 1)?;
+        // Of two operands the first may have to fault: one after the other.
+        let Ok(to) = self.destination(h, 1) else { return Ok(0) };
         let mut n = most.min(self.in_page(to));
         let from = if self.what == Does::Move { self.source(h, 1)? } else { 0 };
         if self.what == Does::Move {

@@ -393,6 +393,9 @@ fn raise_now(_: &mut P, operand: u32) -> Step {
 
 fn check_target_now(h: &mut P, _: u32) -> Step {
     let ip = h.reg(temp::TARGET);
+    if h.arch.is_64() {
+        return h.fault_if(!h.arch.is_canonical(ip), Exception::gp(0));
+    }
     h.fault_if(ip > h.arch.segments[segments::CS].limit.into(), Exception::gp(0))?;
     let linear = h.linear_ip(ip);
     h.set_reg(temp::TARGET, linear);

@@ -325,6 +325,48 @@ fn linear_address_masking() {
     assert_eq!(g.frame().vector, 13, "a reserved bit without the feature");
 }
 
+/// A near branch to what is not canonical is #GP(0) of the branch, though the block knows where it leads; one that is not taken goes on.
+#[test]
+fn branches_to_what_is_not_canonical() {
+    // The last page below.
+    const LAST: u64 = 0x7fff_ffff_f000;
+    type Code = fn(&mut CodeAssembler);
+    let cases: [(u64, u64, Code); 5] = [
+        (0x1_0000, 10, |a| {
+            a.mov(rax, 1u64 << 63).unwrap();
+            a.jmp(rax).unwrap();
+        }),
+        (LAST, 0, |a| a.jmp(LAST + 0x2000).unwrap()),
+        (LAST, 0, |a| a.call(LAST + 0x2000).unwrap()),
+        (LAST, 3, |a| {
+            a.cmp(rax, rax).unwrap();
+            a.je(LAST + 0x2000).unwrap();
+        }),
+        (LAST, 9, |a| {
+            a.cmp(rax, rax).unwrap();
+            a.jne(LAST + 0x2000).unwrap();
+            a.ud2().unwrap();
+        }),
+    ];
+    for (at, fault, code) in cases {
+        let mut g = Guest::new();
+        for (at, to) in [(PML4 + 8 * 255, 0x5000), (0x5000 + 8 * 511, 0x6000), (0x6000 + 8 * 511, PT)] {
+            g.put(at, to | 7);
+        }
+        g.put(PT + 8 * 511, CODE | 3);
+        let mut a = CodeAssembler::new(64).unwrap();
+        code(&mut a);
+        let bytes = a.assemble(at).unwrap();
+        g.machine.world.ram.write(CODE, &bytes).unwrap();
+        let core = &mut g.machine.vcpus[0].core;
+        (core.pc, core.regs[usize::from(RSP)]) = (at, STACK);
+        assert_eq!(g.machine.run(1000), End::Deadlock);
+        let (vector, error, rip) = (g.get(FOUND), g.get(FOUND + 8), g.get(FOUND + 16));
+        let expected = if fault == 9 { 6 } else { 13 };
+        assert_eq!((vector, error, rip, g.get(FOUND + 40)), (expected, 0, at + fault, STACK));
+    }
+}
+
 /// A table that ends where canonical addresses do: what lies beyond is #GP(0), of the delivery that looks there.
 #[test]
 fn a_descriptor_that_is_not_at_a_canonical_address() {

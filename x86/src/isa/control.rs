@@ -97,10 +97,29 @@ impl Lifting<'_> {
         target <= self.mode.cs_limit.into() || self.mode.is_64()
     }
 
+    /// It is canonical, however many bits linear addresses have.
+    fn is_near(&self, target: u64) -> bool {
+        const BITS: u32 = 48;
+        !self.mode.is_64() || (target << (64 - BITS)) as i64 >> (64 - BITS) == target as i64
+    }
+
+    /// Raises #GP(0) where a target that the block knows is not canonical: not there, but here.
+    fn require(&mut self, target: u64) {
+        if !self.is_near(target) {
+            self.lift.constant(temp::TARGET, target);
+            system::check_target(self.lift);
+        }
+    }
+
     /// Branches to an instruction pointer if a condition holds, or raises #GP(0) where that is beyond the code segment's limit.
     fn branch_to(&mut self, target: u64, condition: Condition) {
         let linear = self.mode.linear(target);
-        if self.mode.watches_branches {
+        if !self.is_near(target) {
+            let next = self.next();
+            condition.test(self.lift);
+            self.lift.branch(Cond::Eq, temp::TEST, ZERO, next);
+            self.go_to(target, Kind::Conditional);
+        } else if self.mode.watches_branches {
             condition.test(self.lift);
             self.lift.constant(temp::TARGET, linear);
             let beyond = if self.has(target) { 0 } else { branch::BEYOND_LIMIT };
@@ -120,6 +139,7 @@ impl Lifting<'_> {
         if !self.has(target) {
             return system::raise(self.lift, Exception::gp(0));
         }
+        self.require(target);
         let linear = self.mode.linear(target);
         if self.mode.watches_branches {
             self.lift.constant(temp::TARGET, linear);
@@ -160,7 +180,10 @@ fn jmp(l: &mut Lifting) -> Result<(), Unknown> {
     }
     let (to, size) = indirect(l)?;
     if size == Size::Bits64 && !l.mode.watches_branches && l.mode.tracker == Tracker::Off {
-        l.lift.goto_reg(to, 0, 0, None);
+        match l.lift.known(to) {
+            Some(target) => l.go_to(target, Kind::IndirectJump),
+            None => l.lift.goto_reg(to, 0, 0, None),
+        }
     } else {
         l.bring_target(to, size);
         ibt::lift_branch(l);
@@ -187,7 +210,7 @@ fn call(l: &mut Lifting) -> Result<(), Unknown> {
             system::raise(l.lift, Exception::gp(0));
             return Ok(());
         }
-        Ok(_) => {}
+        Ok(target) => l.require(target),
         Err(Unknown) => {
             let (to, size) = indirect(l)?;
             l.bring_target(to, size);

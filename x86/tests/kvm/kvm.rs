@@ -6,7 +6,7 @@ use std::time::Duration;
 use kvm_bindings::{kvm_segment, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use memmap2::MmapMut;
-use x86::control::DR7_ENABLES;
+use x86::control::{DR7_ENABLES, cr0, cr4};
 use x86::processor::X86;
 use x86::segment::Segment;
 
@@ -36,9 +36,10 @@ pub enum End {
 
 pub struct Oracle {
     vcpu: VcpuFd,
-    _vm: VmFd,
+    vm: VmFd,
     pub ram: MmapMut,
     pub kind: Kind,
+    cr4: u64,
 }
 
 fn segment(s: &Segment) -> kvm_segment {
@@ -61,6 +62,22 @@ fn segment(s: &Segment) -> kvm_segment {
     }
 }
 
+/// Lends so many bytes of RAM to a machine; with 0, takes them back.
+fn lend(vm: &VmFd, ram: &mut MmapMut, bytes: usize) -> Option<()> {
+    let region = kvm_userspace_memory_region {
+        slot: 0,
+        guest_phys_addr: 0,
+        memory_size: bytes as u64,
+        userspace_addr: ram.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: the mapping lives as long as the machine does.
+    #[expect(unsafe_code, reason = "guest RAM is lent to KVM for the life of the oracle")]
+    unsafe {
+        vm.set_user_memory_region(region).ok()
+    }
+}
+
 extern "C" fn nothing(_: libc::c_int) {}
 
 impl Oracle {
@@ -69,22 +86,14 @@ impl Oracle {
         let kvm = Kvm::new().ok()?;
         let vm = kvm.create_vm().ok()?;
         let mut ram = MmapMut::map_anon(RAM).ok()?;
-        let region = kvm_userspace_memory_region {
-            slot: 0,
-            guest_phys_addr: 0,
-            memory_size: RAM as u64,
-            userspace_addr: ram.as_mut_ptr() as u64,
-            flags: 0,
-        };
-        // SAFETY: the mapping lives as long as the machine does.
-        #[expect(unsafe_code, reason = "guest RAM is lent to KVM for the life of the oracle")]
-        unsafe {
-            vm.set_user_memory_region(region).ok()?
-        };
+        lend(&vm, &mut ram, RAM)?;
         let vcpu = vm.create_vcpu(0).ok()?;
         let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES).ok()?;
         vcpu.set_cpuid2(&cpuid).ok()?;
-        let mut oracle = Oracle { vcpu, _vm: vm, ram, kind: Kind::Hardware };
+        let extended = cpuid.as_slice().iter().find(|e| e.function == 7 && e.index == 0).map_or(0, |e| e.ebx);
+        let bit = |n: u32, bit: u64| if extended >> n & 1 != 0 { bit } else { 0 };
+        let cr4 = cr4::PSE | cr4::PGE | bit(7, cr4::SMEP) | bit(20, cr4::SMAP);
+        let mut oracle = Oracle { vcpu, vm, ram, kind: Kind::Hardware, cr4 };
         // POPCNT EAX, EAX; HLT.
         oracle.ram[0x1000..0x1005].copy_from_slice(&[0xf3, 0x0f, 0xb8, 0xc0, 0xf4]);
         let mut state = X86::flat_64();
@@ -100,6 +109,11 @@ impl Oracle {
     /// Runs from a state until HLT.
     pub fn run(&mut self, cpu: &X86, regs: &[u64; 16], pc: u64) -> End {
         assert_eq!(cpu.dr7 & DR7_ENABLES, 0);
+        if cpu.cr0 & cr0::PG != 0 {
+            // Page tables have changed behind its back: it forgets what it has made of them.
+            lend(&self.vm, &mut self.ram, 0).expect("RAM can be taken back");
+            lend(&self.vm, &mut self.ram, RAM).expect("and lent again");
+        }
         let mut s = self.vcpu.get_sregs().unwrap();
         let [es, cs, ss, ds, fs, gs] = cpu.segments.each_ref().map(segment);
         (s.es, s.cs, s.ss, s.ds, s.fs, s.gs) = (es, cs, ss, ds, fs, gs);
@@ -184,10 +198,19 @@ impl Oracle {
         [s.cr0, s.cr2, s.cr3, s.cr4]
     }
 
-    /// Selectors of ES, CS, SS, DS, FS, GS, LDTR, TR, and their bases and limits where they are usable.
-    pub fn segments(&self) -> [(u16, u64, u32); 8] {
+    /// Selectors of ES, CS, SS, DS, FS, GS, LDTR, TR, and their bases, limits and attributes where they are usable.
+    pub fn segments(&self) -> [(u16, u64, u32, u32); 8] {
         let s = self.vcpu.get_sregs().unwrap();
-        [s.es, s.cs, s.ss, s.ds, s.fs, s.gs, s.ldt, s.tr]
-            .map(|s| if s.unusable != 0 { (s.selector, 0, 0) } else { (s.selector, s.base, s.limit) })
+        [s.es, s.cs, s.ss, s.ds, s.fs, s.gs, s.ldt, s.tr].map(|s| {
+            let bits =
+                [(s.type_, 0), (s.s, 4), (s.dpl, 5), (s.present, 7), (s.avl, 12), (s.l, 13), (s.db, 14), (s.g, 15)];
+            let attributes = bits.iter().fold(0, |all, (value, at)| all | u32::from(*value) << at);
+            if s.unusable != 0 { (s.selector, 0, 0, 0) } else { (s.selector, s.base, s.limit, attributes) }
+        })
+    }
+
+    /// Bits of CR4 that its CPUID lets one set, of those that cases do.
+    pub fn cr4(&self) -> u64 {
+        self.cr4
     }
 }

@@ -5,5 +5,11 @@
 
 #![cfg(target_os = "linux")]
 
-mod cases;
+mod alike;
+mod compare;
+mod instructions;
 mod kvm;
+mod paging;
+mod stage;
+mod transfers;
+mod unlike;

@@ -6,7 +6,7 @@ use iced_x86::{Decoder, DecoderOptions};
 use crate::host::Native;
 use crate::machine::Emulated;
 use crate::mode::{Mode, Segments};
-use crate::state::{DATA_SIZE, PAGE, Random, State, cases, difference};
+use crate::state::{DATA_SIZE, PAGE, Random, State, Trap, cases, difference};
 use crate::undefined::forget_pointers;
 
 /// Where a branch finds its target.
@@ -159,40 +159,110 @@ fn instance(r: &mut Random, segments: &Segments, at: u64, data_at: u64) -> (Vec<
     (code, state)
 }
 
-/// What manuals leave open, or AMD's processors do in their own way.
-fn forget(code: &[u8], segments: &Segments, ours: &mut State, theirs: &State) {
-    let opcode = code.iter().position(|b| !matches!(b, 0x66 | 0x67)).expect("an opcode");
-    let is_far_return = matches!(code[opcode], 0xca | 0xcb | 0xcf);
-    let is_far_call = code[opcode] == 0x9a || code[opcode] == 0xff && code[opcode + 1] >> 3 & 7 == 3;
-    let is_far_memory = code[opcode] == 0xff && code[opcode + 1] >> 3 & 7 == 5;
-    let Some(theirs_trap) = theirs.trap else { return };
-    // The words of a far return's frame are read in any order, and so is a far pointer; one of them may fault before another, the selector, is
-    // refused.
-    if (is_far_return || is_far_call || is_far_memory)
-        && matches!(theirs_trap.vector, 12 | 14)
-        && let Some(a) = &mut ours.trap
-        && a.ip == theirs_trap.ip
-        && matches!(a.vector, 12..=14)
-    {
-        *a = theirs_trap;
+/// A branch as it was encoded.
+struct Branch<'a> {
+    opcode: &'a [u8],
+    /// Bytes of its operands.
+    width: i64,
+}
+
+impl<'a> Branch<'a> {
+    fn new(code: &'a [u8], mode: Mode) -> Self {
+        let prefixes = code.iter().take_while(|b| matches!(b, 0x66 | 0x67)).count();
+        let is_wide = (mode.bits() == 32) != code[..prefixes].contains(&0x66);
+        Branch { opcode: &code[prefixes..], width: if is_wide { 4 } else { 2 } }
     }
-    // RET (far) with a constant on a stack of 16 bits: AMD's processors carry into the upper half of ESP, which both manuals leave alone.
-    if code[opcode] == 0xca && !segments.stack.attributes.is_big() {
+
+    /// The reg field of the ModR/M byte of opcode FFh.
+    fn extension(&self) -> Option<u8> {
+        (self.opcode[0] == 0xff).then(|| self.opcode[1] >> 3 & 7)
+    }
+
+    fn is_near_call(&self) -> bool {
+        self.opcode[0] == 0xe8 || self.extension() == Some(2)
+    }
+
+    fn is_far_call(&self) -> bool {
+        self.opcode[0] == 0x9a || self.extension() == Some(3)
+    }
+
+    /// The selector of a far JMP or CALL; null where it is not there to be read.
+    fn selector(&self, before: &State, data_at: u64) -> Option<u16> {
+        let word = |bytes: &[u8]| u16::from_le_bytes([bytes[0], bytes[1]]);
+        match self.extension() {
+            None if matches!(self.opcode[0], 0x9a | 0xea) => Some(word(&self.opcode[1 + self.width as usize..])),
+            Some(3 | 5) => {
+                let place = self.opcode[2..].iter().rev().fold(0, |all, b| all << 8 | u64::from(*b));
+                let at = place.wrapping_sub(data_at) as usize + self.width as usize;
+                Some(before.data.get(at..at + 2).map_or(0, word))
+            }
+            _ => None,
+        }
+    }
+
+    /// Words that a far return pops at its own level, and bytes that it drops.
+    fn popped(&self) -> Option<(i64, i64)> {
+        match self.opcode[0] {
+            0xcb => Some((2, 0)),
+            0xca => Some((2, u16::from_le_bytes([self.opcode[1], self.opcode[2]]).into())),
+            0xcf => Some((3, 0)),
+            _ => None,
+        }
+    }
+}
+
+/// The first fault of PUSHes, or of POPs, of words at these offsets from the stack pointer, each tried alone.
+fn first_fault(emulated: &mut Emulated, before: &State, width: i64, is_push: bool, offsets: &[i64]) -> Option<Trap> {
+    let Segments { mode, stack, .. } = emulated.segments;
+    let prefix: &[u8] = if i64::from(mode.bits()) == 8 * width { &[] } else { &[0x66] };
+    let code = [prefix, &[if is_push { 0x50 } else { 0x58 }]].concat();
+    offsets.iter().find_map(|offset| {
+        let mut state = before.clone();
+        let sp = state.gpr[4].wrapping_add(*offset as u64) & mode.mask();
+        state.gpr[4] = if stack.attributes.is_big() { sp } else { state.gpr[4] & !0xffff | sp & 0xffff };
+        emulated.run(&code, &state).expect("it ends").trap
+    })
+}
+
+/// What AMD's processors raise where we raise `ours`. They look at what they pop from the last word to the first, and so at the stack of an
+/// outer level, if the RPL is another, before they look at the selector; and they push before they look at the target's limit. The SDM has
+/// the limits of the whole frame first, then the selector, and that of the target before a near CALL pushes; in which order words are
+/// read it does not say.
+fn of_amd(emulated: &mut Emulated, branch: &Branch, before: &State, data_at: u64, ours: Trap) -> Trap {
+    let width = branch.width;
+    if let Some((words, dropped)) = branch.popped() {
+        let own: Vec<_> = (0..words).rev().map(|i| i * width).collect();
+        if let Some(trap) = first_fault(emulated, before, width, false, &own) {
+            return trap;
+        }
+        let sp = if emulated.segments.stack.attributes.is_big() { u64::MAX } else { 0xffff } & before.gpr[4];
+        let at = sp.wrapping_add(width as u64).wrapping_sub(data_at) as usize;
+        let outer = [(words + 1) * width + dropped, words * width + dropped];
+        let is_outer = before.data.get(at).is_some_and(|selector| selector & 3 != 3);
+        return first_fault(emulated, before, width, false, &outer).filter(|_| is_outer).unwrap_or(ours);
+    }
+    // The target was found, and it is none that a selector or a descriptor forbids.
+    let is_found = ours.error == 0 || ours.vector == 14 && ours.error & 2 != 0;
+    let offsets: &[i64] = match branch.selector(before, data_at) {
+        Some(selector) if branch.is_far_call() && selector > 3 => &[0, -width],
+        None if branch.is_near_call() => &[0],
+        _ => return ours,
+    };
+    if !is_found {
+        return ours;
+    }
+    first_fault(emulated, before, width, true, offsets).unwrap_or(ours)
+}
+
+/// What AMD's processors do in their own way, but for which exception comes first.
+fn forget(branch: &Branch, segments: &Segments, ours: &mut State, theirs: &State) {
+    // RET (far) with a constant on a stack of 16 bits: they carry into the upper half of ESP, which both manuals leave alone.
+    if branch.opcode[0] == 0xca && !segments.stack.attributes.is_big() {
         ours.gpr[4] = ours.gpr[4] & 0xffff | theirs.gpr[4] & !0xffff;
     }
-    // A call whose target is beyond the limit, and whose stack is too, or is not present: which of them faults.
-    let is_call = code[opcode] == 0xe8 || code[opcode] == 0xff && code[opcode + 1] >> 3 & 7 == 2;
-    if is_call
-        && matches!(theirs_trap.vector, 12 | 14)
-        && let Some(a) = &mut ours.trap
-        && a.vector == 13
-        && a.ip == theirs_trap.ip
-    {
-        *a = theirs_trap;
-    }
-    // AMD's processors have written the return address, below a stack pointer that has not moved, before a far call is refused.
-    let is_refused = ours.trap.is_some_and(|t| t == theirs_trap) && ours.gpr == theirs.gpr;
-    if is_far_call && is_refused && matches!(theirs_trap.vector, 12..=14) {
+    // They have written the return address, below a stack pointer that has not moved, before a far call is refused.
+    let is_refused = theirs.trap.is_some_and(|t| matches!(t.vector, 12..=14)) && ours.gpr == theirs.gpr;
+    if branch.is_far_call() && is_refused {
         ours.data.clone_from(&theirs.data);
     }
 }
@@ -207,6 +277,7 @@ fn branches_of_compatibility_mode() {
         let mut emulated = Emulated::new(&native);
         let segments = native.segments;
         let data_at = segments.offset(emulated.data_at);
+        let is_amd = std::is_x86_feature_detected!("sse4a");
         let mut r = Random(5);
         let mut wrong = 0;
         let count = cases() / 20;
@@ -216,7 +287,11 @@ fn branches_of_compatibility_mode() {
             let mut theirs = state.clone();
             native.run(&code, &mut theirs);
             forget_pointers(&mut ours, &mut theirs);
-            forget(&code, &segments, &mut ours, &theirs);
+            let branch = Branch::new(&code, mode);
+            if let Some(trap) = ours.trap.filter(|_| is_amd) {
+                ours.trap = Some(of_amd(&mut emulated, &branch, &state, data_at, trap));
+            }
+            forget(&branch, &segments, &mut ours, &theirs);
             if ours != theirs {
                 let ip = segments.ip(emulated.at);
                 let insn = Decoder::with_ip(mode.bits(), &code, ip, DecoderOptions::NONE).decode();

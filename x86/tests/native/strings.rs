@@ -5,7 +5,7 @@ use iced_x86::{Decoder, DecoderOptions};
 use crate::host::Native;
 use crate::machine::Emulated;
 use crate::mode::Mode;
-use crate::state::{DATA_SIZE, DF, Random, STATUS, State, cases, difference};
+use crate::state::{DATA_SIZE, DF, Random, STATUS, State, Trap, cases, difference};
 use crate::undefined::forget_pointers;
 
 /// MOVS, STOS, LODS, CMPS, SCAS of all sizes, in both directions, with and without repeat prefixes.
@@ -32,6 +32,7 @@ fn strings(mode: Mode, each: u64) {
     let segments = native.segments;
     let middle = segments.offset(emulated.data_at) + DATA_SIZE as u64 / 2;
     let is_long = mode == Mode::Long;
+    let is_amd = std::is_x86_feature_detected!("sse4a");
     let mut r = Random(4);
     let mut done = 0;
     // REX goes behind the repeat prefix, the others before.
@@ -65,11 +66,11 @@ fn strings(mode: Mode, each: u64) {
                     let ip = segments.ip(emulated.at);
                     let insn = Decoder::with_ip(mode.bits(), &code, ip, DecoderOptions::NONE).decode();
                     forget_pointers(&mut ours, &mut theirs);
-                    // Which of the operands of CMPS, and of MOVS, is looked at first.
-                    if matches!(opcode, 0xa4..=0xa7)
-                        && let (Some(a), Some(b)) = (&mut ours.trap, &theirs.trap)
-                    {
-                        *a = *b;
+                    // AMD's processors look at the second operand of CMPS first, but for REPE CMPSB.
+                    let is_second_first = opcode == 0xa7 || opcode == 0xa6 && *repeat != [0xf3];
+                    if is_second_first && is_amd && ours.trap.is_some() {
+                        let at_fault = State { flags: state.flags, ..ours.clone() };
+                        ours.trap = of_second(&mut emulated, &code, &at_fault).or(ours.trap);
                     }
                     assert!(ours == theirs, "{mode:?}\n{}", difference(&code, &insn, &state, &ours, &theirs));
                     done += 1;
@@ -78,6 +79,13 @@ fn strings(mode: Mode, each: u64) {
         }
     }
     println!("{mode:?}: {done} strings");
+}
+
+/// What an element of CMPS would raise if only its second operand were looked at, which is that of SCAS.
+fn of_second(emulated: &mut Emulated, code: &[u8], state: &State) -> Option<Trap> {
+    let (opcode, prefixes) = code.split_last().expect("an opcode");
+    let once = prefixes.iter().copied().filter(|b| !matches!(b, 0xf2 | 0xf3));
+    emulated.run(&once.chain([opcode + 8]).collect::<Vec<_>>(), state).expect("it ends").trap
 }
 
 /// Upper halves that an address size of 16 bits ignores, the end of the data or the beginning of the segment, and other segments.
