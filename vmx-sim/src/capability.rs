@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use x86::control::{cr0, cr4};
 use x86::model::{CpuModel, Feature};
 
-use crate::control::{Control, entry, exit, pin, primary, secondary};
+use crate::control::{Control, entry, exit, pin, primary, secondary, tertiary};
 use crate::field::Field;
 
 /// The VMCS revision identifier.
@@ -131,8 +131,12 @@ impl Capabilities {
                 secondary::UNRESTRICTED_GUEST,
                 secondary::PAUSE_LOOP_EXITING,
                 secondary::USE_TSC_SCALING,
+                secondary::VIRTUALIZE_APIC_ACCESSES,
+                secondary::APIC_REGISTER_VIRTUALIZATION,
+                secondary::VIRTUAL_INTERRUPT_DELIVERY,
             ],
             &[
+                (secondary::VIRTUALIZE_X2APIC_MODE, model.has(Feature::X2apic)),
                 (secondary::ENABLE_RDTSCP, model.has(Feature::Rdtscp)),
                 (secondary::RDRAND_EXITING, model.has(Feature::Rdrand)),
                 (secondary::RDSEED_EXITING, model.has(Feature::Rdseed)),
@@ -167,11 +171,6 @@ impl Capabilities {
                 (entry::LOAD_PKRS, model.has(Feature::Pks)),
             ],
         );
-        let primaries: Vec<_> = primary::ALL
-            .iter()
-            .copied()
-            .filter(|c| ![primary::USE_TPR_SHADOW, primary::ACTIVATE_TERTIARY_CONTROLS].contains(c))
-            .collect();
         use ept_vpid as e;
         Capabilities {
             pin: Allowed::of(
@@ -181,11 +180,12 @@ impl Capabilities {
                     pin::NMI_EXITING,
                     pin::VIRTUAL_NMIS,
                     pin::ACTIVATE_VMX_PREEMPTION_TIMER,
+                    pin::PROCESS_POSTED_INTERRUPTS,
                 ],
             ),
-            primary: Allowed::of(PRIMARY_TRUE_DEFAULT, &primaries),
+            primary: Allowed::of(PRIMARY_TRUE_DEFAULT, primary::ALL),
             secondary: Allowed::of(0, &secondary),
-            tertiary: 0,
+            tertiary: 1 << tertiary::IPI_VIRTUALIZATION.bit,
             exit: Allowed::of(EXIT_TRUE_DEFAULT, &exits),
             exit_2: 0,
             entry: Allowed::of(ENTRY_TRUE_DEFAULT, &entries),

@@ -9,8 +9,10 @@
 //! | [`entry`] | "VM Entries" |
 //! | [`exit`] | "VM Exits", appendix "VMX Basic Exit Reasons" |
 //! | [`nonroot`] | "VMX Non-Root Operation" |
+//! | [`apic`] | "APIC Virtualization and Virtual Interrupts" |
 //! | [`ept`], [`tags`] | "VMX Support for Address Translation" |
 
+pub mod apic;
 pub mod capability;
 pub mod control;
 pub mod entry;

@@ -171,11 +171,15 @@ impl Vmx {
             I::Xrstors(components) if components & h.arch.xss & self.vmcs[XSS_EXITING_BITMAP] != 0 => {
                 return Err(self.instruction_exit(h, Reason::Xrstors, true));
             }
+            I::Over => match self.operation_is_over(h) {
+                Some(exit) => exit,
+                None => return Ok(()),
+            },
             I::Completed => match self.completed(h) {
                 Some(exit) => exit,
                 None => return Ok(()),
             },
-            I::Boundary { shadowed } => match self.boundary(h, shadowed) {
+            I::Boundary { shadowed } => match self.boundary(h, shadowed)? {
                 Some(exit) => exit,
                 None => return Ok(()),
             },
@@ -341,19 +345,23 @@ impl Vmx {
         is_due.then(|| Exit::of(Reason::MonitorTrapFlag))
     }
 
-    /// What comes between debug traps and interrupts: the VMX-preemption timer, windows.
-    fn boundary(&mut self, h: &P, shadowed: bool) -> Option<Exit> {
+    /// What comes between debug traps and interrupts: the VMX-preemption timer, windows, virtual interrupts.
+    fn boundary(&mut self, h: &mut P, shadowed: bool) -> Step<Option<Exit>> {
         if self.timer_has_expired(h) {
-            return Some(Exit::of(Reason::PreemptionTimer));
+            return Ok(Some(Exit::of(Reason::PreemptionTimer)));
         }
         let takes_nmi = h.arch.pending.nmi && !h.arch.nmi_blocked;
         if self.has_nmi_window() && !shadowed {
-            Some(Exit::of(Reason::NmiWindow))
-        } else if self.has_interrupt_window(h) && !shadowed && !takes_nmi {
-            Some(Exit::of(Reason::InterruptWindow))
-        } else {
-            None
+            return Ok(Some(Exit::of(Reason::NmiWindow)));
         }
+        if shadowed || takes_nmi {
+            return Ok(None);
+        }
+        if self.has_interrupt_window(h) {
+            return Ok(Some(Exit::of(Reason::InterruptWindow)));
+        }
+        self.virtual_interrupts(h)?;
+        Ok(None)
     }
 
     fn has_nmi_window(&self) -> bool {
@@ -368,7 +376,7 @@ impl Vmx {
     pub(crate) fn has_event(&self, h: &P) -> bool {
         let windows = !h.arch.waiting.is_shut_down() && (self.has_nmi_window() || self.has_interrupt_window(h));
         let trap_flag = self.vmcs.has(primary::MONITOR_TRAP_FLAG) || self.trap_flag_pending;
-        self.timer_has_expired(h) || windows || trap_flag || h.arch.debug_trap != 0
+        self.timer_has_expired(h) || windows || trap_flag || h.arch.debug_trap != 0 || self.wakes_by_apic(h)
     }
 }
 

@@ -9,6 +9,7 @@ use x86::extension::{self, Extension, Intercept, Register, SecondAccess, SecondS
 use x86::model::{CpuModel, Feature};
 use x86::processor::P;
 
+use crate::apic::Virtual;
 use crate::capability::{CR0_FIXED_0, CR0_FIXED_1, CR4_FIXED_0, Capabilities};
 use crate::control::{pin, primary, secondary};
 use crate::entry::Failure;
@@ -58,6 +59,8 @@ pub struct Vmx {
     pub(crate) iret_unblocked_at: Option<u64>,
     /// PAUSE-loop exiting: the first PAUSE of the loop and the last one, by the TSC.
     pub(crate) pauses: Option<(u64, u64)>,
+    /// What the guest's virtual APIC has to do yet.
+    pub(crate) apic: Virtual,
     /// The last VM entry that failed: which rule it broke.
     #[serde(skip)]
     pub failure: Option<Failure>,
@@ -86,6 +89,7 @@ impl Vmx {
             timer_expires: None,
             iret_unblocked_at: None,
             pauses: None,
+            apic: Virtual::default(),
             failure: None,
         }
     }
@@ -160,16 +164,18 @@ impl Extension for Vmx {
         self.execute_own(h, Operation::numbered(opcode), registers)
     }
 
-    fn read_msr(&mut self, _: &mut P, msr: u32) -> Option<Step<u64>> {
+    fn read_msr(&mut self, h: &mut P, msr: u32) -> Option<Step<u64>> {
         match msr {
+            0x800..=0x8ff => self.read_x2apic(h, msr).map(Ok),
             FEATURE_CONTROL => Some(Ok(self.feature_control)),
             0x480..=0x493 => Some(self.capabilities.msr(msr).ok_or_else(|| Exception::gp(0).into())),
             _ => None,
         }
     }
 
-    fn write_msr(&mut self, _: &mut P, msr: u32, value: u64) -> Option<Step> {
+    fn write_msr(&mut self, h: &mut P, msr: u32, value: u64) -> Option<Step> {
         match msr {
+            0x800..=0x8ff => self.write_x2apic(h, msr, value),
             FEATURE_CONTROL => {
                 let is_legal = self.feature_control & FEATURE_CONTROL_LOCK == 0
                     && value & !(FEATURE_CONTROL_LOCK | FEATURE_CONTROL_VMXON) == 0;
@@ -202,11 +208,12 @@ impl Extension for Vmx {
         }
     }
 
-    fn read_cr(&mut self, _: &mut P, cr: u8, value: u64) -> u64 {
+    fn read_cr(&mut self, h: &mut P, cr: u8, value: u64) -> u64 {
         let v = &self.vmcs;
         match cr {
             0 => value & !v[CR0_MASK] | v[CR0_READ_SHADOW] & v[CR0_MASK],
             4 => value & !v[CR4_MASK] | v[CR4_READ_SHADOW] & v[CR4_MASK],
+            8 => self.read_cr8(h, value),
             _ => value,
         }
     }
@@ -214,6 +221,7 @@ impl Extension for Vmx {
     fn write_cr(&mut self, h: &mut P, cr: u8, value: u64) -> Step<Option<u64>> {
         let v = &self.vmcs;
         Ok(Some(match cr {
+            8 => return self.write_cr8(h, value),
             0 => value & !v[CR0_MASK] | h.arch.cr0 & v[CR0_MASK],
             4 => value & !v[CR4_MASK] | h.arch.cr4 & v[CR4_MASK],
             _ => value,
@@ -254,15 +262,28 @@ impl Extension for Vmx {
     }
 
     fn has_second_stage(&self) -> bool {
-        self.in_guest && self.vmcs.uses_ept()
+        self.in_guest && (self.vmcs.uses_ept() || self.virtualizes_apic_accesses())
     }
 
     fn second_stage(&mut self, h: &mut P, access: SecondAccess) -> Result<SecondStage, u64> {
-        self.translate(h, access)
+        let stage = if self.vmcs.uses_ept() {
+            self.translate(h, access)?
+        } else {
+            SecondStage { physical: access.address, size_log2: 0, read: true, write: true }
+        };
+        self.through_apic_page(h, access, stage)
     }
 
     fn second_stage_fault(&mut self, h: &mut P, access: SecondAccess, why: u64) -> Stop {
-        self.ept_exit(h, access, why)
+        self.apic_access_exit(h, why).unwrap_or_else(|| self.ept_exit(h, access, why))
+    }
+
+    fn read_own(&mut self, h: &mut P, address: u64, size: u8) -> u64 {
+        self.read_apic_page(h, address, size)
+    }
+
+    fn write_own(&mut self, h: &mut P, address: u64, size: u8, value: u64) {
+        self.write_apic_page(h, address, size, value);
     }
 
     /// "Default Treatment of SMI Delivery".

@@ -195,6 +195,8 @@ pub enum Intercept {
     Popf,
     Iret,
     Rsm,
+    /// An instruction or the delivery of an event is over, in a guest: before INIT signals and SMIs are looked at.
+    Over,
     /// The processor is between two instructions, in a guest, and has taken neither traps nor anything below them.
     Completed,
     /// The processor is between two instructions, and looks for what comes there: traps have been taken, NMIs and interrupts have not. In the
@@ -239,7 +241,7 @@ pub struct Delivery {
 /// A second stage's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SecondStage {
-    /// Physical address of the byte that was asked for.
+    /// Physical address of the byte that was asked for; or an address of [`OWN`], and then the access is the extension's.
     pub physical: u64,
     /// log2 of its page's size in bytes.
     pub size_log2: u8,
@@ -249,11 +251,17 @@ pub struct SecondStage {
     pub write: bool,
 }
 
+/// Physical addresses from here on are no memory's: a second stage may answer with one, and the access goes to [`Extension::read_own`] or
+/// [`Extension::write_own`]. Nothing is held of such a translation.
+pub const OWN: u64 = 1 << 63;
+
 /// What of a guest-physical address is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SecondAccess {
     /// The guest-physical address.
     pub address: u64,
+    /// How many bytes of the access lie in its page.
+    pub size: u8,
     /// What is done there.
     pub kind: paging::Kind,
     /// The linear address that led there; none does where the PDPTE registers are loaded.
@@ -383,6 +391,14 @@ pub trait Extension: Send {
         Exception::gp(0).into()
     }
 
+    /// A load from an address of [`OWN`].
+    fn read_own(&mut self, _h: &mut P, _address: u64, size: u8) -> u64 {
+        u64::MAX >> (64 - 8 * u32::from(size))
+    }
+
+    /// A store to one.
+    fn write_own(&mut self, _h: &mut P, _address: u64, _size: u8, _value: u64) {}
+
     /// The processor has saved its state and enters system management mode, guest or not: no guest is at work in it.
     fn enters_smm(&mut self, _h: &mut P) {}
 
@@ -426,6 +442,16 @@ pub fn moved() -> Stop {
 /// Acknowledges the interrupt that [`Intercept::ExternalInterrupt`] tells of, and returns its vector.
 pub fn acknowledge(h: &mut P) -> u8 {
     crate::interrupt::acknowledge(h)
+}
+
+/// Writes 0 to the local APIC's EOI register.
+pub fn end_of_interrupt(h: &mut P) {
+    crate::apic::end_of_interrupt(h);
+}
+
+/// Sends a fixed interrupt through the local APIC, to the one with this ID.
+pub fn send_interrupt(h: &mut P, vector: u8, apic_id: u32) {
+    crate::apic::send(h, vector.into(), apic_id);
 }
 
 /// How long the present instruction is, in bytes, for an intercept of an instruction.
@@ -592,6 +618,18 @@ pub(crate) fn act<T>(h: &mut P, f: impl FnOnce(&mut dyn Extension, &mut P) -> T)
     let result = f(&mut *extension, h);
     h.arch.extension = Slot::with(extension);
     Some(result)
+}
+
+/// A load from a physical address, if it is of [`OWN`].
+#[inline]
+pub(crate) fn read_own(h: &mut P, address: u64, size: u8) -> Option<u64> {
+    if address & OWN == 0 { None } else { act(h, |e, h| e.read_own(h, address, size)) }
+}
+
+/// A store to one.
+#[inline]
+pub(crate) fn write_own(h: &mut P, address: u64, size: u8, value: u64) -> Option<()> {
+    if address & OWN == 0 { None } else { act(h, |e, h| e.write_own(h, address, size, value)) }
 }
 
 /// Asks before an instruction's operands are looked at.

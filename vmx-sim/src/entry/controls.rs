@@ -1,5 +1,7 @@
 //! "Checks on VMX Controls".
 
+use x86::processor::P;
+
 use super::{Check, Vmx};
 use crate::capability::CR3_TARGETS;
 use crate::control::{Control, entry, exit, pin, primary, secondary};
@@ -11,19 +13,19 @@ const RESERVED_INFORMATION: u64 = 0x7fff_f000;
 
 impl Vmx {
     /// All of them.
-    pub(super) fn check_controls(&self) -> Check {
-        self.check_execution_controls()?;
+    pub(super) fn check_controls(&self, h: &mut P) -> Check {
+        self.check_execution_controls(h)?;
         self.check_exit_controls()?;
         self.check_entry_controls()
     }
 
     /// A physical address that is aligned so, in bytes.
-    fn is_aligned(&self, field: Field, alignment: u64) -> bool {
+    pub(super) fn is_aligned(&self, field: Field, alignment: u64) -> bool {
         self.vmcs[field] & (alignment - 1) == 0 && self.capabilities.is_physical(self.vmcs[field])
     }
 
     /// "VM-Execution Control Fields".
-    fn check_execution_controls(&self) -> Check {
+    fn check_execution_controls(&self, h: &mut P) -> Check {
         let v = &self.vmcs;
         let c = &self.capabilities;
         let has = |control: Control| v.has(control);
@@ -55,7 +57,7 @@ impl Vmx {
         self.require(IO_BITMAP_A, !io || page(IO_BITMAP_A), "the address of a page")?;
         self.require(IO_BITMAP_B, !io || page(IO_BITMAP_B), "the address of a page")?;
         self.require(MSR_BITMAPS, !has(primary::USE_MSR_BITMAPS) || page(MSR_BITMAPS), "the address of a page")?;
-        self.check_apic_controls()?;
+        self.check_apic_controls(h)?;
         self.require(
             PIN_CONTROLS,
             has(pin::NMI_EXITING) || !has(pin::VIRTUAL_NMIS),
@@ -114,56 +116,6 @@ impl Vmx {
             TSC_MULTIPLIER,
             !has(secondary::USE_TSC_SCALING) || v[TSC_MULTIPLIER] != 0,
             "not 0 where the TSC is scaled",
-        )
-    }
-
-    /// Those about virtual APICs.
-    fn check_apic_controls(&self) -> Check {
-        let v = &self.vmcs;
-        let has = |control: Control| v.has(control);
-        let shadow = has(primary::USE_TPR_SHADOW);
-        let delivery = has(secondary::VIRTUAL_INTERRUPT_DELIVERY);
-        self.require(
-            VIRTUAL_APIC_ADDRESS,
-            !shadow || self.is_aligned(VIRTUAL_APIC_ADDRESS, 4096),
-            "the address of a page",
-        )?;
-        self.require(TPR_THRESHOLD, !shadow || delivery || v[TPR_THRESHOLD] >> 4 == 0, "bits 31 to 4 are 0")?;
-        let x2apic = has(secondary::VIRTUALIZE_X2APIC_MODE);
-        let needs_shadow = x2apic || has(secondary::APIC_REGISTER_VIRTUALIZATION) || delivery;
-        self.require(SECONDARY_CONTROLS, shadow || !needs_shadow, "APIC virtualization only with a TPR shadow")?;
-        let accesses = has(secondary::VIRTUALIZE_APIC_ACCESSES);
-        self.require(
-            APIC_ACCESS_ADDRESS,
-            !accesses || self.is_aligned(APIC_ACCESS_ADDRESS, 4096),
-            "the address of a page",
-        )?;
-        self.require(
-            SECONDARY_CONTROLS,
-            !x2apic || !accesses,
-            "x2APIC mode and APIC accesses are not virtualized together",
-        )?;
-        self.require(
-            SECONDARY_CONTROLS,
-            !delivery || has(pin::EXTERNAL_INTERRUPT_EXITING),
-            "virtual-interrupt delivery only with external-interrupt exiting",
-        )?;
-        let posted = has(pin::PROCESS_POSTED_INTERRUPTS);
-        self.require(PIN_CONTROLS, !posted || delivery, "posted interrupts only with virtual-interrupt delivery")?;
-        self.require(
-            EXIT_CONTROLS,
-            !posted || has(exit::ACKNOWLEDGE_INTERRUPT_ON_EXIT),
-            "posted interrupts only where exits acknowledge interrupts",
-        )?;
-        self.require(
-            POSTED_INTERRUPT_NOTIFICATION_VECTOR,
-            !posted || v[POSTED_INTERRUPT_NOTIFICATION_VECTOR] >> 8 == 0,
-            "a vector of 8 bits",
-        )?;
-        self.require(
-            POSTED_INTERRUPT_DESCRIPTOR_ADDRESS,
-            !posted || self.is_aligned(POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, 64),
-            "the address of 64 bytes",
         )
     }
 

@@ -144,6 +144,7 @@ impl Vmx {
             h.arch.nmi_blocked = nmi;
         }
         self.start_timer(h);
+        self.begin_virtual_apic(h);
         let v = &self.vmcs;
         // "Pending Debug Exceptions": injected events but NMIs and interrupts discard them.
         let kind = information >> 8 & 7;

@@ -1,6 +1,7 @@
 //! VM entries (SDM vol. 3C, chapter "VM Entries"). The checks stand in the manual's order, one function for each of its sections, one line for each
 //! of its rules; an entry that fails says which rule it has broken.
 
+mod apic;
 mod controls;
 mod guest;
 mod guest_segments;
@@ -94,7 +95,7 @@ impl Vmx {
             return self.fail(h, error::VMRESUME_NOT_LAUNCHED);
         }
         // "Checks on VMX Controls and Host-State Area".
-        if let Err(failure) = self.check_controls() {
+        if let Err(failure) = self.check_controls(h) {
             self.failure = Some(failure);
             return self.fail(h, error::CONTROL_FIELDS);
         }

@@ -47,6 +47,11 @@ impl Decoded {
         (!insn.is_invalid()).then_some(Decoded { insn, code_size: u64::from(bits.trailing_zeros() - 4) })
     }
 
+    /// How long it is, in bytes.
+    pub fn length(&self) -> u64 {
+        self.insn.len() as u64
+    }
+
     /// Its mnemonic.
     pub fn mnemonic(&self) -> Mnemonic {
         self.insn.mnemonic()

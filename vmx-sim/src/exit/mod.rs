@@ -106,6 +106,7 @@ impl Vmx {
         self.record(h, &e, delivering);
         self.save_guest(h, &e, delivering);
         self.stop_timer(h);
+        self.end_virtual_apic();
         let (address, count) = (self.vmcs[EXIT_MSR_STORE_ADDRESS], self.vmcs[EXIT_MSR_STORE_COUNT]);
         if msr_list::store(self, h, address, count).is_err() {
             return self.abort(h, Abort::SavingGuestMsrs);

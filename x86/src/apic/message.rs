@@ -167,7 +167,7 @@ pub(super) fn accept_vector(h: &mut P, vector: u8, level: bool) {
 }
 
 /// A write to the ICR's low half ("Interrupt Command Register (ICR)").
-pub(super) fn send(h: &mut P, command: u32, destination: u32) {
+pub(crate) fn send(h: &mut P, command: u32, destination: u32) {
     let (vector, mode) = (command as u8, (command >> 8) as u8 & 7);
     let (logical, assert, level) = (command >> 11 & 1 != 0, command >> 14 & 1 != 0, command >> 15 & 1 != 0);
     let (wide, shorthand) = (h.arch.apic.is_x2apic(), command >> 18 & 3);

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::processor::P;
 use crate::{interrupt, smm};
 
-pub(crate) use message::{IPI, accept, receive_ipi};
+pub(crate) use message::{IPI, accept, receive_ipi, send};
 pub use registers::{local_read, local_write, read, write};
 pub(crate) use registers::{read_msr, write_base, write_msr};
 pub(crate) use timer::{deadline, set_deadline, tick, time_changed, time_of, wakes_at};
@@ -406,7 +406,7 @@ fn error(h: &mut P, bit: u32) {
 }
 
 /// "Signaling Interrupt Servicing Completion".
-fn end_of_interrupt(h: &mut P) {
+pub(crate) fn end_of_interrupt(h: &mut P) {
     let a = &mut h.arch.apic;
     let Some(vector) = a.isr.highest() else { return };
     a.isr.set(vector, false);

@@ -137,11 +137,11 @@ impl Arch for X86 {
     }
 
     fn read_own(h: &mut P, pa: u64, size: u8) -> Option<u64> {
-        apic::local_read(h, pa, size)
+        extension::read_own(h, pa, size).or_else(|| apic::local_read(h, pa, size))
     }
 
     fn write_own(h: &mut P, pa: u64, size: u8, value: u64) -> Option<()> {
-        apic::local_write(h, pa, size, value)
+        extension::write_own(h, pa, size, value).or_else(|| apic::local_write(h, pa, size, value))
     }
 
     /// Only fetches come this far, from what is not RAM: a processor would read ones, which are no instruction.

@@ -25,10 +25,18 @@ struct Physical<'a, 'b> {
 
 impl Physical<'_, '_> {
     /// Where an entry is.
-    fn place(&mut self, address: u64, kind: Kind) -> Step<u64> {
+    fn place(&mut self, address: u64, size: u8, kind: Kind) -> Step<u64> {
         let physical = if self.has_second {
-            let (linear, page) = (self.linear, Rights::ALL);
-            let access = SecondAccess { address, kind, linear, is_entry: true, page, user: false, shadow_stack: false };
+            let access = SecondAccess {
+                address,
+                size,
+                kind,
+                linear: self.linear,
+                is_entry: true,
+                page: Rights::ALL,
+                user: false,
+                shadow_stack: false,
+            };
             second_stage(self.h, access)?.physical
         } else {
             address
@@ -41,12 +49,12 @@ impl Tables for Physical<'_, '_> {
     type Stop = Stop;
 
     fn read(&mut self, address: u64, size: u8) -> Step<u64> {
-        let at = self.place(address, Kind::Read)?;
+        let at = self.place(address, size, Kind::Read)?;
         Ok(self.h.read_physical(at, size).unwrap_or(u64::MAX >> (64 - 8 * u32::from(size))))
     }
 
     fn write(&mut self, address: u64, size: u8, value: u64) -> Step {
-        let at = self.place(address, Kind::Write)?;
+        let at = self.place(address, size, Kind::Write)?;
         let _ = self.h.write_physical(at, size, value);
         Ok(())
     }
@@ -143,6 +151,7 @@ pub(super) fn walk(h: &mut P, access: Access) -> Step<Mapping> {
     if has_second {
         let access = SecondAccess {
             address: t.physical,
+            size: access.size,
             kind: how.kind,
             linear: Some(va),
             is_entry: false,
@@ -156,7 +165,7 @@ pub(super) fn walk(h: &mut P, access: Access) -> Step<Mapping> {
         read &= second.read;
         write &= second.write;
     }
-    let is_own = h.arch.apic.page() == Some(pa);
+    let is_own = pa & extension::OWN != 0 || h.arch.apic.page() == Some(pa);
     // What is held for a page, INVLPG finds by its address.
     let keep = !is_watched && !is_own && !h.arch.checks_alignment() && !has_metadata;
     Ok(Mapping { pa, gpa, size_log2, guest_size_log2, read, write, keep })

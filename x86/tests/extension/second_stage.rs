@@ -52,13 +52,13 @@ fn refusals_exit_with_both_addresses() {
                 a.inc(rdx).unwrap();
                 a.mov(rbx, qword_ptr(DATA + 8)).unwrap();
             },
-            "SecondAccess { address: 40008, kind: Read, linear: Some(40008), is_entry: false, page: Rights { user: false, writable: true, executable: true }, user: false, shadow_stack: false } 1",
+            "SecondAccess { address: 40008, size: 8, kind: Read, linear: Some(40008), is_entry: false, page: Rights { user: false, writable: true, executable: true }, user: false, shadow_stack: false } 1",
             CODE + 4,
         ),
         (
             (DATA >> 12, DATA >> 12, READ),
             |a| a.add(qword_ptr(DATA), rbx).unwrap(),
-            "SecondAccess { address: 40000, kind: Write, linear: Some(40000), is_entry: false, page: Rights { user: false, writable: true, executable: true }, user: false, shadow_stack: false } 102",
+            "SecondAccess { address: 40000, size: 8, kind: Write, linear: Some(40000), is_entry: false, page: Rights { user: false, writable: true, executable: true }, user: false, shadow_stack: false } 102",
             CODE,
         ),
         (
@@ -67,20 +67,20 @@ fn refusals_exit_with_both_addresses() {
                 a.mov(eax, DATA as u32).unwrap();
                 a.jmp(rax).unwrap();
             },
-            "SecondAccess { address: 40000, kind: Fetch, linear: Some(40000), is_entry: false, page: Rights { user: false, writable: true, executable: true }, user: false, shadow_stack: false } 304",
+            "SecondAccess { address: 40000, size: 2, kind: Fetch, linear: Some(40000), is_entry: false, page: Rights { user: false, writable: true, executable: true }, user: false, shadow_stack: false } 304",
             DATA,
         ),
         // An entry of a paging structure.
         (
             (PML4 >> 12, PML4 >> 12, READ),
             |a| a.mov(rbx, qword_ptr(DATA)).unwrap(),
-            "SecondAccess { address: 4000, kind: Write, linear: Some(10000), is_entry: true, page: Rights { user: true, writable: true, executable: true }, user: false, shadow_stack: false } 102",
+            "SecondAccess { address: 4000, size: 8, kind: Write, linear: Some(10000), is_entry: true, page: Rights { user: true, writable: true, executable: true }, user: false, shadow_stack: false } 102",
             CODE,
         ),
         (
             (PT >> 12, 0, 0),
             |a| a.nop().unwrap(),
-            "SecondAccess { address: a080, kind: Read, linear: Some(10000), is_entry: true, page: Rights { user: true, writable: true, executable: true }, user: false, shadow_stack: false } 1",
+            "SecondAccess { address: a080, size: 8, kind: Read, linear: Some(10000), is_entry: true, page: Rights { user: true, writable: true, executable: true }, user: false, shadow_stack: false } 1",
             CODE,
         ),
     ];
