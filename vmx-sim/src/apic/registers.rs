@@ -53,11 +53,13 @@ impl Vmx {
 
     /// The highest vector in VISR or VIRR; 0 if there is none.
     fn highest(&self, h: &mut P, register: u16) -> u8 {
-        (0..8u8).rev().find_map(|i| {
-            let word = self.read_register(h, register + u16::from(i) * 16);
-            (word != 0).then(|| 32 * i + 31 - word.leading_zeros() as u8)
-        })
-        .unwrap_or(0)
+        (0..8u8)
+            .rev()
+            .find_map(|i| {
+                let word = self.read_register(h, register + u16::from(i) * 16);
+                (word != 0).then(|| 32 * i + 31 - word.leading_zeros() as u8)
+            })
+            .unwrap_or(0)
     }
 
     /// Requesting virtual interrupt: the low byte of the guest interrupt status.
