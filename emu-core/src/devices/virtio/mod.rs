@@ -12,6 +12,7 @@ pub mod mmio;
 pub mod net;
 pub mod queue;
 pub mod rng;
+pub mod transport;
 
 pub use choice::VirtioDevice;
 

@@ -4,8 +4,9 @@
 //! each queue and one for the configuration. There is no legacy interface.
 
 use emu_core::device::{Access, DeviceCx};
-use emu_core::devices::virtio::queue::{Broken, Queue};
-use emu_core::devices::virtio::{Backend, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
+use emu_core::devices::virtio::Backend;
+use emu_core::devices::virtio::queue::Queue;
+use emu_core::devices::virtio::transport::{self, Notifications, set_high, set_low};
 use emu_core::time::VirtualTime;
 use serde::{Deserialize, Serialize};
 
@@ -68,13 +69,6 @@ mod common {
     pub const END: u64 = 0x38;
 }
 
-/// "Device Status Field".
-mod status {
-    pub const DRIVER_OK: u8 = 4;
-    pub const FEATURES_OK: u8 = 8;
-    pub const NEEDS_RESET: u8 = 64;
-}
-
 /// ISR: a queue has used buffers.
 const ISR_QUEUE: u8 = 1;
 /// ISR: the device's configuration has changed.
@@ -82,40 +76,18 @@ const ISR_CONFIG: u8 = 2;
 /// "VIRTIO_MSI_NO_VECTOR".
 const NO_VECTOR: u16 = 0xffff;
 
+/// What the transport has of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct State {
-    status: u8,
     isr: u8,
-    device_feature_select: u32,
-    driver_feature_select: u32,
-    driver_features: u64,
-    queue_select: u16,
     config_vector: u16,
     queue_vectors: Vec<u16>,
-    queues: Vec<Queue>,
 }
 
 impl State {
-    /// "Device Initialization": queues have the largest size until the driver says otherwise.
-    fn new(sizes: &[u16]) -> Self {
-        State {
-            status: 0,
-            isr: 0,
-            device_feature_select: 0,
-            driver_feature_select: 0,
-            driver_features: 0,
-            queue_select: 0,
-            config_vector: NO_VECTOR,
-            queue_vectors: vec![NO_VECTOR; sizes.len()],
-            queues: sizes.iter().map(|size| queue_of(*size)).collect(),
-        }
+    fn new(queues: usize) -> Self {
+        State { isr: 0, config_vector: NO_VECTOR, queue_vectors: vec![NO_VECTOR; queues] }
     }
-}
-
-fn queue_of(size: u16) -> Queue {
-    let mut queue = Queue::default();
-    queue.size = size;
-    queue
 }
 
 #[derive(Serialize, Deserialize)]
@@ -123,12 +95,12 @@ struct Saved {
     config: ConfigState,
     msix: MsiXState,
     state: State,
-    backend: Vec<u8>,
+    device: Vec<u8>,
 }
 
 /// A virtio device in a PCI slot.
 pub struct VirtioPci {
-    backend: Box<dyn Backend>,
+    device: transport::Device,
     config: Config,
     msix: MsiX,
     /// Where the capability of PCI configuration access is.
@@ -152,8 +124,8 @@ impl VirtioPci {
         c.set(header::SUBSYSTEM, 4, u32::from(VENDOR) | 0x1100 << 16);
         c.set(header::INTERRUPT_PIN, 1, 1);
         c.add_bar(BAR.into(), Bar::Memory64(BAR_SIZE));
-        let queues = backend.queues();
-        let vectors = queues.len() as u16 + 1;
+        let queues = backend.queues().len();
+        let vectors = queues as u16 + 1;
         c.add_bar(MSIX_BAR.into(), Bar::Memory32(MsiX::size(vectors)));
         let mut structure = |kind: u32, offset: u64, length: u64, more: bool| {
             let size = capability::MORE + if more { 4 } else { 0 };
@@ -176,18 +148,20 @@ impl VirtioPci {
             c.allow(window + field, 4, u32::MAX);
         }
         let msix = MsiX::new(&mut c, MSIX_BAR, vectors);
-        let state = State::new(queues);
-        VirtioPci { backend, config: c.seal(), msix, window, window_written: false, state }
+        let device = transport::Device::new(backend);
+        let mut function =
+            VirtioPci { device, config: c.seal(), msix, window, window_written: false, state: State::new(queues) };
+        function.reset_state();
+        function
     }
 
-    fn offered(&self) -> u64 {
-        self.backend.features() | F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1
-    }
-
-    /// Whether the driver runs the device, and it may reach memory.
-    fn runs(&self) -> bool {
-        let bits = self.state.status & (status::DRIVER_OK | status::FEATURES_OK | status::NEEDS_RESET);
-        bits == status::DRIVER_OK | status::FEATURES_OK && self.config.has(command::MASTER)
+    /// "Virtqueue Configuration": queues have the largest size until the driver says otherwise.
+    fn reset_state(&mut self) {
+        let sizes = self.device.backend.queues();
+        self.state = State::new(sizes.len());
+        for (queue, size) in self.device.state.queues.iter_mut().zip(sizes) {
+            queue.size = *size;
+        }
     }
 
     /// An interrupt by message, or by ISR and pin.
@@ -199,70 +173,50 @@ impl VirtioPci {
         }
     }
 
-    /// After the backend has worked: interrupts, or DEVICE_NEEDS_RESET.
-    fn finish(&mut self, mut result: Result<(), Broken>, cx: &mut DeviceCx) {
-        for i in 0..self.state.queues.len() {
-            if result.is_err() {
-                break;
-            }
-            match self.state.queues[i].finish(&mut cx.dma()) {
-                Ok(true) => self.interrupt(self.state.queue_vectors[i], ISR_QUEUE, cx),
-                Ok(false) => {}
-                Err(broken) => result = Err(broken),
+    fn raise(&mut self, notifications: Notifications, cx: &mut DeviceCx) {
+        for i in 0..self.state.queue_vectors.len() {
+            if notifications.queues >> i & 1 != 0 {
+                self.interrupt(self.state.queue_vectors[i], ISR_QUEUE, cx);
             }
         }
-        if result.is_err() {
-            self.state.status |= status::NEEDS_RESET;
+        if notifications.configuration {
             self.interrupt(self.state.config_vector, ISR_CONFIG, cx);
         }
     }
 
-    fn notify(&mut self, queue: u64, cx: &mut DeviceCx) {
-        if self.runs() && queue < self.state.queues.len() as u64 {
-            let result = self.backend.notify(queue as usize, &mut self.state.queues, cx);
-            self.finish(result, cx);
-        }
+    /// Whether the device may reach memory.
+    fn is_master(&self) -> bool {
+        self.config.has(command::MASTER)
     }
 
-    /// "Device Initialization". Writing 0 resets. FEATURES_OK stays clear if the driver wants what was not offered.
-    fn write_status(&mut self, value: u8) {
-        if value == 0 {
-            self.backend.reset();
-            self.state = State::new(self.backend.queues());
-            return;
+    fn notify(&mut self, queue: u64, cx: &mut DeviceCx) {
+        if self.is_master() {
+            let notifications = self.device.notify(queue, cx);
+            self.raise(notifications, cx);
         }
-        let mut status = value | self.state.status & status::NEEDS_RESET;
-        let features = self.state.driver_features;
-        if features & !self.offered() != 0 || features & F_VERSION_1 == 0 {
-            status &= !status::FEATURES_OK;
-        }
-        for q in &mut self.state.queues {
-            q.indirect = features & F_INDIRECT_DESC != 0;
-            q.event_idx = features & F_EVENT_IDX != 0;
-        }
-        self.state.status = status;
     }
 
     /// The common configuration, as bytes. Of a queue that there is not, all is 0.
     fn common(&self) -> [u8; common::END as usize] {
-        let s = &self.state;
+        let (s, d) = (&self.state, &self.device.state);
         let mut bytes = [0; common::END as usize];
         let mut put = |at: u64, size: usize, value: u64| {
             bytes[at as usize..at as usize + size].copy_from_slice(&value.to_le_bytes()[..size]);
         };
-        put(common::DEVICE_FEATURE_SELECT, 4, s.device_feature_select.into());
-        put(common::DEVICE_FEATURE, 4, half(self.offered(), s.device_feature_select));
-        put(common::DRIVER_FEATURE_SELECT, 4, s.driver_feature_select.into());
-        put(common::DRIVER_FEATURE, 4, half(s.driver_features, s.driver_feature_select));
+        put(common::DEVICE_FEATURE_SELECT, 4, d.device_feature_select.into());
+        put(common::DEVICE_FEATURE, 4, self.device.device_features().into());
+        put(common::DRIVER_FEATURE_SELECT, 4, d.driver_feature_select.into());
+        put(common::DRIVER_FEATURE, 4, self.device.driver_features().into());
         put(common::CONFIG_MSIX_VECTOR, 2, s.config_vector.into());
-        put(common::NUM_QUEUES, 2, s.queues.len() as u64);
-        put(common::DEVICE_STATUS, 1, s.status.into());
-        put(common::QUEUE_SELECT, 2, s.queue_select.into());
-        if let Some(q) = s.queues.get(usize::from(s.queue_select)) {
+        put(common::NUM_QUEUES, 2, d.queues.len() as u64);
+        put(common::DEVICE_STATUS, 1, d.status.into());
+        put(common::QUEUE_SELECT, 2, d.queue_select.into());
+        let select = d.queue_select as usize;
+        if let Some(q) = d.queues.get(select) {
             put(common::QUEUE_SIZE, 2, q.size.into());
-            put(common::QUEUE_MSIX_VECTOR, 2, s.queue_vectors[usize::from(s.queue_select)].into());
+            put(common::QUEUE_MSIX_VECTOR, 2, s.queue_vectors[select].into());
             put(common::QUEUE_ENABLE, 2, q.ready.into());
-            put(common::QUEUE_NOTIFY_OFF, 2, s.queue_select.into());
+            put(common::QUEUE_NOTIFY_OFF, 2, d.queue_select.into());
             put(common::QUEUE_DESC, 8, q.descriptors);
             put(common::QUEUE_DRIVER, 8, q.available);
             put(common::QUEUE_DEVICE, 8, q.used);
@@ -273,27 +227,27 @@ impl VirtioPci {
     /// A field is written whole, those of 64 bits also by halves; other writes are not for the device.
     fn write_common(&mut self, access: Access, value: u64) {
         let vector = if value < self.msix.vectors() as u64 { value as u16 } else { NO_VECTOR };
-        let select = usize::from(self.state.queue_select);
-        let s = &mut self.state;
+        let (s, d) = (&mut self.state, &mut self.device);
         match (access.offset, access.size) {
-            (common::DEVICE_FEATURE_SELECT, 4) => s.device_feature_select = value as u32,
-            (common::DRIVER_FEATURE_SELECT, 4) => s.driver_feature_select = value as u32,
-            (common::DRIVER_FEATURE, 4) if s.status & status::FEATURES_OK == 0 && s.driver_feature_select < 2 => {
-                let shift = 32 * s.driver_feature_select;
-                s.driver_features = s.driver_features & !(0xffff_ffff << shift) | value << shift;
-            }
+            (common::DEVICE_FEATURE_SELECT, 4) => d.state.device_feature_select = value as u32,
+            (common::DRIVER_FEATURE_SELECT, 4) => d.state.driver_feature_select = value as u32,
+            (common::DRIVER_FEATURE, 4) => d.set_driver_features(value as u32),
             (common::CONFIG_MSIX_VECTOR, 2) => s.config_vector = vector,
-            (common::DEVICE_STATUS, 1) => self.write_status(value as u8),
-            (common::QUEUE_SELECT, 2) => s.queue_select = value as u16,
+            (common::DEVICE_STATUS, 1) => {
+                if d.set_status(value as u8) {
+                    self.reset_state();
+                }
+            }
+            (common::QUEUE_SELECT, 2) => d.state.queue_select = value as u32 & 0xffff,
             (common::QUEUE_MSIX_VECTOR, 2) => {
-                if let Some(v) = s.queue_vectors.get_mut(select) {
+                if let Some(v) = s.queue_vectors.get_mut(d.state.queue_select as usize) {
                     *v = vector;
                 }
             }
-            (common::QUEUE_SIZE..common::END, _) => {
-                let max = self.backend.queues().get(select).copied().unwrap_or(0);
-                if let Some(q) = s.queues.get_mut(select).filter(|q| !q.ready) {
-                    set_up_queue(q, max, access, value);
+            (common::QUEUE_SIZE, 2) => d.set_queue_size(value),
+            (common::QUEUE_ENABLE..common::END, _) => {
+                if let Some(q) = d.queue().filter(|q| !q.ready) {
+                    set_up_queue(q, access, value);
                 }
             }
             _ => {}
@@ -312,11 +266,7 @@ impl VirtioPci {
                 read_bytes(access, |at| bytes.get(at as usize).copied().unwrap_or(0))
             }
             ISR => self.read_isr().into(),
-            DEVICE_CONFIG..NOTIFY => {
-                let mut bytes = [0; 8];
-                self.backend.read_config(access.offset - DEVICE_CONFIG, &mut bytes[..usize::from(access.size.min(8))]);
-                u64::from_le_bytes(bytes)
-            }
+            DEVICE_CONFIG..NOTIFY => self.device.read_config(access.offset - DEVICE_CONFIG, access.size),
             _ => 0,
         }
     }
@@ -350,18 +300,9 @@ impl VirtioPci {
     }
 }
 
-fn half(value: u64, select: u32) -> u64 {
-    match select {
-        0 => value & 0xffff_ffff,
-        1 => value >> 32,
-        _ => 0,
-    }
-}
-
 /// "Virtqueue Configuration", of a queue that is not enabled.
-fn set_up_queue(q: &mut Queue, max: u16, access: Access, value: u64) {
+fn set_up_queue(q: &mut Queue, access: Access, value: u64) {
     match (access.offset, access.size) {
-        (common::QUEUE_SIZE, 2) if value <= max.into() && value.is_power_of_two() => q.size = value as u16,
         (common::QUEUE_ENABLE, 2) => q.ready = value == 1 && q.size != 0,
         (common::QUEUE_DESC..common::END, 4 | 8) => {
             let field = match access.offset & !7 {
@@ -371,8 +312,8 @@ fn set_up_queue(q: &mut Queue, max: u16, access: Access, value: u64) {
             };
             match (access.offset % 8, access.size) {
                 (0, 8) => *field = value,
-                (0, _) => *field = *field & !0xffff_ffff | value,
-                (4, 4) => *field = *field & 0xffff_ffff | value << 32,
+                (0, _) => set_low(field, value as u32),
+                (4, 4) => set_high(field, value as u32),
                 _ => {}
             }
         }
@@ -382,7 +323,7 @@ fn set_up_queue(q: &mut Queue, max: u16, access: Access, value: u64) {
 
 impl Function for VirtioPci {
     fn name(&self) -> &'static str {
-        self.backend.name()
+        self.device.backend.name()
     }
 
     fn config(&self) -> &Config {
@@ -434,14 +375,14 @@ impl Function for VirtioPci {
     }
 
     fn tick(&mut self, cx: &mut DeviceCx) {
-        if self.runs() {
-            let result = self.backend.tick(&mut self.state.queues, cx);
-            self.finish(result, cx);
+        if self.is_master() {
+            let notifications = self.device.tick(cx);
+            self.raise(notifications, cx);
         }
     }
 
     fn wakes_at(&self) -> Option<VirtualTime> {
-        self.backend.wakes_at().filter(|_| self.runs())
+        self.device.wakes_at().filter(|_| self.is_master())
     }
 
     fn intx(&self) -> bool {
@@ -449,10 +390,10 @@ impl Function for VirtioPci {
     }
 
     fn reset(&mut self) {
-        self.backend.reset();
+        self.device.reset();
         self.config.reset();
         self.msix.reset();
-        self.state = State::new(self.backend.queues());
+        self.reset_state();
     }
 
     fn save(&self) -> Vec<u8> {
@@ -460,17 +401,16 @@ impl Function for VirtioPci {
             config: self.config.state(),
             msix: self.msix.state.clone(),
             state: self.state.clone(),
-            backend: self.backend.save(),
+            device: self.device.save(),
         })
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
         let saved: Saved = emu_core::from_bytes(bytes)?;
-        let queues = self.backend.queues().len();
-        if saved.state.queues.len() != queues || saved.state.queue_vectors.len() != queues {
+        if saved.state.queue_vectors.len() != self.state.queue_vectors.len() {
             return Err("it has another number of queues".into());
         }
-        self.backend.restore(&saved.backend)?;
+        self.device.restore(&saved.device)?;
         self.config.set_state(saved.config)?;
         self.msix.set_state(saved.msix)?;
         self.state = saved.state;
