@@ -114,7 +114,8 @@ impl VirtioMmio {
             }
             INTERRUPT_ACK => self.interrupt &= !value,
             STATUS => {
-                if self.device.set_status(value as u8) {
+                let is_reset = self.device.set_status(value as u8);
+                if is_reset {
                     self.interrupt = 0;
                 }
             }

@@ -234,7 +234,8 @@ impl VirtioPci {
             (common::DRIVER_FEATURE, 4) => d.set_driver_features(value as u32),
             (common::CONFIG_MSIX_VECTOR, 2) => s.config_vector = vector,
             (common::DEVICE_STATUS, 1) => {
-                if d.set_status(value as u8) {
+                let is_reset = d.set_status(value as u8);
+                if is_reset {
                     self.reset_state();
                 }
             }
