@@ -4,6 +4,7 @@
 //! (docs/design.md, "Input").
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +120,20 @@ impl Door {
     }
 }
 
+/// Input that is there.
+impl Input for VecDeque<u8> {
+    fn read(&mut self) -> Option<u8> {
+        self.pop_front()
+    }
+}
+
+/// Output that somebody else looks at too.
+impl Output for Arc<Mutex<Vec<u8>>> {
+    fn write(&mut self, bytes: &[u8]) {
+        self.lock().expect("nobody panics with it").extend(bytes);
+    }
+}
+
 fn slot<T: Default>(v: &mut Vec<T>, port: u32) -> &mut T {
     let i = port as usize;
     if v.len() <= i {
@@ -131,18 +146,11 @@ fn slot<T: Default>(v: &mut Vec<T>, port: u32) -> &mut T {
 mod tests {
     use super::*;
 
-    struct Bytes(Vec<u8>);
-    impl Input for Bytes {
-        fn read(&mut self) -> Option<u8> {
-            (!self.0.is_empty()).then(|| self.0.remove(0))
-        }
-    }
-
     #[test]
     fn piped_input_is_taken_on_demand_and_logged_with_its_count() {
         let mut door = Door::default();
         door.start_record();
-        door.connect_piped(0, Box::new(Bytes(b"ab".to_vec())));
+        door.connect_piped(0, Box::new(VecDeque::from(b"ab".to_vec())));
         door.count = 7;
         assert_eq!(door.read(0), Some(b'a'));
         door.count = 9;

@@ -5,7 +5,6 @@ mod guest;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
-use emu_core::door::Output;
 use emu_core::event::{Event, Kind, Sink};
 use emu_core::machine::End;
 use riscv::hart::Riscv;
@@ -16,15 +15,8 @@ use crate::error::{UserError, print};
 use crate::machine::Platform;
 use crate::report;
 
-/// Console bytes, with the instruction count at which they came.
-#[derive(Clone, Default)]
-struct Screen(Arc<Mutex<Vec<u8>>>);
-
-impl Output for Screen {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.lock().expect("nobody panics with it").extend(bytes);
-    }
-}
+/// What the console shows.
+type Screen = Arc<Mutex<Vec<u8>>>;
 
 /// World switches, with the reason of each: instruction count, level from then on, why.
 #[derive(Clone, Default)]
@@ -69,7 +61,7 @@ pub fn run() -> Result<u8, UserError> {
 
     let end = machine.run(10_000_000);
     machine.settle_stats();
-    let console = String::from_utf8_lossy(&screen.0.lock().expect("nobody panics with it")).into_owned();
+    let console = String::from_utf8_lossy(&screen.lock().expect("nobody panics with it")).into_owned();
     let switches = std::mem::take(&mut *switches.0.lock().expect("nobody panics with it"));
     let stats = machine.world.events.stats.clone();
     let mut out = String::new();

@@ -18,26 +18,7 @@ use super::pci::virtio::VirtioPci;
 use super::pci::{self, PciBus, SCI, SLEEP, SMI, SMI_OF_ALL, Slot};
 use super::rtc::{self, Rtc, RtcConfig, memory_size_bytes};
 use super::{Ports, add_at_ports, fw_cfg, hpet, i8042, ioapic, msi, pic, pit, pm, reset, restart};
-
-/// Pins of a processor.
-pub mod pin {
-    /// Local interrupt 0: the 8259As' INTR.
-    pub const LINT0: u32 = 0;
-    /// Local interrupt 1: NMI.
-    pub const LINT1: u32 = 1;
-    /// SMI#.
-    pub const SMI: u32 = 2;
-    /// INIT#.
-    pub const INIT: u32 = 3;
-    /// A20M#, the other way round: address line 20 is let through.
-    pub const A20: u32 = 4;
-    /// SMI# in answer to an I/O instruction.
-    pub const SMI_OF_IO: u32 = 5;
-    /// RESET#, held as long as the PC sleeps.
-    pub const SLEEP: u32 = 6;
-    /// IGNNE#, high where it is asserted.
-    pub const IGNNE: u32 = 7;
-}
+use crate::apic::pin;
 
 /// Serial ports: first port and interrupt.
 pub const SERIAL: [(u64, u32); 2] = [(0x3f8, 4), (0x2f8, 3)];

@@ -202,22 +202,14 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use emu_core::device::{Bench, Signal};
-    use emu_core::door::Output;
     use proptest::prelude::*;
 
     use super::*;
 
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-    impl Output for Sink {
-        fn write(&mut self, bytes: &[u8]) {
-            self.0.lock().unwrap().extend(bytes);
-        }
-    }
-
     #[test]
     fn console_exit_and_post() {
         let (mut b, out) = (Bench::default(), Arc::new(Mutex::new(Vec::new())));
-        b.door.connect_output(3, Box::new(Sink(out.clone())));
+        b.door.connect_output(3, Box::new(out.clone()));
         let mut console = DebugConsole::new(3);
         for c in b"PASS" {
             b.write(&mut console, 0, 1, (*c).into());

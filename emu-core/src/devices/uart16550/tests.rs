@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::device::Bench;
-use crate::door::{Input, Output};
 
 const RBR: u64 = 0;
 const THR: u64 = 0;
@@ -18,24 +17,11 @@ const MSR: u64 = 6;
 /// 8n1 at 115200 baud with a clock of 1.8432 MHz.
 const CHARACTER: u64 = 86_805;
 
-struct Text(VecDeque<u8>);
-impl Input for Text {
-    fn read(&mut self) -> Option<u8> {
-        self.0.pop_front()
-    }
-}
-struct Sink(Arc<Mutex<Vec<u8>>>);
-impl Output for Sink {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.lock().unwrap().extend(bytes);
-    }
-}
-
 struct Rig(Uart16550, Bench);
 impl Rig {
     fn new(piped: &str) -> Self {
         let mut bench = Bench::default();
-        bench.door.connect_piped(0, Box::new(Text(piped.bytes().collect())));
+        bench.door.connect_piped(0, Box::new(piped.bytes().collect::<VecDeque<_>>()));
         let mut rig = Rig(Uart16550::new(UartConfig { port: 0, reg_shift: 0, clock: 1_843_200 }), bench);
         rig.w(LCR, 0x83);
         rig.w(0, 1);
@@ -89,7 +75,7 @@ fn register_shift() {
 #[test]
 fn output_leaves_at_once() {
     let (mut u, out) = (Rig::new(""), Arc::new(Mutex::new(Vec::new())));
-    u.1.door.connect_output(0, Box::new(Sink(out.clone())));
+    u.1.door.connect_output(0, Box::new(out.clone()));
     for c in b"hello" {
         assert_eq!(u.r(LSR), lsr::THRE | lsr::TEMT);
         u.w(THR, *c);

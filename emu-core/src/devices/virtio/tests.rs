@@ -14,7 +14,6 @@ use super::net::Net;
 use super::rng::Rng;
 use super::{F_EVENT_IDX, F_INDIRECT_DESC};
 use crate::device::{Bench, Device};
-use crate::door::{Input, Output};
 
 /// A file of its own for each test, gone afterwards.
 struct Temporary(PathBuf);
@@ -261,24 +260,11 @@ fn broken_drivers() {
     assert!(d.is_broken(), "more chains than the queue has room for");
 }
 
-struct Text(VecDeque<u8>);
-impl Input for Text {
-    fn read(&mut self) -> Option<u8> {
-        self.0.pop_front()
-    }
-}
-struct Sink(Arc<Mutex<Vec<u8>>>);
-impl Output for Sink {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.lock().unwrap().extend(bytes);
-    }
-}
-
 #[test]
 fn console_sends_and_receives() {
     let (mut d, out) = (Driver::new(Console::new(3)), Arc::new(Mutex::new(Vec::new())));
-    d.bench.door.connect_output(3, Box::new(Sink(out.clone())));
-    d.bench.door.connect_piped(3, Box::new(Text((0..70).collect())));
+    d.bench.door.connect_output(3, Box::new(out.clone()));
+    d.bench.door.connect_piped(3, Box::new((0..70).collect::<VecDeque<_>>()));
     d.put(DATA, b"hello");
     d.request(1, &[(DATA, 2, false), (DATA + 2, 3, false)]);
     assert_eq!(*out.lock().unwrap(), b"hello");
@@ -337,7 +323,7 @@ proptest! {
             2 => Driver::with_features(Rng::new(1), features),
             _ => Driver::with_features(Net::new([0; 6]), features),
         };
-        d.bench.door.connect_piped(0, Box::new(Text((0..70).collect())));
+        d.bench.door.connect_piped(0, Box::new((0..70).collect::<VecDeque<_>>()));
         for ((word, page, value, shape), (at, size, data, write, notify)) in pokes.iter().zip(registers.iter().cycle()) {
             let value = match shape {
                 0 => *value,                                             // anything
