@@ -3,6 +3,7 @@
 use iced_x86::code_asm::*;
 
 use super::image::{PML4, handler, image};
+use super::vmx;
 use crate::report::{Peer, Target};
 
 /// A guest, and how much it does.
@@ -33,6 +34,7 @@ const fn of(peer: Peer, times: f64) -> Target {
 /// As fast as both.
 const SAME: &[Target] = &[of(Peer::QemuPc, 1.0), of(Peer::Bochs, 1.0)];
 const TRAP: &[Target] = &[of(Peer::QemuPc, 1.5), of(Peer::Bochs, 1.5)];
+const TRIP: &[Target] = &[of(Peer::Bochs, 8.0)];
 const SWITCH: &[Target] = &[of(Peer::QemuPc, 10.0), of(Peer::Bochs, 10.0)];
 
 const fn guest(
@@ -82,6 +84,31 @@ pub const ALL: &[Guest] = &[
             a.xor(eax, eax)?;
             a.xor(ecx, ecx)?;
             a.cpuid()
+        })
+    }),
+    guest("VMRESUME and VMCALL", "round trips/s", TRAPS, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRAPS, 0, CodeAssembler::vmcall)
+    }),
+    guest("VMRESUME and CPUID", "round trips/s", TRAPS, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRAPS, 0, CodeAssembler::cpuid)
+    }),
+    guest("VMRESUME and HLT", "round trips/s", TRAPS, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRAPS, vmx::HLT_EXITING, CodeAssembler::hlt)
+    }),
+    guest("VMRESUME and IN", "round trips/s", TRAPS, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRAPS, vmx::UNCONDITIONAL_IO_EXITING, |a| a.in_(al, 0x80))
+    }),
+    guest("VMRESUME and an EPT violation", "round trips/s", TRAPS, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRAPS, 0, |a| {
+            a.mov(rax, vmx::UNMAPPED)?;
+            a.mov(rax, qword_ptr(rax))
+        })
+    }),
+    guest("integer in a guest", "instructions/s", ROUNDS * 12, &[of(Peer::Bochs, 2.0)], |a, d, f| {
+        vmx::trips(a, d, f, 1, 0, |a| {
+            let mut end = a.create_label();
+            integer(a, end, f)?;
+            a.set_label(&mut end)
         })
     }),
     guest("IN from port 80h", "instructions/s", 4 * TRAPS, &[], |a, d, _| {

@@ -3,6 +3,7 @@
 pub mod disk;
 mod guests;
 pub mod image;
+mod vmx;
 
 use std::path::Path;
 
