@@ -332,7 +332,7 @@ fn branches_to_what_is_not_canonical() {
     const LAST: u64 = 0x7fff_ffff_f000;
     type Code = fn(&mut CodeAssembler);
     let cases: [(u64, u64, Code); 5] = [
-        (0x1_0000, 10, |a| {
+        (CODE, 10, |a| {
             a.mov(rax, 1u64 << 63).unwrap();
             a.jmp(rax).unwrap();
         }),
