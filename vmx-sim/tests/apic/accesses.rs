@@ -188,14 +188,9 @@ fn an_ept_violation_comes_first() {
     assert_eq!(g.enter().0, Reason::EptViolation);
 }
 
-/// "APIC-Write Emulation": behind the delivery of a fault, before its handler.
 #[test]
-fn a_fault_behind_a_write_is_delivered_first() {
-    let mut g = Rig::new(REGISTERS, &|a| {
-        // PUSH of memory that is not there would fault before it writes; a task switch or XSAVE would not. CMPXCHG16B cannot be used. MOVS
-        // from the APIC's page to what cannot be written reads alone. What is left is a breakpoint trap, which is no fault: it waits.
-        a.mov(dword_ptr(PAGE + 0xf0), eax)
-    });
+fn debug_traps_wait_behind_the_exit() {
+    let mut g = Rig::new(REGISTERS, &|a| a.mov(dword_ptr(PAGE + 0xf0), eax));
     g.set_field(GUEST_RFLAGS, 0x102);
     assert_eq!(g.enter(), (Reason::ApicWrite, 0x0f0));
     assert_eq!(g.field(GUEST_PENDING_DEBUG_EXCEPTIONS), 1 << 14);

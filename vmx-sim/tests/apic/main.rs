@@ -2,7 +2,6 @@
 
 mod accesses;
 mod delivery;
-mod entry;
 mod ipi;
 mod posted;
 mod rig;

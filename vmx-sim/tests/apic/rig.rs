@@ -119,7 +119,8 @@ impl Rig {
 
     /// The processor's VMX.
     pub fn vmx(&self) -> Vmx {
-        postcard::from_bytes(&self.machine.vcpus[0].arch.extension.get().unwrap().save()).unwrap()
+        let extension = self.machine.vcpus[0].arch.extension.get().unwrap();
+        extension.as_any().downcast_ref::<Vmx>().unwrap().clone()
     }
 
     /// A field of the VMCS.
@@ -157,7 +158,11 @@ impl Rig {
         let is_launched = self.vmx().vmcs.is_launched;
         self.code(&|a| {
             before(a)?;
-            if is_launched { a.vmresume()? } else { a.vmlaunch()? }
+            if is_launched {
+                a.vmresume()?
+            } else {
+                a.vmlaunch()?
+            }
             a.hlt()
         });
         self.machine.vcpus[0].core.pc = CODE;
@@ -235,7 +240,7 @@ fn vmcs(controls: &[Control]) -> Vmcs {
     v[VMCS_LINK_POINTER] = u64::MAX;
     v[GUEST_CR0] = cr0::PE | cr0::ET | cr0::NE | cr0::PG | cr0::WP;
     v[GUEST_CR3] = PML4;
-    v[GUEST_CR4] = cr4::PAE | cr4::VMXE;
+    v[GUEST_CR4] = cr4::PAE | cr4::VMXE | cr4::OSFXSR;
     v[GUEST_EFER] = efer::LMA | efer::LME;
     v[GUEST_DR7] = 0x400;
     v[GUEST_RIP] = GUEST;

@@ -73,9 +73,7 @@ fn the_bitmap_comes_first() {
     let write_800 = g.field(MSR_BITMAPS) + 2048 + 0x100;
     g.put(write_800, u64::MAX);
     assert_eq!(g.enter().0, Reason::Wrmsr);
-    let mut g = Rig::new(&[primary::USE_TPR_SHADOW, secondary::VIRTUALIZE_X2APIC_MODE], &|a| {
-        write_msr(a, 0x808, 0x20)
-    });
+    let mut g = Rig::new(&[primary::USE_TPR_SHADOW, secondary::VIRTUALIZE_X2APIC_MODE], &|a| write_msr(a, 0x808, 0x20));
     g.set_field(TPR_THRESHOLD, 3).set_virtual(0x80, 0x30);
     assert_eq!(g.enter(), (Reason::TprBelowThreshold, 0));
     assert_eq!(g.field(GUEST_RIP), GUEST + 17);
