@@ -6,6 +6,7 @@ use vmx_sim::field::*;
 use vmx_sim::vmcs::Vmcs;
 use x86::control::{cr0, cr4, efer};
 
+use crate::apic;
 use crate::base::{BAD_PDPTES, Base, PAGE, REGION, off, on};
 
 /// A rule, and what breaks it.
@@ -20,13 +21,17 @@ pub struct Case {
     pub spoil: fn(&mut Vmcs),
 }
 
-const fn case(base: Base, field: Field, rule: &'static str, spoil: fn(&mut Vmcs)) -> Case {
+pub const fn case(base: Base, field: Field, rule: &'static str, spoil: fn(&mut Vmcs)) -> Case {
     Case { base, field, rule, spoil }
+}
+
+/// All of them.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().chain(apic::CASES)
 }
 
 /// Rules that nothing can break on this processor, and why.
 pub const NOT_REACHED: &[(Field, &str, &str)] = &[
-    (TERTIARY_CONTROLS, "reserved bits as IA32_VMX_PROCBASED_CTLS3 says", "there are no tertiary controls"),
     (SECONDARY_EXIT_CONTROLS, "reserved bits as IA32_VMX_EXIT_CTLS2 says", "there are no secondary VM-exit controls"),
     (SECONDARY_CONTROLS, "page-modification logging only with EPT", "the control is not there"),
     (PML_ADDRESS, "the address of a page", "the control is not there"),
@@ -39,16 +44,6 @@ pub const NOT_REACHED: &[(Field, &str, &str)] = &[
     (VMREAD_BITMAP, "the address of a page", "the control is not there"),
     (VMWRITE_BITMAP, "the address of a page", "the control is not there"),
     (VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS, "the address of a page", "the control is not there"),
-    (VIRTUAL_APIC_ADDRESS, "the address of a page", "the control is not there"),
-    (APIC_ACCESS_ADDRESS, "the address of a page", "the control is not there"),
-    (TPR_THRESHOLD, "bits 31 to 4 are 0", "the control is not there"),
-    (SECONDARY_CONTROLS, "APIC virtualization only with a TPR shadow", "the control is not there"),
-    (SECONDARY_CONTROLS, "x2APIC mode and APIC accesses are not virtualized together", "the control is not there"),
-    (SECONDARY_CONTROLS, "virtual-interrupt delivery only with external-interrupt exiting", "the control is not there"),
-    (PIN_CONTROLS, "posted interrupts only with virtual-interrupt delivery", "the control is not there"),
-    (EXIT_CONTROLS, "posted interrupts only where exits acknowledge interrupts", "the control is not there"),
-    (POSTED_INTERRUPT_NOTIFICATION_VECTOR, "a vector of 8 bits", "the control is not there"),
-    (POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, "the address of 64 bytes", "the control is not there"),
     (ENTRY_CONTROLS, "no entry to SMM from outside of SMM", "the control is not there"),
     (ENTRY_CONTROLS, "dual-monitor treatment is not deactivated from outside of SMM", "the control is not there"),
     (
@@ -61,7 +56,7 @@ pub const NOT_REACHED: &[(Field, &str, &str)] = &[
 ];
 
 /// All of them.
-pub const CASES: &[Case] = &[
+const CASES: &[Case] = &[
     case(Base::Long, PIN_CONTROLS, "reserved bits as IA32_VMX_(TRUE_)PINBASED_CTLS says", |v| {
         v[PIN_CONTROLS] |= 1 << 31;
     }),
