@@ -1099,6 +1099,7 @@ real_far:
         .code32
 protected:
         load_segments DATA
+        mov     %ax, %fs                # until now it had a selector of real-address mode
         mov     $0x2000, %esp
         mov     $0x32000001, %eax
         report
