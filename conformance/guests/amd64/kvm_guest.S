@@ -1065,6 +1065,8 @@ modes:  cli
         set_bit 0, cr0
         ljmp    $CODE16, $2f - guest_start
 2:      load_segments DATA16
+        mov     %ax, %fs
+        mov     %ax, %gs
         mov     $0x2000, %sp
         smsw    %ax
         movzwl  %ax, %eax
@@ -1099,7 +1101,6 @@ real_far:
         .code32
 protected:
         load_segments DATA
-        mov     %ax, %fs                # until now it had a selector of real-address mode
         mov     $0x2000, %esp
         mov     $0x32000001, %eax
         report
