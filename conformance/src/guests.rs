@@ -23,7 +23,7 @@ pub struct Program {
     pub packages: &'static [&'static str],
     /// The compiler.
     pub compiler: &'static str,
-    /// Names and contents of the source files.
+    /// Names and contents of the source files, and of the headers that they include.
     pub sources: &'static [(&'static str, &'static str)],
 }
 
@@ -35,6 +35,23 @@ pub const RISCV64_KVM_CLIENT: Program = Program {
     sources: &[
         ("kvm_client.c", include_str!("../guests/riscv64/kvm_client.c")),
         ("kvm_guest.S", include_str!("../guests/riscv64/kvm_guest.S")),
+    ],
+};
+
+/// A client of KVM on amd64; `kvm_client.c` says how it is called.
+pub const AMD64_KVM_CLIENT: Program = Program {
+    name: "kvm_client",
+    packages: if cfg!(target_arch = "x86_64") {
+        &["gcc", "libc6-dev"]
+    } else {
+        &["gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross"]
+    },
+    compiler: "x86_64-linux-gnu-gcc",
+    sources: &[
+        ("kvm_client.c", include_str!("../guests/amd64/kvm_client.c")),
+        ("kvm_machine.c", include_str!("../guests/amd64/kvm_machine.c")),
+        ("kvm_guest.S", include_str!("../guests/amd64/kvm_guest.S")),
+        ("kvm_client.h", include_str!("../guests/amd64/kvm_client.h")),
     ],
 };
 
@@ -54,7 +71,7 @@ impl Program {
             for (name, text) in self.sources {
                 fs::write(scratch.join(name), text)?;
             }
-            let sources = self.sources.iter().map(|(name, _)| name);
+            let sources = self.sources.iter().map(|(name, _)| name).filter(|name| !name.ends_with(".h"));
             debian::run(
                 Command::new(self.compiler).args(FLAGS).args(["-o", self.name]).args(sources).current_dir(scratch),
             )?;

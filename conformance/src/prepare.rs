@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::debian::{self, Archive, Kernel, Suite, Unpacked};
 use crate::grub;
-use crate::guests::{AMD64_INIT, RISCV64_INIT, RISCV64_KVM_CLIENT};
+use crate::guests::{AMD64_INIT, AMD64_KVM_CLIENT, RISCV64_INIT, RISCV64_KVM_CLIENT};
 use crate::initramfs::Initramfs;
 use crate::modules::{self, Modules};
 
@@ -15,6 +15,9 @@ pub const RISCV64_MODULES: &[&str] = &["kvm", "virtio_mmio", "virtio_blk", "virt
 
 /// The modules that the amd64 guest loads unless it is told otherwise.
 pub const AMD64_MODULES: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng"];
+
+/// The modules of which the amd64 guest loads one, with what it needs, where its processor has VMX or SVM and KVM is asked for.
+const AMD64_HYPERVISORS: [&str; 2] = ["kvm_intel", "kvm_amd"];
 
 /// The commands of busybox that have a name in `/bin`.
 const COMMANDS: &[&str] = &[
@@ -284,7 +287,11 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     let (seabios, ovmf) = (stable.unpacked("seabios")?, stable.unpacked("ovmf")?);
     let xen = xen_package(suite).map(|package| archive.unpacked(package)).transpose()?;
 
-    let fs = initramfs(&kernel, &busybox, AMD64_INIT, &options.modules)?;
+    let mut fs = initramfs(&kernel, &busybox, AMD64_INIT, &options.modules)?;
+    for hypervisor in AMD64_HYPERVISORS {
+        add_modules(&mut fs, &kernel, &[hypervisor], &format!("/{hypervisor}.order"))?;
+    }
+    fs.file("/bin/kvm_client", 0o755, AMD64_KVM_CLIENT.bytes()?);
     let initrd = write_initramfs(&fs, out, options.gzip)?;
     write(&out.join("vmlinuz"), &read(&kernel.image)?)?;
     for (tree, path) in [
@@ -309,10 +316,9 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     Ok(Amd64 { xen: Amd64::at(out).xen, ..files })
 }
 
-/// A file system with busybox, a first process and modules, in the order in which they have to be loaded.
+/// A file system with busybox, a first process and modules.
 fn initramfs(kernel: &Kernel, busybox: &Unpacked, init: &str, modules: &[String]) -> Result<Initramfs, Error> {
     let names: Vec<&str> = modules.iter().map(String::as_str).collect();
-    let modules = Modules::open(&kernel.modules)?.in_load_order(&names)?;
     let mut fs = Initramfs::new();
     fs.character_device("/dev/console", 5, 1).character_device("/dev/null", 1, 3);
     fs.directory("/proc").directory("/sys").directory("/tmp").directory("/mnt").directory("/etc");
@@ -321,13 +327,19 @@ fn initramfs(kernel: &Kernel, busybox: &Unpacked, init: &str, modules: &[String]
         fs.symlink(&format!("/bin/{command}"), "busybox");
     }
     fs.file("/init", 0o755, init);
+    add_modules(&mut fs, kernel, &names, "/modules.order")?;
+    Ok(fs)
+}
+
+/// Adds modules with what they need, and a file that lists them in the order in which they have to be loaded.
+fn add_modules(fs: &mut Initramfs, kernel: &Kernel, names: &[&str], list: &str) -> Result<(), Error> {
     let mut order = String::new();
-    for module in modules {
+    for module in Modules::open(&kernel.modules)?.in_load_order(names)? {
         order += &format!("{}.ko\n", module.name);
         fs.file(&format!("/lib/modules/{}.ko", module.name), 0o644, module.elf);
     }
-    fs.file("/modules.order", 0o644, order);
-    Ok(fs)
+    fs.file(list, 0o644, order);
+    Ok(())
 }
 
 /// Writes a file system into a directory, which is made; returns its path.

@@ -74,14 +74,14 @@ impl Source {
 
 /// Takes an exception, and whatever its delivery comes to.
 pub(crate) fn take_exception(h: &mut P, exception: Exception) -> Step {
-    take_in_delivery(h, exception, None)
+    ask_about(h, exception, None)?;
+    take_unasked(h, exception)
 }
 
-/// Takes an exception that occurs in the delivery of another event, if any.
-fn take_in_delivery(h: &mut P, exception: Exception, mut first: Option<Delivery>) -> Step {
+/// Takes an exception that nobody else wants, and whatever its delivery comes to.
+fn take_unasked(h: &mut P, exception: Exception) -> Step {
     let mut e = exception;
     loop {
-        ask_after(h, || Intercept::Exception { exception: e, software: false, first })?;
         match e.vector {
             vector::PF => h.arch.cr2 = e.address,
             vector::DB => debug::record(h.arch, e.address),
@@ -93,13 +93,34 @@ fn take_in_delivery(h: &mut P, exception: Exception, mut first: Option<Delivery>
         let rf = if is_fault { rflags::RF } else { 0 };
         let event = Delivery { origin: Origin::Exception, vector: e.vector, error: e.error, length: 0 };
         let Some(second) = delivered(h, event, h.core.pc, rf)? else { return Ok(()) };
-        first = Some(event);
-        e = match e.and_then(second) {
-            Conclusion::Second => second,
-            Conclusion::DoubleFault => Exception::with(vector::DF, 0),
-            Conclusion::Shutdown => return triple_fault(h),
-        };
+        e = in_place_of(h, event, second)?;
     }
+}
+
+/// The exception to take where the delivery of an event came to a second one. An extension is asked about that one as it is before the two
+/// are combined into a double fault: a VMM that takes page faults gets the one in the delivery of a page fault, too.
+fn in_place_of(h: &mut P, event: Delivery, second: Exception) -> Step<Exception> {
+    ask_about(h, second, Some(event))?;
+    if event.origin != Origin::Exception {
+        return Ok(second);
+    }
+    let first = Exception { vector: event.vector, error: event.error, address: 0 };
+    match first.and_then(second) {
+        Conclusion::Second => Ok(second),
+        Conclusion::DoubleFault => {
+            let double = Exception::with(vector::DF, 0);
+            ask_about(h, double, Some(event))?;
+            Ok(double)
+        }
+        Conclusion::Shutdown => {
+            ask_after(h, || Intercept::TripleFault)?;
+            shutdown()
+        }
+    }
+}
+
+fn ask_about(h: &mut P, exception: Exception, first: Option<Delivery>) -> Step {
+    ask_after(h, || Intercept::Exception { exception, software: false, first })
 }
 
 /// Delivers an interrupt that an instruction or somebody outside asks for; `rip` is the linear address where it returns to.
@@ -113,15 +134,10 @@ pub(crate) fn take(h: &mut P, vector: u8, source: Source, rip: u64) -> Step {
 fn take_event(h: &mut P, event: Delivery, rip: u64) -> Step {
     match delivered(h, event, rip, 0)? {
         None => Ok(()),
-        Some(e) if event.origin == Origin::Exception => {
-            let first = Exception { vector: event.vector, error: event.error, address: 0 };
-            match first.and_then(e) {
-                Conclusion::Second => take_in_delivery(h, e, Some(event)),
-                Conclusion::DoubleFault => take_in_delivery(h, Exception::with(vector::DF, 0), Some(event)),
-                Conclusion::Shutdown => triple_fault(h),
-            }
+        Some(second) => {
+            let exception = in_place_of(h, event, second)?;
+            take_unasked(h, exception)
         }
-        Some(e) => take_in_delivery(h, e, Some(event)),
     }
 }
 
@@ -140,11 +156,6 @@ fn delivered(h: &mut P, event: Delivery, rip: u64, rf: u64) -> Step<Option<Excep
     };
     h.arch.delivering = None;
     result
-}
-
-fn triple_fault(h: &mut P) -> Step {
-    ask_after(h, || Intercept::TripleFault)?;
-    shutdown()
 }
 
 fn note(h: &mut P, e: Exception) {

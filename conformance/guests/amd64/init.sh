@@ -1,5 +1,7 @@
 #!/bin/sh
 # The first process of the guest. Words on the kernel's command line:
+#   kvmtest[=words]  runs /bin/kvm_client with these words (see kvm_client.c)
+#   module.name=value  a parameter of a module, as modprobe would give it
 #   shell            an interactive shell afterwards, instead of powering off
 #   quiet            of the kernel's own: fewer messages before this script
 
@@ -8,26 +10,54 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 
-while read -r module; do
-	insmod "/lib/modules/$module" || echo "UNDERVISOR-MODULE: $module rc=$?"
-done < /modules.order
+read -r cmdline < /proc/cmdline
+
+load() { # the modules of a list
+	while read -r module; do
+		parameters=
+		for word in $cmdline; do
+			case $word in
+			"${module%.ko}".*=*) parameters="$parameters ${word#*.}" ;;
+			esac
+		done
+		# shellcheck disable=SC2086 # they are words
+		insmod "/lib/modules/$module" $parameters || echo "UNDERVISOR-MODULE: $module rc=$?"
+	done < "$1"
+}
+
+load /modules.order
+case " $cmdline " in
+*" kvmtest"* | *" shell "*)
+	flags=$(grep -m1 ^flags /proc/cpuinfo)
+	case " $flags " in
+	*" vmx "*) load /kvm_intel.order ;;
+	*" svm "*) load /kvm_amd.order ;;
+	esac
+	;;
+esac
 
 echo "UNDERVISOR-SHELL: up cpus=$(nproc) linux=$(uname -r)"
 [ ! -b /dev/vda ] || echo "UNDERVISOR-DRIVE: $(md5sum < /dev/vda)"
-echo "UNDERVISOR-DMESG-BEGIN"
-dmesg -r
-echo "UNDERVISOR-DMESG-END"
 
+rc=0
 shell=
-read -r cmdline < /proc/cmdline
 for word in $cmdline; do
 	case $word in
+	kvmtest)
+		kvm_client || rc=$?
+		;;
+	kvmtest=*)
+		kvm_client "${word#kvmtest=}" || rc=$?
+		;;
 	shell)
 		shell=1
 		;;
 	esac
 done
 
-echo "UNDERVISOR-DONE rc=0"
+echo "UNDERVISOR-DMESG-BEGIN"
+dmesg -r
+echo "UNDERVISOR-DMESG-END"
+echo "UNDERVISOR-DONE rc=$rc"
 [ -z "$shell" ] || setsid cttyhack sh
 poweroff -f
