@@ -26,6 +26,28 @@ struct Mapping {
     offset: u64,
 }
 
+/// Addresses in a row that one mapping answers for, where all others have been heard.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    first: u64,
+    last: u64,
+    mapping: Mapping,
+}
+
+impl Stretch {
+    /// The offset of an address within the device.
+    #[inline]
+    fn offset(&self, address: u64) -> u64 {
+        address.wrapping_sub(self.mapping.base).wrapping_add(self.mapping.offset)
+    }
+
+    /// What stands behind `self` goes on with it, register by register.
+    fn goes_on_in(&self, next: &Stretch) -> bool {
+        let key = |m: &Mapping| (m.device, m.base, m.offset);
+        self.last.wrapping_add(1) == next.first && key(&self.mapping) == key(&next.mapping)
+    }
+}
+
 /// Where a device's output line leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
@@ -78,13 +100,18 @@ pub struct BusCx<'a> {
 #[derive(Default)]
 pub struct Bus {
     devices: Vec<Box<dyn Device>>,
+    /// The best first.
     map: Vec<Mapping>,
+    /// What follows from `map`, for memory and for ports: ascending, and apart from each other.
+    stretches: [Vec<Stretch>; 2],
     wires: Vec<(DeviceId, u32, Wire)>,
     wakes: Vec<Option<VirtualTime>>,
     /// The earliest of `wakes`.
     earliest: Option<VirtualTime>,
     /// The host bridge, if there is one.
     bridge: Option<DeviceId>,
+    /// What it keeps from bus masters: asked again whenever it has been called.
+    hidden: Option<(u64, u64)>,
     signals: Vec<(DeviceId, Signal)>,
     /// Signals that have reached vCPUs and that the machine has not delivered yet.
     pub(crate) for_vcpus: Vec<(u32, VcpuSignal)>,
@@ -106,16 +133,36 @@ impl Bus {
         let m = Mapping { space, base, size, priority, device, offset };
         let at = self.map.partition_point(|o| o.priority > priority);
         self.map.insert(at, m);
+        self.stretches[space as usize] = self.stretches_in(space);
+    }
+
+    fn stretches_in(&self, space: Space) -> Vec<Stretch> {
+        let map = || self.map.iter().filter(|m| m.space == space);
+        // Whoever answers may change where a mapping begins and behind its end, and nowhere else.
+        let mut edges: Vec<u64> = map().flat_map(|m| [Some(m.base), m.base.checked_add(m.size)]).flatten().collect();
+        edges.sort_unstable();
+        edges.dedup();
+        let mut stretches: Vec<Stretch> = Vec::new();
+        for (i, &first) in edges.iter().enumerate() {
+            let last = edges.get(i + 1).map_or(u64::MAX, |next| next - 1);
+            let Some(mapping) = map().find(|m| first >= m.base && first - m.base < m.size) else { continue };
+            let next = Stretch { first, last, mapping: *mapping };
+            match stretches.last_mut().filter(|s| s.goes_on_in(&next)) {
+                Some(stretch) => stretch.last = last,
+                None => stretches.push(next),
+            }
+        }
+        stretches
     }
 
     /// This device is the host bridge, which DMA of all devices goes through.
     pub fn hosts(&mut self, bridge: DeviceId) {
         self.bridge = Some(bridge);
+        self.ask_bridge();
     }
 
-    /// What the host bridge keeps from bus masters.
-    fn hidden(&self) -> Option<(u64, u64)> {
-        self.bridge.and_then(|bridge| self.devices[usize::from(bridge.0)].hides())
+    fn ask_bridge(&mut self) {
+        self.hidden = self.bridge.and_then(|bridge| self.devices[usize::from(bridge.0)].hides());
     }
 
     /// Maps memory at `base` to the device's registers, from 0 on.
@@ -148,19 +195,22 @@ impl Bus {
         self.devices.iter_mut()
     }
 
-    fn find(&self, space: Space, address: u64) -> Option<&Mapping> {
-        self.map.iter().find(|m| m.space == space && address >= m.base && address - m.base < m.size)
+    #[inline]
+    fn find(&self, space: Space, address: u64) -> Option<&Stretch> {
+        let stretches = &self.stretches[space as usize];
+        let behind = stretches.partition_point(|s| s.first <= address);
+        stretches[..behind].last().filter(|s| address <= s.last)
     }
 
-    /// The mapping at `address`, and how many of `size` bytes it covers before it or a better one takes over.
-    fn piece(&self, space: Space, address: u64, size: u8) -> (Option<Mapping>, u8) {
-        let first = self.find(space, address).copied();
-        let key =
-            |m: Option<&Mapping>| m.map(|m| (m.device, address.wrapping_sub(m.base).wrapping_add(m.offset), m.base));
-        let whole = (1..size)
-            .find(|n| key(self.find(space, address.wrapping_add(u64::from(*n)))) != key(first.as_ref()))
-            .unwrap_or(size);
-        (first, whole)
+    /// Who answers at `address`, and how many of `size` bytes lie before somebody else does.
+    #[inline]
+    fn piece(&self, space: Space, address: u64, size: u8) -> (Option<Stretch>, u8) {
+        let stretches = &self.stretches[space as usize];
+        let behind = stretches.partition_point(|s| s.first <= address);
+        let here = stretches[..behind].last().filter(|s| address <= s.last);
+        let last = here.map(|s| s.last).or(stretches.get(behind).map(|s| s.first - 1));
+        let rest = last.map_or(u64::MAX, |last| last - address).min(u64::from(size) - 1);
+        (here.copied(), rest as u8 + 1)
     }
 
     /// Reads `size` bytes (1 to 8), little-endian. Bytes that no device answers for read as ones; `None` where none does.
@@ -169,14 +219,14 @@ impl Bus {
         let (mut value, mut done, mut any) = (0u64, 0u8, false);
         while done < size {
             let at = address.wrapping_add(u64::from(done));
-            let (mapping, n) = self.piece(space, at, size - done);
+            let (here, n) = self.piece(space, at, size - done);
             let ones = u64::MAX >> (64 - 8 * u32::from(n));
-            let part = match mapping {
+            let part = match here {
                 None => ones,
-                Some(m) => {
+                Some(s) => {
                     any = true;
-                    let access = Access { offset: at - m.base + m.offset, size: n };
-                    self.call(m.device, now, ram, door, |d, cx| d.read(access, cx)) & ones
+                    let access = Access { offset: s.offset(at), size: n };
+                    self.call(s.mapping.device, now, ram, door, |d, cx| d.read(access, cx)) & ones
                 }
             };
             value |= part << (8 * u32::from(done));
@@ -192,12 +242,12 @@ impl Bus {
         let (mut done, mut any) = (0u8, false);
         while done < size {
             let at = address.wrapping_add(u64::from(done));
-            let (mapping, n) = self.piece(space, at, size - done);
-            if let Some(m) = mapping {
+            let (here, n) = self.piece(space, at, size - done);
+            if let Some(s) = here {
                 any = true;
-                let access = Access { offset: at - m.base + m.offset, size: n };
+                let access = Access { offset: s.offset(at), size: n };
                 let part = value >> (8 * u32::from(done)) & (u64::MAX >> (64 - 8 * u32::from(n)));
-                self.call(m.device, now, ram, door, |d, cx| d.write(access, part, cx));
+                self.call(s.mapping.device, now, ram, door, |d, cx| d.write(access, part, cx));
             }
             done += n;
         }
@@ -231,14 +281,21 @@ impl Bus {
         self.earliest
     }
 
+    /// Signals have reached vCPUs, and have not been delivered yet: the present instruction has caused them.
+    #[inline]
+    pub fn has_signals(&self) -> bool {
+        !self.for_vcpus.is_empty()
+    }
+
     /// Whether there is anything for the run loop to see to: signals, requests, a wake-up earlier than the planned one.
     pub(crate) fn has_news(&self, planned: Option<VirtualTime>) -> bool {
         let sooner = self.earliest.is_some_and(|t| planned.is_none_or(|p| t < p));
         sooner || self.request.is_some() || !self.for_vcpus.is_empty()
     }
 
-    /// Asks every device again when it wakes, after their state was replaced.
-    pub(crate) fn refresh_wakes(&mut self) {
+    /// Asks the devices again what is known of them here, after their state was replaced.
+    pub(crate) fn refresh(&mut self) {
+        self.ask_bridge();
         self.wakes = self.devices.iter().map(|d| d.wakes_at()).collect();
         self.earliest = self.wakes.iter().flatten().min().copied();
     }
@@ -252,10 +309,19 @@ impl Bus {
         f: impl FnOnce(&mut dyn Device, &mut DeviceCx) -> T,
     ) -> T {
         let i = usize::from(device.0);
-        let hidden = self.hidden();
-        let mut cx =
-            DeviceCx { now, ram, hidden, door, signals: &mut self.signals, request: &mut self.request, device };
+        let mut cx = DeviceCx {
+            now,
+            ram,
+            hidden: self.hidden,
+            door,
+            signals: &mut self.signals,
+            request: &mut self.request,
+            device,
+        };
         let result = f(&mut *self.devices[i], &mut cx);
+        if self.bridge == Some(device) {
+            self.ask_bridge();
+        }
         let wakes = self.devices[i].wakes_at();
         if wakes != self.wakes[i] {
             self.wakes[i] = wakes;
@@ -266,7 +332,14 @@ impl Bus {
 
     /// Carries signals along their wires until nothing moves. Message writes that form a ring (an MSI that raises
     /// itself) end after a bound that no honest machine comes near.
+    #[inline]
     fn settle(&mut self, now: VirtualTime, ram: &mut Ram, door: &mut Door) {
+        if !self.signals.is_empty() {
+            self.carry_signals(now, ram, door);
+        }
+    }
+
+    fn carry_signals(&mut self, now: VirtualTime, ram: &mut Ram, door: &mut Door) {
         let mut bound = 10_000;
         let mut next = 0;
         while next < self.signals.len() && bound > 0 {
@@ -278,11 +351,11 @@ impl Bus {
                     self.for_vcpus.push((vcpu, VcpuSignal::Message { message, value }))
                 }
                 Signal::Msi { address, data } => match self.find(Space::Memory, address).copied() {
-                    Some(m) => {
-                        let access = Access { offset: address - m.base + m.offset, size: 4 };
-                        self.call(m.device, now, ram, door, |d, cx| d.write(access, u64::from(data), cx));
+                    Some(s) => {
+                        let access = Access { offset: s.offset(address), size: 4 };
+                        self.call(s.mapping.device, now, ram, door, |d, cx| d.write(access, u64::from(data), cx));
                     }
-                    None => drop(Dma::new(ram, self.hidden()).store(address, 4, data.into())), // an MSI to nowhere is lost
+                    None => drop(Dma::new(ram, self.hidden).store(address, 4, data.into())), // an MSI to nowhere is lost
                 },
                 Signal::Line { line, level } => {
                     for w in 0..self.wires.len() {

@@ -422,7 +422,7 @@ impl<A: Arch + Clone> Machine<A> {
         for (device, (name, bytes)) in self.world.bus.devices_mut().zip(&state.devices) {
             device.restore(bytes).map_err(|e| format!("device {name}: {e}"))?;
         }
-        self.world.bus.refresh_wakes();
+        self.world.bus.refresh();
         self.world.door.set_waiting(state.input);
         self.world.shared = state.shared;
         self.world.frequency = state.frequency;
