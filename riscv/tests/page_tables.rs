@@ -336,7 +336,7 @@ impl Pair {
             }
         };
         let fault = self.vcpu.arch.fault;
-        let outcome = outcome.map_err(|stop| (stop.code, stop.value, fault.gpa, fault.pseudo));
+        let outcome = outcome.map_err(|stop| (stop.code(), stop.value, fault.gpa, fault.pseudo));
         assert_eq!(outcome, model, "{kind:?} of {size} bytes at {va:#x}");
         outcome.is_ok()
     }

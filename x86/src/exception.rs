@@ -1,6 +1,6 @@
 //! Exceptions (SDM vol. 3A, "Interrupt and Exception Handling").
 
-use emu_core::engine::{Stop, StopKind};
+use emu_core::engine::Stop;
 
 /// Vectors of exceptions ("Protected-Mode Exceptions and Interrupts").
 pub mod vector {
@@ -87,8 +87,9 @@ impl Exception {
     /// The exception that stopped an instruction.
     #[inline]
     pub fn of(stop: Stop) -> Self {
-        let error = (stop.code >> 8 & 1 != 0).then_some((stop.code >> 16) as u16);
-        Exception { vector: stop.code as u8, error, address: stop.value }
+        let code = stop.code();
+        let error = (code >> 8 & 1 != 0).then_some((code >> 16) as u16);
+        Exception { vector: code as u8, error, address: stop.value }
     }
 
     /// What comes of another exception while this one is delivered ("Interrupt 8—Double Fault Exception (#DF)").
@@ -132,9 +133,10 @@ pub enum Conclusion {
 }
 
 impl From<Exception> for Stop {
+    #[inline]
     fn from(e: Exception) -> Stop {
         let error = e.error.map_or(0, |error| 1 << 8 | u32::from(error) << 16);
-        Stop { kind: StopKind::Exception, code: u32::from(e.vector) | error, value: e.address }
+        Stop::exception(u32::from(e.vector) | error, e.address)
     }
 }
 

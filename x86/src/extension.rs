@@ -689,6 +689,7 @@ fn ask(h: &mut P, what: &Intercept, when: When) -> Step {
 pub(crate) const FUNCTION: u16 = 0x182;
 
 /// Runs it.
+#[inline(never)]
 pub(crate) fn call(h: &mut P, operand: u32) -> Step {
     let registers = [(operand >> 8) as u8, (operand >> 16) as u8];
     act(h, |e, h| e.execute(h, operand as u8, registers)).unwrap_or(Err(Exception::UD.into()))

@@ -52,6 +52,7 @@ impl X86 {
 }
 
 /// Runs a call of this module.
+#[inline(never)]
 pub(crate) fn call(h: &mut P, operand: u32) -> Step {
     match operand & 0xff {
         BRANCH => branch(h, operand & NO_TRACK != 0),

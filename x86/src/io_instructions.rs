@@ -23,8 +23,8 @@ pub(crate) fn input(h: &mut P, size: u32) -> Step {
     let port = first(h) as u16;
     require_port(h, port.into(), size as u8)?;
     ask_after(h, || Intercept::In { port, size: size as u8, string: false, repeats: false })?;
+    let value = h.read_port(port.into(), size as u8);
     smm::note_io(h, port, size as u8, true, None);
-    let value = h.read_port(first(h), size as u8);
     let old = h.core.regs[usize::from(RAX)];
     let new = match size {
         1 => old & !0xff | value & 0xff,
@@ -40,7 +40,7 @@ pub(crate) fn output(h: &mut P, size: u32) -> Step {
     require_port(h, port.into(), size as u8)?;
     ask_after(h, || Intercept::Out { port, size: size as u8, string: false, repeats: false })?;
     let value = h.core.regs[usize::from(RAX)] & (u64::MAX >> (64 - 8 * size));
+    h.write_port(port.into(), size as u8, value);
     smm::note_io(h, port, size as u8, false, None);
-    h.write_port(first(h), size as u8, value);
     Ok(())
 }

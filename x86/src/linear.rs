@@ -16,6 +16,7 @@ pub(crate) fn lift(lift: &mut Lift, segment: usize, size: u32, writes: bool) {
 }
 
 /// Runs it.
+#[inline(never)]
 pub(crate) fn call(h: &mut P, operand: u32) -> Step {
     let offset = h.core.regs[usize::from(temp::ADDRESS)];
     let linear = h.linear((operand & 7) as usize, offset, operand >> 8, operand & 8 != 0)?;

@@ -151,6 +151,7 @@ const ROWS: &[Row] = &[
 ];
 
 /// Runs a call of this module.
+#[inline(never)]
 pub(crate) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     (ROWS[usize::from(function - FIRST_FUNCTION)].run)(h, operand as u8)
 }

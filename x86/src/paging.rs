@@ -211,18 +211,14 @@ impl Controls {
         u64::MAX << self.physical_bits
     }
 
-    /// Reserved bits of an entry of 8 bytes at a level: 1 is the page table. "Paging-Structure Entries" by mode.
-    fn reserved(&self, level: u32, is_page: bool) -> u64 {
+    /// Reserved bits of an entry of 8 bytes, whatever it is. "Paging-Structure Entries" by mode.
+    fn reserved(&self) -> u64 {
         let mut reserved = self.beyond_physical() & ((1 << 52) - 1);
         if self.mode() == Mode::Pae {
             reserved |= 0x7ff << 52;
         }
         if !self.nx() {
             reserved |= entry::XD;
-        }
-        if is_page && level > 1 {
-            // Below the address stand PAT and reserved bits.
-            reserved |= ((1 << (12 + 9 * (level - 1))) - 1) & !0x1fff;
         }
         reserved
     }
@@ -295,6 +291,7 @@ impl Controls {
         let mut table = from & ADDRESS;
         // U/S and R/W of all levels, XD of any.
         let (mut rights, mut above, mut xd) = (entry::US | entry::RW, entry::RW, false);
+        let reserved = self.reserved();
         for level in (1..=top).rev() {
             let shift = 12 + 9 * (level - 1);
             let at = table + (linear >> shift & 0x1ff) * 8;
@@ -303,7 +300,10 @@ impl Controls {
                 return fault(0);
             }
             let is_page = self.maps_page(level, e);
-            if e & self.reserved(level, is_page) != 0 || self.has_reserved_ps(level, e) {
+            let offset = (1u64 << shift) - 1;
+            // Below the address of a large page stand PAT and reserved bits.
+            let below = if is_page { offset & !0x1fff } else { 0 };
+            if e & (reserved | below) != 0 || self.has_reserved_ps(level, e) {
                 return fault(error::P | error::RSVD);
             }
             rights &= e;
@@ -316,7 +316,6 @@ impl Controls {
                 above = rights;
                 continue;
             }
-            let offset = (1u64 << shift) - 1;
             let page = e & ADDRESS & !offset;
             // PAT stands where a large page's address has its lowest bit.
             let key = (e >> 59 & 15) as u32;

@@ -393,5 +393,5 @@ pub(crate) fn base_of(h: &P, segment: usize) -> u64 {
 
 /// The processor cannot go on: a triple fault.
 pub(crate) fn shutdown<T>() -> Step<T> {
-    Err(Stop { kind: StopKind::Shutdown, code: vector::DF.into(), value: 0 })
+    Err(Stop::new(StopKind::Shutdown, vector::DF.into(), 0))
 }

@@ -163,6 +163,7 @@ fn segment(insn: &Instruction) -> Register {
 }
 
 /// See [`Arch::call`](emu_core::engine::Arch::call).
+#[inline(never)]
 pub(crate) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     (ROWS[usize::from(function - FIRST_FUNCTION)].run)(h, Operand(operand))
 }

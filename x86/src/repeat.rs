@@ -154,8 +154,8 @@ impl Repeat {
                 ask_after(h, || Intercept::In { port: port as u16, size, string: true, repeats })?;
                 let to = self.destination(h, 1)?;
                 let place = h.resolve(to, size, Intent::Write, 0)?;
-                smm::note_io(h, port as u16, size, true, Some(repeats));
                 let value = h.read_port(port, size);
+                smm::note_io(h, port as u16, size, true, Some(repeats));
                 h.store_at(place, size, value)?;
             }
             Does::Output => {
@@ -165,8 +165,8 @@ impl Repeat {
                 ask_after(h, || Intercept::Out { port: port as u16, size, string: true, repeats })?;
                 let from = self.source(h, 1)?;
                 let value = h.load(from, size, 0)?;
-                smm::note_io(h, port as u16, size, false, Some(repeats));
                 h.write_port(port, size, value);
+                smm::note_io(h, port as u16, size, false, Some(repeats));
             }
         }
         self.advance(h, 1);
@@ -250,6 +250,7 @@ impl Repeat {
 }
 
 /// Runs a call.
+#[inline(never)]
 pub(crate) fn call(h: &mut P, operand: u32) -> Step {
     let r = Repeat::of(operand);
     h.core.regs[usize::from(temp::TEST)] = 0;

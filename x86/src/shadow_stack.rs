@@ -35,6 +35,7 @@ pub(crate) fn lift_pop(l: &mut Lifting, size: Size) {
 }
 
 /// Runs a call of this module.
+#[inline(never)]
 pub(crate) fn call(h: &mut P, operand: u32) -> Step {
     let size = if operand & 0xff == 8 { 8 } else { 4 };
     let (ssp, cpl) = (h.reg(SSP), h.arch.cpl());
@@ -57,7 +58,7 @@ fn as_whom(cpl: u8) -> u8 {
 
 /// An address that is not canonical is #GP, whatever the instruction.
 fn never_of_stack(stop: Stop) -> Stop {
-    if stop.code == NON_CANONICAL { Exception::gp(0).into() } else { stop }
+    if stop.code() == NON_CANONICAL { Exception::gp(0).into() } else { stop }
 }
 
 /// The address size is 32 bits outside of 64-bit mode.

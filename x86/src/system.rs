@@ -148,7 +148,7 @@ pub(crate) fn near_branch(lift: &mut Lift, operand: u32) {
 
 /// Lifts the raising of an exception.
 pub(crate) fn raise(lift: &mut Lift, exception: Exception) {
-    end(lift, Function::Raise, Stop::from(exception).code);
+    end(lift, Function::Raise, Stop::from(exception).code());
 }
 
 /// Lifts the check of an instruction pointer in [`temp::TARGET`] against the code segment's limit; it becomes a linear address.
@@ -157,6 +157,7 @@ pub(crate) fn check_target(lift: &mut Lift) {
 }
 
 /// See [`Arch::call`](emu_core::engine::Arch::call).
+#[inline]
 pub(crate) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     ALL[usize::from(function - FIRST_FUNCTION)](h, operand)
 }

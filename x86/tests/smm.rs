@@ -1,7 +1,7 @@
 //! System management mode as programs see it: a handler in SMRAM, entered from every mode by an SMI that the program sends to itself, what it
 //! finds and changes, and the way back.
 
-use emu_core::bus::VcpuSignal;
+use emu_core::bus::{Space, VcpuSignal, Wire};
 use emu_core::engine::Arch;
 use emu_core::machine::End;
 use iced_x86::code_asm::*;
@@ -417,6 +417,36 @@ fn what_waits() {
     }
 }
 
+mod chipset {
+    use emu_core::device::{Access, Device, DeviceCx};
+
+    /// What answers to so many writes by an SMI.
+    pub struct Answers(pub u8);
+
+    impl Device for Answers {
+        fn name(&self) -> &'static str {
+            "answers"
+        }
+        fn read(&mut self, _: Access, _: &mut DeviceCx) -> u64 {
+            0
+        }
+        fn write(&mut self, _: Access, _: u64, cx: &mut DeviceCx) {
+            if let Some(left) = self.0.checked_sub(1) {
+                self.0 = left;
+                cx.line(0, true);
+            }
+        }
+        fn reset(&mut self) {}
+        fn save(&self) -> Vec<u8> {
+            vec![self.0]
+        }
+        fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+            self.0 = bytes[0];
+            Ok(())
+        }
+    }
+}
+
 /// "I/O Instruction Restart": the handler sees the instruction, and may have it executed again.
 #[test]
 fn instructions_of_io() {
@@ -432,13 +462,15 @@ fn instructions_of_io() {
             a.mov(edi, 0)?;
             a.mov(byte_ptr(edi + (SMBASE + IO_RESTART.of(model)) as i32), 0xff)
         }));
-        // The chipset would answer to the OUT, which is the third instruction; for another one this is not.
+        let bus = &mut r.bare.machine.world.bus;
+        let chipset = bus.add(Box::new(chipset::Answers(1)));
+        bus.map(Space::Port, 0xb2, 1, chipset, 0, 0);
+        bus.wire(chipset, 0, Wire::Vcpu { vcpu: 0, pin: x86::apic::pin::SMI_OF_IO });
+        // The chipset answers to the OUT, which is the third instruction; for another one this is not.
         assert_eq!(r.bare.machine.run(1), End::Limit);
-        let answer = VcpuSignal::Pin { pin: x86::apic::pin::SMI_OF_IO, level: true };
-        r.signal(0, answer);
-        assert_eq!(r.bare.machine.run(3), End::Limit);
+        r.signal(0, VcpuSignal::Pin { pin: x86::apic::pin::SMI_OF_IO, level: true });
+        assert_eq!(r.bare.machine.run(2), End::Limit);
         assert!(!r.cpu().smm.is_on());
-        r.signal(0, answer);
         assert_eq!(r.run(), End::Deadlock);
         let expected = if model == "intel" { 0xb2_0003 } else { 0xb2_0012 };
         assert_eq!((r.saved(&IO_TRAP, 4), r.reg(RBX)), (expected, 1), "{model}");

@@ -95,7 +95,7 @@ impl Platform for Riscv {
     }
 
     fn shutdown(vcpu: u32, stop: Stop) -> String {
-        let cause = cause_name(stop.code);
+        let cause = cause_name(stop.code());
         format!("hart {vcpu} cannot go on: {cause} while a trap to M-mode is unexpected, at {:#x}", stop.value)
     }
 

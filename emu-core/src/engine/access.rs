@@ -54,26 +54,28 @@ impl<A: Arch> Hart<'_, A> {
     }
 
     /// The space of a load or store: that which micro-ops probe in, if it is the hart's own.
-    #[inline]
+    #[inline(always)]
     fn space_of(&mut self, access: Access) -> Space {
         let core = &self.core;
         let is_valid = !core.spaces_changed && core.space_epoch == core.mmu.space_epoch;
-        if access.as_whom == 0 && (core.in_block || A::KEEPS_SPACES) && is_valid {
-            return core.data_space;
+        let is_kept = A::KEEPS_SPACES && access.intent != Intent::Fetch || access.as_whom == 0 && core.in_block;
+        match core.kept_spaces.get(usize::from(access.as_whom)) {
+            Some(space) if is_valid && is_kept && *space != Space::NONE => *space,
+            _ => self.find_space(access, is_valid && is_kept),
         }
-        let keeps = A::KEEPS_SPACES && is_valid && access.as_whom < 4 && access.intent != Intent::Fetch;
-        if !keeps {
-            return A::space(self, access.as_whom, access.intent);
+    }
+
+    #[cold]
+    fn find_space(&mut self, access: Access, is_kept: bool) -> Space {
+        let space = A::space(self, access.as_whom, access.intent);
+        if is_kept && let Some(kept) = self.core.kept_spaces.get_mut(usize::from(access.as_whom)) {
+            *kept = space;
         }
-        let kept = usize::from(access.as_whom);
-        if self.core.kept_spaces[kept] == Space::NONE {
-            self.core.kept_spaces[kept] = A::space(self, access.as_whom, access.intent);
-        }
-        self.core.kept_spaces[kept]
+        space
     }
 
     /// The host's address of an access that is aligned, to a page that is open for it.
-    #[inline]
+    #[inline(always)]
     fn open_page(&mut self, access: Access) -> Option<*mut u8> {
         if access.va & (u64::from(access.size) - 1) != 0 {
             return None;
@@ -81,22 +83,27 @@ impl<A: Arch> Hart<'_, A> {
         self.page_if_open(access)
     }
 
-    /// The same, of words of 8 bytes, wherever they lie in the page.
-    #[inline]
-    fn open_words(&mut self, va: u64, count: usize, intent: Intent, as_whom: u8) -> Option<*mut u8> {
+    #[inline(always)]
+    fn page_if_open(&mut self, access: Access) -> Option<*mut u8> {
+        let space = self.space_of(access);
+        self.page_in(space, access.va, access.intent)
+    }
+
+    #[inline(always)]
+    fn page_in(&self, space: Space, va: u64, intent: Intent) -> Option<*mut u8> {
+        let entry = self.core.mmu.fast_entry(va, space);
+        let open = if intent == Intent::Write { entry.write } else { entry.read };
+        let tag = va & !PAGE_MASK | space.id();
+        (open == tag).then(|| va.wrapping_add(entry.addend) as *mut u8)
+    }
+
+    /// The host's address of words of 8 bytes that lie in one page, which is open for them.
+    #[inline(always)]
+    fn open_words(&self, space: Space, va: u64, count: usize, intent: Intent) -> Option<*mut u8> {
         if va & 7 != 0 || (va & PAGE_MASK) as usize + 8 * count > PAGE_SIZE as usize {
             return None;
         }
-        self.page_if_open(Access { va, intent, as_whom, size: 8 })
-    }
-
-    #[inline]
-    fn page_if_open(&mut self, access: Access) -> Option<*mut u8> {
-        let space = self.space_of(access);
-        let entry = self.core.mmu.fast_entry(access.va, space);
-        let open = if access.intent == Intent::Write { entry.write } else { entry.read };
-        let tag = access.va & !PAGE_MASK | space.id();
-        (open == tag).then(|| access.va.wrapping_add(entry.addend) as *mut u8)
+        self.page_in(space, va, intent)
     }
 
     /// The physical page of `access.va`, from the TLB or by a walk.
@@ -139,6 +146,7 @@ impl<A: Arch> Hart<'_, A> {
     }
 
     /// Reads physical memory or a device's registers; `None` where nothing answers.
+    #[inline]
     pub fn read_physical(&mut self, pa: u64, size: u8) -> Option<u64> {
         if let Some(value) = A::read_own(self, pa, size) {
             return Some(value);
@@ -146,6 +154,11 @@ impl<A: Arch> Hart<'_, A> {
         if let Ok(value) = self.world.ram.load(pa, size) {
             return Some(value);
         }
+        self.read_bus(pa, size)
+    }
+
+    #[inline(never)]
+    fn read_bus(&mut self, pa: u64, size: u8) -> Option<u64> {
         let count = self.core.count();
         let (bus, cx) = self.world.bus_parts(count);
         let value = bus.read(BusSpace::Memory, pa, size, cx);
@@ -157,6 +170,7 @@ impl<A: Arch> Hart<'_, A> {
     }
 
     /// Writes physical memory or a device's registers; `None` where nothing answers.
+    #[inline]
     pub fn write_physical(&mut self, pa: u64, size: u8, value: u64) -> Option<()> {
         if A::write_own(self, pa, size, value).is_some() {
             return Some(());
@@ -167,6 +181,11 @@ impl<A: Arch> Hart<'_, A> {
             }
             return Some(());
         }
+        self.write_bus(pa, size, value)
+    }
+
+    #[inline(never)]
+    fn write_bus(&mut self, pa: u64, size: u8, value: u64) -> Option<()> {
         let count = self.core.count();
         let (bus, cx) = self.world.bus_parts(count);
         let done = bus.write(BusSpace::Memory, pa, size, value, cx);
@@ -207,20 +226,26 @@ impl<A: Arch> Hart<'_, A> {
         self.world.blocks.instructions_of(self.core.op).0[usize::from(insn)]
     }
 
+    #[inline]
     fn note_device(&mut self, kind: Kind, pa: u64, size: u8, value: u64) {
         if self.world.events.is_on() {
-            let details = [("address", pa), ("size", size.into()), ("value", value)];
-            let event = Event {
-                count: self.core.count(),
-                vcpu: self.core.index,
-                level: self.arch.level(),
-                pc: self.pc_now(),
-                kind,
-                name: "",
-                details: &details,
-            };
-            self.world.events.send(&event);
+            self.tell_of_device(kind, pa, size, value);
         }
+    }
+
+    #[cold]
+    fn tell_of_device(&mut self, kind: Kind, pa: u64, size: u8, value: u64) {
+        let details = [("address", pa), ("size", size.into()), ("value", value)];
+        let event = Event {
+            count: self.core.count(),
+            vcpu: self.core.index,
+            level: self.arch.level(),
+            pc: self.pc_now(),
+            kind,
+            name: "",
+            details: &details,
+        };
+        self.world.events.send(&event);
     }
 
     /// A device was called: whatever that has set off is for the run loop to see to.
@@ -290,7 +315,6 @@ impl<A: Arch> Hart<'_, A> {
     }
 
     /// Loads `size` bytes, zero-extended.
-    #[inline]
     pub fn load(&mut self, va: u64, size: u8, as_whom: u8) -> Step<u64> {
         if let Some(host) = self.open_page(Access { va, intent: Intent::Read, as_whom, size }) {
             // SAFETY: the tag fits, so the address is in the host's copy of that page.
@@ -300,18 +324,41 @@ impl<A: Arch> Hart<'_, A> {
         self.load_at(place, size)
     }
 
+    /// Loads a word of 8 bytes: short where it is at hand, and else as [`Hart::load`].
+    #[inline(always)]
+    pub fn load_word(&mut self, va: u64, as_whom: u8) -> Step<u64> {
+        match self.load_words(va, as_whom) {
+            Some([word]) => Ok(word),
+            None => self.load(va, 8, as_whom),
+        }
+    }
+
+    /// The space of loads and stores that are made as somebody.
+    #[inline(always)]
+    pub fn space(&mut self, as_whom: u8) -> Space {
+        self.space_of(Access { va: 0, intent: Intent::Read, as_whom, size: 8 })
+    }
+
     /// Words of 8 bytes, if they lie in a page whose translation is at hand, and that neither a device nor a debugger has to do with.
-    #[inline]
+    #[inline(always)]
     pub fn load_words<const N: usize>(&mut self, va: u64, as_whom: u8) -> Option<[u64; N]> {
-        let host = self.open_words(va, N, Intent::Read, as_whom)?;
+        let space = self.space(as_whom);
+        self.words_in(space, va)
+    }
+
+    /// The same, in a space.
+    #[inline(always)]
+    pub fn words_in<const N: usize>(&self, space: Space, va: u64) -> Option<[u64; N]> {
+        let host = self.open_words(space, va, N, Intent::Read)?;
         // SAFETY: as in `load`; all of them lie in the page.
         Some(std::array::from_fn(|i| unsafe { crate::ram::load_host(host.add(8 * i), 8) }))
     }
 
     /// Stores words likewise. Returns whether it has.
-    #[inline]
+    #[inline(always)]
     pub fn store_words<'a>(&mut self, va: u64, words: impl ExactSizeIterator<Item = &'a u64>, as_whom: u8) -> bool {
-        let Some(host) = self.open_words(va, words.len(), Intent::Write, as_whom) else { return false };
+        let space = self.space_of(Access { va, intent: Intent::Write, as_whom, size: 8 });
+        let Some(host) = self.open_words(space, va, words.len(), Intent::Write) else { return false };
         for (i, word) in words.enumerate() {
             // SAFETY: as in `store`; all of them lie in the page.
             unsafe { crate::ram::store_host(host.add(8 * i), 8, *word) };

@@ -11,7 +11,7 @@ use crate::ram::{PAGE_MASK, Ram};
 /// 2 Mi slots of 16 bytes: 32 MiB of streams, of which a host maps what is used.
 const SLOTS: usize = 2 << 20;
 /// Of each so many slots it is known which block the first one is in.
-const STRIDE: usize = 64;
+const STRIDE: usize = 16;
 /// No block is longer, in slots.
 const MAX_SLOTS: usize = 2048;
 

@@ -1,11 +1,14 @@
 //! A vCPU as the engine sees it, and what an instruction set must provide.
 #![allow(unsafe_code)] // the engine is one of the two places of `unsafe`, see docs/design.md
 
+use std::num::NonZeroU64;
+
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::cache::BlockCache;
 use super::encode::{Exit, Handler, Op};
 use super::lift::Lift;
+use super::run::RunEnd;
 use crate::bus::{Bus, BusCx, VcpuSignal};
 use crate::debug::Debug;
 use crate::door::Door;
@@ -19,9 +22,10 @@ pub(crate) const MAX_BLOCK: usize = 64;
 
 /// What stopped an instruction before it completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum StopKind {
     /// An exception: the architecture takes its trap.
-    Exception,
+    Exception = 1,
     /// The instruction has completed, and the vCPU waits for an interrupt.
     Wait,
     /// The instruction has completed, and the vCPU gives the rest of its quantum to others.
@@ -34,26 +38,65 @@ pub enum StopKind {
     Shutdown,
 }
 
-/// What stopped an instruction, in 16 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What stopped an instruction: two words, of which the first is never 0, so that a [`Step`] is returned in two registers.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
-    /// What it is.
-    pub kind: StopKind,
-    /// The architecture's number: cause, vector.
-    pub code: u32,
+    /// Kind in bits 39 to 32, code below.
+    what: NonZeroU64,
     /// The architecture's value: faulting address, instruction bits.
     pub value: u64,
 }
 
 impl Stop {
+    /// A stop of this kind, with the architecture's number (cause, vector) and value.
+    #[inline]
+    pub const fn new(kind: StopKind, code: u32, value: u64) -> Self {
+        let what = NonZeroU64::new((kind as u64) << 32 | code as u64).expect("no kind is 0");
+        Stop { what, value }
+    }
+
     /// An exception.
+    #[inline]
     pub const fn exception(code: u32, value: u64) -> Self {
-        Stop { kind: StopKind::Exception, code, value }
+        Stop::new(StopKind::Exception, code, value)
     }
 
     /// A stop with no more to say.
+    #[inline]
     pub const fn of(kind: StopKind) -> Self {
-        Stop { kind, code: 0, value: 0 }
+        Stop::new(kind, 0, 0)
+    }
+
+    /// The same, with another value.
+    #[inline]
+    pub const fn with_value(self, value: u64) -> Self {
+        Stop { value, ..self }
+    }
+
+    /// What it is.
+    #[inline]
+    pub const fn kind(self) -> StopKind {
+        match self.what.get() >> 32 {
+            1 => StopKind::Exception,
+            2 => StopKind::Wait,
+            3 => StopKind::Yield,
+            4 => StopKind::Moved,
+            5 => StopKind::Debug,
+            _ => StopKind::Shutdown,
+        }
+    }
+
+    /// The architecture's number: cause, vector.
+    #[inline]
+    pub const fn code(self) -> u32 {
+        self.what.get() as u32
+    }
+}
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let Stop { value, .. } = self;
+        f.debug_struct("Stop").field("kind", &self.kind()).field("code", &self.code()).field("value", value).finish()
     }
 }
 
@@ -199,6 +242,7 @@ pub(crate) struct Hooks {
     pub may_store: unsafe fn(*mut Core, u64, u8) -> bool,
     pub call: unsafe fn(*mut Core, u16, u32) -> bool,
     pub may_jump: unsafe fn(*mut Core, u64) -> bool,
+    pub stopped: unsafe fn(*mut Core, Exit) -> Exit,
 }
 
 /// What micro-ops work on: the register file, the TLB, counters.
@@ -224,6 +268,11 @@ pub struct Core {
     pub check_interrupts: bool,
     /// Set to leave after the present instruction: something has changed that only the run loop can see to.
     pub leave: bool,
+    /// Set whenever something changes that [`Arch::space`] or [`Arch::mode`] depend on.
+    pub spaces_changed: bool,
+    pub(crate) in_block: bool,
+    /// The stream at work leads nowhere else, and the run loop sees to whatever it ends with.
+    pub(crate) is_alone: bool,
     pub(crate) op: *const Op,
     pub(crate) budget: i64,
     pub(crate) last: u64,
@@ -233,7 +282,8 @@ pub struct Core {
     pub(crate) linked: Handler,
     /// The count of instructions at which the budget, with its reserve, is used up.
     pub(crate) end: u64,
-    pub(crate) in_block: bool,
+    /// How the run ends, if a trap has ended it.
+    pub(crate) run_end: RunEnd,
     /// The vCPU's index.
     pub index: u32,
     /// Translations.
@@ -243,16 +293,13 @@ pub struct Core {
     pub(crate) seen_code_epoch: u64,
     pub(crate) jump_epoch: u64,
     pub(crate) space_epoch: u64,
-    pub(crate) data_space: Space,
     pub(crate) fetch_space: Space,
-    /// Spaces of accesses as others than 0, see [`Arch::KEEPS_SPACES`].
+    /// Spaces of loads and stores, by whom they are made as; see [`Arch::KEEPS_SPACES`].
     pub(crate) kept_spaces: [Space; 4],
     /// Spreads spaces over the jump cache.
     pub(crate) fetch_mix: u64,
     pub(crate) mode: u32,
     pub(crate) context: u64,
-    /// Set whenever something changes that [`Arch::space`] or [`Arch::mode`] depend on.
-    pub spaces_changed: bool,
     /// Set, with [`Core::leave`], to come back to the machine: the vCPU's own timers have changed.
     pub attention: bool,
     /// Where the present run began, and what had been retired by this vCPU before.
@@ -288,6 +335,9 @@ impl Core {
             note: 0,
             check_interrupts: true,
             leave: false,
+            spaces_changed: true,
+            in_block: false,
+            is_alone: false,
             op: std::ptr::null(),
             budget: 0,
             last: 0,
@@ -296,7 +346,7 @@ impl Core {
             unlinked: std::ptr::null_mut(),
             linked: never,
             end: 0,
-            in_block: false,
+            run_end: RunEnd::Budget,
             index,
             mmu,
             jump_cache,
@@ -304,13 +354,11 @@ impl Core {
             seen_code_epoch: 0,
             jump_epoch: 0,
             space_epoch: 0,
-            data_space: Space::NONE,
             fetch_space: Space::NONE,
             kept_spaces: [Space::NONE; 4],
             fetch_mix: 0,
             mode: 0,
             context: 0,
-            spaces_changed: true,
             attention: false,
             start: 0,
             retired: 0,
@@ -330,6 +378,17 @@ impl Core {
     #[inline]
     pub fn retired(&self) -> u64 {
         self.retired + (self.count() - self.start)
+    }
+
+    /// Something has changed that the run loop sees to before the next block.
+    #[inline(always)]
+    pub(crate) fn has_changed(&self) -> bool {
+        self.leave
+            || self.check_interrupts
+            || self.spaces_changed
+            || self.space_epoch != self.mmu.space_epoch
+            || self.seen_fetch_epoch != self.mmu.fetch_epoch
+            || !self.mmu.dropped_fetches.is_empty()
     }
 
     /// Forgets jump-cache entries of pages whose fetch translation is gone.
@@ -466,6 +525,7 @@ impl<A: Arch> Shim<A> {
         may_store: Self::may_store,
         call: Self::call,
         may_jump: Self::may_jump,
+        stopped: Self::stopped,
     };
 
     /// # Safety
@@ -523,6 +583,15 @@ impl<A: Arch> Shim<A> {
             let mut h = Self::hart(core);
             let result = A::jumps_to(&mut h, target);
             Self::finish(h, result.map(|()| 0))
+        }
+    }
+
+    unsafe fn stopped(core: *mut Core, exit: Exit) -> Exit {
+        // SAFETY: as for `hart`.
+        unsafe {
+            let vcpu = &mut *core.cast::<Vcpu<A>>();
+            let world = &mut *vcpu.core.world;
+            vcpu.stopped_in_block(world, exit)
         }
     }
 

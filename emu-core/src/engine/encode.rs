@@ -37,6 +37,8 @@ pub(crate) enum Exit {
     StopInCall,
     /// The call at `core.op` has been done, and the vCPU is to leave behind its instruction.
     LeaveInCall,
+    /// `core.run_end` says how the run ends.
+    Ended,
     /// Only where handlers return to a loop: go on at `core.op`.
     Continue,
 }
@@ -349,6 +351,32 @@ unsafe fn find_next(core: *mut Core, pc: u64, budget: i64) -> Exit {
     }
 }
 
+/// Goes on at `pc`, where an instruction has led that may have changed anything.
+#[inline(always)]
+unsafe fn go_on(core: *mut Core, pc: u64, budget: i64) -> Exit {
+    // SAFETY: as in `find_next`.
+    unsafe {
+        if (*core).has_changed() {
+            return next(core, pc, budget);
+        }
+        find_next(core, pc, budget)
+    }
+}
+
+/// The instruction of `core.op` did not complete: goes on where its trap leads.
+#[cold]
+#[inline(never)]
+unsafe fn stopped(core: *mut Core, exit: Exit) -> Exit {
+    // SAFETY: as for `Handler`.
+    unsafe {
+        let exit = ((*core).hooks.stopped)(core, exit);
+        if exit != Exit::Next {
+            return exit;
+        }
+        go_on(core, (*core).pc, (*core).budget)
+    }
+}
+
 unsafe fn branch<C: Condition, const A: bool, const B: bool, const HOW: u8>(
     core: *mut Core,
     op: *const Op,
@@ -401,7 +429,7 @@ unsafe fn jump_reg<const A: bool>(core: *mut Core, op: *const Op, budget: i64, l
         if !((*core).hooks.may_jump)(core, target) {
             (*core).budget = budget;
             (*core).op = op;
-            return Exit::Stop;
+            return stopped(core, Exit::Stop);
         }
         next(core, target, left)
     }
@@ -418,10 +446,10 @@ unsafe fn call<const ENDS: bool>(core: *mut Core, op: *const Op, budget: i64, _l
         if !((*core).hooks.call)(core, (*site).function, (*op).imm as u32) {
             (*core).note = (*site).note;
             (*core).budget = budget - i64::from((*op).insn);
-            return Exit::StopInCall;
+            return stopped(core, Exit::StopInCall);
         }
         if ENDS {
-            return next(core, (*core).next_pc, budget - i64::from((*op).insn) - 1);
+            return go_on(core, (*core).next_pc, budget - i64::from((*op).insn) - 1);
         }
         if (*core).leave {
             (*core).last = 0;

@@ -43,7 +43,7 @@ struct Present {
 
 /// What the taking of a trap or an interrupt came to.
 fn settled(result: Step) -> Result<(), RunEnd> {
-    result.or_else(|stop| match stop.kind {
+    result.or_else(|stop| match stop.kind() {
         StopKind::Moved => Ok(()),
         StopKind::Wait => Err(RunEnd::Wait),
         _ => Err(RunEnd::Shutdown(stop)),
@@ -144,6 +144,26 @@ impl<A: Arch> Vcpu<A> {
             Exit::Continue => unreachable!("the loop goes on by itself"),
             Exit::Leave | Exit::LeaveInCall => self.finish_instruction(world, exit),
             Exit::Stop | Exit::StopInCall => self.stop(world, exit),
+            Exit::Ended => Err(self.core.run_end),
+        }
+    }
+
+    /// The instruction of `core.op` did not complete. If the architecture goes on elsewhere, that is where, and it is [`Exit::Next`]; else
+    /// nothing has been done, or the run ends.
+    pub(super) fn stopped_in_block(&mut self, world: &mut World, exit: Exit) -> Exit {
+        let goes_on = matches!(self.core.stop.kind(), StopKind::Exception | StopKind::Moved);
+        if self.core.is_alone || !goes_on {
+            return exit;
+        }
+        self.core.in_block = false;
+        let result = self.stop(world, exit);
+        self.core.in_block = true;
+        match result {
+            Ok(()) => Exit::Next,
+            Err(end) => {
+                self.core.run_end = end;
+                Exit::Ended
+            }
         }
     }
 
@@ -152,7 +172,7 @@ impl<A: Arch> Vcpu<A> {
         if exit == Exit::Stop {
             let Present { pc, index, note, .. } = self.instruction(world);
             self.core.note = note;
-            if self.core.stop.kind != StopKind::Moved {
+            if self.core.stop.kind() != StopKind::Moved {
                 self.core.pc = pc;
             }
             self.core.budget -= index;
@@ -166,7 +186,7 @@ impl<A: Arch> Vcpu<A> {
         /// With so much less of a budget, no exit goes on by itself.
         const BEYOND: i64 = 1 << 62;
         let core = &mut self.core;
-        core.in_block = true;
+        (core.in_block, core.is_alone) = (true, true);
         // Whoever asks for the count asks with the budget as it is.
         core.end = core.end.wrapping_sub(BEYOND as u64);
         let budget = core.budget - BEYOND;
@@ -174,7 +194,7 @@ impl<A: Arch> Vcpu<A> {
         // SAFETY: as in `step_blocks`.
         let exit = unsafe { run(vcpu.cast(), ops, budget, last) };
         let core = &mut self.core;
-        core.in_block = false;
+        (core.in_block, core.is_alone) = (false, false);
         core.end = core.end.wrapping_add(BEYOND as u64);
         core.budget += BEYOND;
         core.unlinked = std::ptr::null_mut();
@@ -219,7 +239,7 @@ impl<A: Arch> Vcpu<A> {
 
     fn stopped(&mut self, world: &mut World, stop: Stop) -> Result<(), RunEnd> {
         self.core.leave |= world.ram.has_news();
-        match stop.kind {
+        match stop.kind() {
             StopKind::Exception => {
                 self.core.budget -= 1;
                 self.core.unlinked = std::ptr::null_mut();
@@ -228,7 +248,7 @@ impl<A: Arch> Vcpu<A> {
             StopKind::Wait | StopKind::Yield => {
                 self.core.budget -= 1;
                 self.core.pc = self.core.next_pc;
-                Err(if stop.kind == StopKind::Wait { RunEnd::Wait } else { RunEnd::Yield })
+                Err(if stop.kind() == StopKind::Wait { RunEnd::Wait } else { RunEnd::Yield })
             }
             StopKind::Moved => {
                 self.core.budget -= 1;
@@ -263,8 +283,7 @@ impl<A: Arch> Vcpu<A> {
             let core = &mut self.core;
             core.space_id = data.id();
             core.mix = data.mix();
-            core.data_space = data;
-            core.kept_spaces = [Space::NONE; 4];
+            core.kept_spaces = [data, Space::NONE, Space::NONE, Space::NONE];
             core.fetch_space = fetch;
             core.fetch_mix = fetch.mix();
             core.mode = mode;

@@ -33,10 +33,10 @@ pub(crate) const ROWS: &[Row] = &[
 fn manage(h: &mut H, i: Insn, what: CacheBlock) -> Step {
     require_cache_block(h, what)?;
     let va = h.core.regs[usize::from(i.rs1())];
-    let as_store = |stop: Stop| match stop.code {
-        cause::LOAD_PAGE => Stop { code: cause::STORE_PAGE, ..stop },
-        cause::LOAD_ACCESS => Stop { code: cause::STORE_ACCESS, ..stop },
-        cause::LOAD_GUEST_PAGE => Stop { code: cause::STORE_GUEST_PAGE, ..stop },
+    let as_store = |stop: Stop| match stop.code() {
+        cause::LOAD_PAGE => Stop::exception(cause::STORE_PAGE, stop.value),
+        cause::LOAD_ACCESS => Stop::exception(cause::STORE_ACCESS, stop.value),
+        cause::LOAD_GUEST_PAGE => Stop::exception(cause::STORE_GUEST_PAGE, stop.value),
         _ => stop,
     };
     h.resolve(va, 1, Intent::Read, 0).map(|_| ()).map_err(as_store)
@@ -49,7 +49,7 @@ fn zero(h: &mut H, i: Insn) -> Step {
     h.resolve(va, 1, Intent::Write, 0)?;
     let block = va & !(CACHE_BLOCK - 1);
     for offset in (0..CACHE_BLOCK).step_by(8) {
-        h.store(block + offset, 8, 0, 0).map_err(|stop| Stop { value: va, ..stop })?;
+        h.store(block + offset, 8, 0, 0).map_err(|stop| stop.with_value(va))?;
     }
     Ok(())
 }

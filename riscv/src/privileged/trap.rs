@@ -101,7 +101,7 @@ pub(crate) fn take_exception(h: &mut H, stop: Stop) -> Step {
     let c = &mut h.arch.csr;
     c.counters.traps += 1;
     c.counters.count(super::counters::Event::Exception);
-    let code = stop.code;
+    let code = stop.code();
     let tval = match code {
         cause::ILLEGAL_INSTRUCTION | cause::VIRTUAL_INSTRUCTION => h.core.note.into(),
         _ => stop.value,
@@ -230,7 +230,7 @@ fn vector(tvec: u64, trap: &Trap) -> u64 {
 fn to_machine(h: &mut H, trap: Trap) -> Step {
     let (mode, v) = (h.arch.mode, h.arch.v);
     if h.arch.built_in_sbi {
-        return Err(Stop { kind: StopKind::Shutdown, code: trap.code, value: h.core.pc });
+        return Err(Stop::new(StopKind::Shutdown, trap.code, h.core.pc));
     }
     let nmie = h.arch.nmie();
     if h.arch.cpu.has(Ext::Smdbltrp) {
@@ -241,7 +241,7 @@ fn to_machine(h: &mut H, trap: Trap) -> Step {
             return Ok(());
         }
         if unexpected {
-            return Err(Stop { kind: StopKind::Shutdown, code: trap.code, value: h.core.pc });
+            return Err(Stop::new(StopKind::Shutdown, trap.code, h.core.pc));
         }
     }
     let c = &mut h.arch.csr;

@@ -141,7 +141,7 @@ impl Vmx {
         h.arch.injected = None;
         self.note_exit(h, &Exit::of(reason).qualified(qualification));
         match self.return_to_host(h) {
-            stop if stop.kind == StopKind::Moved => {
+            stop if stop.kind() == StopKind::Moved => {
                 h.core.next_pc = h.core.pc;
                 Ok(())
             }
@@ -154,7 +154,7 @@ impl Vmx {
         if let Some(region) = self.current {
             Vmcs::write_abort_indicator(h, region, why as u32);
         }
-        Stop { kind: StopKind::Shutdown, code: 8, value: why as u64 }
+        Stop::new(StopKind::Shutdown, 8, why as u64)
     }
 
     /// "Recording VM-Exit Information and Updating VM-Entry Control Fields".

@@ -116,6 +116,11 @@ impl Vectors {
         *word = *word & !(1 << (v % 32)) | u32::from(on) << (v % 32);
     }
 
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.0 == [0; 8]
+    }
+
     fn highest(&self) -> Option<u8> {
         let i = self.0.iter().rposition(|w| *w != 0)?;
         Some((32 * i as u32 + 31 - self.0[i].leading_zeros()) as u8)
@@ -231,6 +236,12 @@ impl LocalApic {
     pub fn ppr(&self) -> u8 {
         let serving = self.isr.highest().unwrap_or(0);
         if self.tpr >> 4 >= serving >> 4 { self.tpr } else { serving & 0xf0 }
+    }
+
+    /// Some vector is in IRR.
+    #[inline]
+    pub(crate) fn has_requests(&self) -> bool {
+        !self.irr.is_empty()
     }
 
     /// The vector that the processor is to take next: the highest of IRR, if its class is above that of PPR.

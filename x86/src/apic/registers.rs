@@ -186,6 +186,7 @@ fn set_entry(h: &mut P, number: u32, value: u32) {
 }
 
 /// A load from the registers' page, in xAPIC mode.
+#[inline(never)]
 pub fn read(h: &mut P, offset: u32, size: u8) -> u64 {
     let within = offset & 0xf;
     let Some(value) = get(h, offset >> 4) else {
@@ -199,6 +200,7 @@ pub fn read(h: &mut P, offset: u32, size: u8) -> u64 {
 }
 
 /// A store to the registers' page, in xAPIC mode.
+#[inline(never)]
 pub fn write(h: &mut P, offset: u32, size: u8, value: u64) {
     let number = offset >> 4;
     match writable(h, number) {
@@ -210,12 +212,14 @@ pub fn write(h: &mut P, offset: u32, size: u8, value: u64) {
 }
 
 /// A load from a physical address, if it is the APIC's.
+#[inline]
 pub fn local_read(h: &mut P, pa: u64, size: u8) -> Option<u64> {
     let page = h.arch.apic.page()?;
     (pa & !0xfff == page).then(|| read(h, (pa & 0xfff) as u32, size))
 }
 
 /// A store to a physical address, if it is the APIC's.
+#[inline]
 pub fn local_write(h: &mut P, pa: u64, size: u8, value: u64) -> Option<()> {
     let page = h.arch.apic.page()?;
     (pa & !0xfff == page).then(|| write(h, (pa & 0xfff) as u32, size, value))

@@ -61,6 +61,7 @@ pub fn lift(lift: &mut Lift, insn: &Instruction, mode: &Mode) -> Result<(), Unkn
 pub(crate) const FIRST: u16 = 0x1000;
 
 /// Runs a call of the instructions on vectors, of the x87, or of those that save and restore their state.
+#[inline]
 pub(crate) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     match function {
         xsave::FIRST.. => xsave::call(h, function, operand),

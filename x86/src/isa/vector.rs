@@ -126,6 +126,7 @@ fn simd_exception(h: &P) -> Exception {
 }
 
 /// Runs what a call of this module names.
+#[inline(never)]
 pub(super) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     let Some(row) = ROWS.get(usize::from(function - FIRST)) else {
         return memory::call(h, function - FIRST - COUNT as u16, operand);

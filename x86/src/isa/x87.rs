@@ -423,6 +423,7 @@ fn addressing(insn: &Instruction) -> u32 {
 }
 
 /// Runs what a call of this module names.
+#[inline(never)]
 pub(super) fn call(h: &mut P, function: u16, operand: u32) -> Step {
     let index = usize::from(function - FIRST);
     let Some(row) = ROWS.get(index) else {

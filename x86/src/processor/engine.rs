@@ -6,7 +6,7 @@ use emu_core::time::{VirtualTime, earlier};
 use emu_core::tlb::{Mapping, Space};
 use iced_x86::{Decoder, DecoderError};
 
-use super::translation::{self, NON_CANONICAL, exception_of};
+use super::translation::{self, NON_CANONICAL, SECOND_STAGE, exception_of};
 use super::{P, ProcessorExt, X86, flags, set_flags};
 use crate::apic;
 use crate::exception::{Exception, vector};
@@ -28,6 +28,24 @@ const NOTE_STACK: u32 = 1;
 const NOTE_MOVES: u32 = 1;
 /// A near branch to an address that is not canonical.
 const BAD_TARGET: u32 = u32::MAX - 1;
+
+/// A computation on registers that is no micro-op.
+#[inline(never)]
+fn compute_now(h: &mut P, operand: u32) -> Step {
+    let r = &mut h.core.regs;
+    let mut values = compute::Values {
+        first: r[usize::from(temp::FIRST)],
+        second: r[usize::from(temp::SECOND)],
+        third: r[usize::from(temp::THIRD)],
+        flags: flags(r),
+        size: compute::size_in(operand),
+    };
+    compute::run(operand, &mut values)?;
+    r[usize::from(temp::FIRST)] = values.first;
+    r[usize::from(temp::SECOND)] = values.second;
+    set_flags(r, values.flags);
+    Ok(())
+}
 
 impl Arch for X86 {
     const REGISTERS: usize = crate::registers::COUNT;
@@ -100,32 +118,20 @@ impl Arch for X86 {
         self.extension.get().map_or(1, |e| e.level())
     }
 
+    #[inline]
     fn call(h: &mut P, function: u16, operand: u32) -> Step {
         match function {
-            compute::FUNCTION => {}
-            extension::FUNCTION => return extension::call(h, operand),
-            linear::FUNCTION => return linear::call(h, operand),
-            repeat::FUNCTION => return repeat::call(h, operand),
-            ibt::FUNCTION => return ibt::call(h, operand),
-            shadow_stack::FUNCTION => return shadow_stack::call(h, operand),
-            isa::FIRST.. => return isa::call(h, function, operand),
-            msr_instructions::FIRST_FUNCTION.. => return msr_instructions::call(h, function, operand),
-            processor_instructions::FIRST_FUNCTION.. => return processor_instructions::call(h, function, operand),
-            _ => return system::call(h, function, operand),
+            compute::FUNCTION => compute_now(h, operand),
+            extension::FUNCTION => extension::call(h, operand),
+            linear::FUNCTION => linear::call(h, operand),
+            repeat::FUNCTION => repeat::call(h, operand),
+            ibt::FUNCTION => ibt::call(h, operand),
+            shadow_stack::FUNCTION => shadow_stack::call(h, operand),
+            isa::FIRST.. => isa::call(h, function, operand),
+            msr_instructions::FIRST_FUNCTION.. => msr_instructions::call(h, function, operand),
+            processor_instructions::FIRST_FUNCTION.. => processor_instructions::call(h, function, operand),
+            _ => system::call(h, function, operand),
         }
-        let r = &mut h.core.regs;
-        let mut values = compute::Values {
-            first: r[usize::from(temp::FIRST)],
-            second: r[usize::from(temp::SECOND)],
-            third: r[usize::from(temp::THIRD)],
-            flags: flags(r),
-            size: compute::size_in(operand),
-        };
-        compute::run(operand, &mut values)?;
-        r[usize::from(temp::FIRST)] = values.first;
-        r[usize::from(temp::SECOND)] = values.second;
-        set_flags(r, values.flags);
-        Ok(())
     }
 
     fn space(h: &mut P, as_whom: u8, intent: Intent) -> Space {
@@ -155,7 +161,7 @@ impl Arch for X86 {
     }
 
     fn jumps_to(h: &mut P, target: u64) -> Step {
-        let allowed = !h.arch.is_64() || h.arch.controls().is_canonical(target);
+        let allowed = !h.arch.is_64() || h.arch.is_canonical(target);
         if allowed { Ok(()) } else { Err(Stop::exception(BAD_TARGET, target)) }
     }
 
@@ -206,7 +212,7 @@ impl Arch for X86 {
 fn trap(h: &mut P, stop: Stop) -> Step {
     // The instruction that has been stopped is counted.
     ibt::settle(h, h.core.retired() - 1);
-    let exception = if stop.code == BAD_TARGET {
+    let exception = if stop.code() == BAD_TARGET {
         // CALL and RET have moved the stack pointer.
         let moved = (h.core.note as i32 >> NOTE_MOVES) as i64 as u64;
         let sp = h.reg(RSP).wrapping_sub(moved);
@@ -218,11 +224,13 @@ fn trap(h: &mut P, stop: Stop) -> Step {
             h.set_reg(SSP, ssp);
         }
         Exception::gp(0)
-    } else if stop.code == NON_CANONICAL {
+    } else if stop.code() == NON_CANONICAL {
         let vector = if h.core.note & NOTE_STACK != 0 { vector::SS } else { vector::GP };
         Exception::with(vector, 0)
-    } else {
+    } else if stop.code() == SECOND_STAGE {
         exception_of(h, stop)?
+    } else {
+        Exception::of(stop)
     };
     interrupt::take_exception(h, exception)
 }

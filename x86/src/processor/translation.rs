@@ -12,7 +12,7 @@ use crate::paging::{self, Fail, Kind, Rights, Tables};
 use crate::{debug, msr};
 
 /// The second stage refuses a guest-physical address.
-const SECOND_STAGE: u32 = u32::MAX - 2;
+pub(super) const SECOND_STAGE: u32 = u32::MAX - 2;
 /// A linear address that is not canonical: #SS or #GP, as the segment has it.
 pub(crate) const NON_CANONICAL: u32 = u32::MAX;
 
@@ -25,6 +25,7 @@ struct Physical<'a, 'b> {
 
 impl Physical<'_, '_> {
     /// Where an entry is.
+    #[inline]
     fn place(&mut self, address: u64, size: u8, kind: Kind) -> Step<u64> {
         let physical = if self.has_second {
             let access = SecondAccess {
@@ -48,6 +49,7 @@ impl Physical<'_, '_> {
 impl Tables for Physical<'_, '_> {
     type Stop = Stop;
 
+    #[inline]
     fn read(&mut self, address: u64, size: u8) -> Step<u64> {
         let at = self.place(address, size, Kind::Read)?;
         Ok(self.h.read_physical(at, size).unwrap_or(u64::MAX >> (64 - 8 * u32::from(size))))
@@ -60,6 +62,7 @@ impl Tables for Physical<'_, '_> {
     }
 }
 
+#[inline(never)]
 fn second_stage(h: &mut P, access: SecondAccess) -> Step<extension::SecondStage> {
     let answer = extension::act(h, |e, h| e.second_stage(h, access)).expect("it has a second stage");
     answer.map_err(|why| {
@@ -76,11 +79,11 @@ pub(crate) fn read_entry(h: &mut P, address: u64, size: u8, linear: Option<u64>)
 
 /// The exception that a stop stands for, now that it is known whose it is; or an exit of the extension.
 pub(crate) fn exception_of(h: &mut P, stop: Stop) -> Step<Exception> {
-    match (stop.kind, stop.code) {
+    match (stop.kind(), stop.code()) {
         (StopKind::Exception, SECOND_STAGE) => {
             let (access, why) = h.arch.refused.take().expect("the second stage has refused");
             let answer = extension::act(h, |e, h| e.second_stage_fault(h, access, why)).unwrap_or(stop);
-            if answer.kind == StopKind::Exception { Ok(Exception::of(answer)) } else { Err(answer) }
+            if answer.kind() == StopKind::Exception { Ok(Exception::of(answer)) } else { Err(answer) }
         }
         (StopKind::Exception, NON_CANONICAL) => Ok(Exception::gp(0)),
         (StopKind::Exception, _) => Ok(Exception::of(stop)),

@@ -77,7 +77,7 @@ pub struct Smm {
     pub map: Vendor,
     /// Where system management RAM is.
     pub memory: Memory,
-    /// The last I/O instruction.
+    /// The last I/O instruction that has made a device signal something to a processor.
     io: Option<Io>,
     /// MSR_SMI_COUNT.
     pub(crate) count: u32,
@@ -96,8 +96,16 @@ impl Smm {
     }
 }
 
-/// Notes an I/O instruction that is about to be executed.
+/// The port of an I/O instruction has been accessed, and nothing else has been done: what it is is kept if somebody has been sent a signal.
+#[inline]
 pub(crate) fn note_io(h: &mut P, port: u16, size: u8, input: bool, string: Option<bool>) {
+    if h.world.bus.has_signals() {
+        keep_io(h, port, size, input, string);
+    }
+}
+
+#[cold]
+fn keep_io(h: &mut P, port: u16, size: u8, input: bool, string: Option<bool>) {
     let [rcx, rsi, rdi] = [RCX, RSI, RDI].map(|r| h.reg(r));
     let (at, pc) = (h.core.retired(), h.core.pc);
     let (string, repeats) = (string.is_some(), string.unwrap_or(false));

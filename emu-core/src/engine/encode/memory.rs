@@ -97,7 +97,7 @@ pub(super) unsafe fn load_to_update<W: Access>(core: *mut Core, op: *const Op, b
             (*core).budget = budget;
             (*core).op = op;
             if !((*core).hooks.may_store)(core, va, W::WIDTH.bytes()) {
-                return Exit::Stop;
+                return stopped(core, Exit::Stop);
             }
             return load_slow::<W>(core, op, budget, va);
         }
@@ -123,7 +123,7 @@ pub(super) unsafe fn load_past<W: Access, const A: bool>(
             (*core).budget = budget;
             (*core).op = op;
             if !((*core).hooks.load)(core, va, W::WIDTH.bytes()) {
-                return Exit::Stop;
+                return stopped(core, Exit::Stop);
             }
             W::WIDTH.extend((*core).value)
         };
@@ -147,7 +147,7 @@ pub(super) unsafe fn load_slow<W: Access>(core: *mut Core, op: *const Op, budget
         (*core).budget = budget;
         (*core).op = op;
         if !((*core).hooks.load)(core, va, W::WIDTH.bytes()) {
-            return Exit::Stop;
+            return stopped(core, Exit::Stop);
         }
         let result = W::WIDTH.extend((*core).value);
         set(core, (*op).d, result);
@@ -235,7 +235,7 @@ pub(super) unsafe fn store_back<W: Access, const A: bool>(
             (*core).op = op;
             (*core).value = value;
             if !((*core).hooks.store)(core, va, W::WIDTH.bytes()) {
-                return Exit::Stop;
+                return stopped(core, Exit::Stop);
             }
         }
         set(core, (*op).a, va);
@@ -254,7 +254,7 @@ pub(super) unsafe fn store_slow<W: Access>(core: *mut Core, op: *const Op, budge
         (*core).budget = budget;
         (*core).op = op;
         if !((*core).hooks.store)(core, va, W::WIDTH.bytes()) {
-            return Exit::Stop;
+            return stopped(core, Exit::Stop);
         }
         if (*core).leave {
             return leave_behind(core, op, budget, last);
