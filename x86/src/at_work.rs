@@ -13,6 +13,8 @@ use crate::segment::Segment;
 pub trait ProcessorExt {
     /// All of RFLAGS.
     fn rflags(&self) -> u64;
+    /// Likewise, but for the arithmetic flags.
+    fn control_flags(&self) -> u64;
     /// RFLAGS.RF, which lasts for the instruction behind that which has set it.
     fn resumes(&self) -> bool;
     /// Writes all of RFLAGS; reserved bits are as they must be.
@@ -41,9 +43,14 @@ pub trait ProcessorExt {
 
 impl ProcessorExt for P<'_> {
     fn rflags(&self) -> u64 {
+        flags(&self.core.regs).all() | self.control_flags()
+    }
+
+    #[inline]
+    fn control_flags(&self) -> u64 {
         let down = self.core.regs[usize::from(DIRECTION)] != 0;
         let rf = if self.resumes() { rflags::RF } else { 0 };
-        flags(&self.core.regs).all() | self.arch.rflags | rf | if down { rflags::DF } else { 0 }
+        self.arch.rflags | rf | if down { rflags::DF } else { 0 }
     }
 
     fn resumes(&self) -> bool {
@@ -77,6 +84,7 @@ impl ProcessorExt for P<'_> {
         self.core.leave = true;
     }
 
+    #[inline]
     fn ip(&self, linear: u64) -> u64 {
         if self.arch.is_64() {
             return linear;
@@ -84,6 +92,7 @@ impl ProcessorExt for P<'_> {
         (linear as u32).wrapping_sub(self.arch.segments[segments::CS].base as u32).into()
     }
 
+    #[inline]
     fn linear_ip(&self, ip: u64) -> u64 {
         if self.arch.is_64() {
             return ip;
@@ -91,6 +100,7 @@ impl ProcessorExt for P<'_> {
         (ip as u32).wrapping_add(self.arch.segments[segments::CS].base as u32).into()
     }
 
+    #[inline]
     fn set_segment(&mut self, i: usize, segment: Segment) {
         let old = std::mem::replace(&mut self.arch.segments[i], segment);
         match i {
@@ -120,6 +130,7 @@ impl ProcessorExt for P<'_> {
         self.store(linear, size, value, AS_PROCESSOR)
     }
 
+    #[inline(always)]
     fn fault_if(&self, condition: bool, exception: Exception) -> Step {
         if condition { Err(exception.into()) } else { Ok(()) }
     }

@@ -9,6 +9,7 @@ use crate::exception::{Exception, vector};
 use crate::frame::Stack;
 use crate::ibt;
 use crate::linear::is_within;
+use crate::ordinary::{self, Return};
 use crate::processor::{P, ProcessorExt, segments};
 use crate::protection::{self, Refusal, accessed, code_at, descriptor, null_stack};
 use crate::registers::{RSP, SSP};
@@ -27,7 +28,7 @@ pub(crate) enum Transfer {
 #[inline]
 fn require_within(h: &P, code: &Segment, ip: u64) -> Step {
     let is_64 = is_64_bit(h, code);
-    let fits = if is_64 { h.arch.controls().is_canonical(ip) } else { ip <= code.limit.into() };
+    let fits = if is_64 { h.arch.is_canonical(ip) } else { ip <= code.limit.into() };
     h.fault_if(!fits, Exception::gp(0))
 }
 
@@ -330,17 +331,16 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
         h.fault_if(h.arch.is_long(), Exception::gp(0))?;
         return task::back(h);
     }
+    if size == Size::Bits64
+        && let Some(Return { code, ip, flags, stack, sp }) = ordinary::iret(h)
+    {
+        complete_iret(h, size, (code, ip), flags, Some(stack), sp);
+        return Ok(());
+    }
     let stack = Stack::present(h);
-    let frame: Option<[u64; 5]> = if size == Size::Bits64 { stack.peek_words(h) } else { None };
-    let [ip, cs, flags] = match frame {
-        Some([ip, cs, flags, ..]) => [ip, cs, flags],
-        None => {
-            require_room(h, &stack, above(3, size), size, STACK_FAULT)?;
-            let [ip, cs, flags] = [0, 1, 2].map(|i| stack.peek(h, i, size));
-            [ip?, cs?, flags?]
-        }
-    };
-    let selector = cs as u16;
+    require_room(h, &stack, above(3, size), size, STACK_FAULT)?;
+    let [ip, cs, flags] = [0, 1, 2].map(|i| stack.peek(h, i, size));
+    let (ip, selector, flags) = (ip?, cs? as u16, flags?);
     let cpl = h.arch.cpl();
     if size == Size::Bits32 && flags & rflags::VM != 0 && cpl == 0 && !h.arch.is_long() {
         return to_v8086(h, &stack, ip, selector, flags);
@@ -353,21 +353,12 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
     let bytes = i64::from(size.bytes());
     // 64-bit code always pops a stack.
     let outer = if rpl != cpl || h.arch.is_64() {
-        let [sp, ss] = match frame {
-            Some([_, _, _, sp, ss]) => [sp, ss],
-            None => {
-                require_room(h, &stack, [3 * bytes, 4 * bytes], size, STACK_FAULT)?;
-                [stack.peek(h, 3, size)?, stack.peek(h, 4, size)?]
-            }
-        };
+        require_room(h, &stack, [3 * bytes, 4 * bytes], size, STACK_FAULT)?;
+        let (sp, ss) = (stack.peek(h, 3, size)?, stack.peek(h, 4, size)?);
         Some((sp, returned_stack(h, ss as u16, rpl, to_64)?))
     } else {
         None
     };
-    let mut mask = changeable(h, size);
-    if cpl == 0 && size != Size::Bits16 {
-        mask |= rflags::VIF | rflags::VIP;
-    }
     let code = accessed(h, selector, d)?;
     let ssp = if rpl == cpl {
         shadow_stack::leave_within(h, to_64, left, true)?
@@ -375,23 +366,38 @@ pub(crate) fn iret(h: &mut P, size: Size) -> Step {
         shadow_stack::leave_outward(h, rpl, to_64, left)?
     };
     h.set_reg(SSP, ssp);
-    let new = h.rflags() & !mask | flags & mask;
     let sp = match outer {
         None => stack.moved(3 * bytes),
+        // In 64-bit code's frame there are 64 bits of it; else a 16-bit stack keeps the rest.
+        Some((sp, _)) if size == Size::Bits64 => sp,
         Some((sp, segment)) => {
             let to = Stack { segment, sp, cpl: rpl, is_64: to_64 };
-            h.set_segment(segments::SS, segment);
-            // In 64-bit code's frame there are 64 bits of it; else a 16-bit stack keeps the rest.
-            if size == Size::Bits64 { sp } else { to.pointer().merge(h.reg(RSP), self::mask(size, sp)) }
+            to.pointer().merge(h.reg(RSP), mask(size, sp))
         }
     };
+    complete_iret(h, size, (code, ip), flags, outer.map(|(_, segment)| segment), sp);
+    Ok(())
+}
+
+/// What is left to do when nothing can fail any more.
+#[inline(always)]
+fn complete_iret(h: &mut P, size: Size, (code, ip): (Segment, u64), flags: u64, stack: Option<Segment>, sp: u64) {
+    let (cpl, rpl) = (h.arch.cpl(), (code.selector & 3) as u8);
+    let mut mask = changeable(h, size);
+    if cpl == 0 && size != Size::Bits16 {
+        mask |= rflags::VIF | rflags::VIP;
+    }
+    // All arithmetic flags come from the frame.
+    let new = h.control_flags() & !mask | flags & mask;
+    if let Some(stack) = stack {
+        h.set_segment(segments::SS, stack);
+    }
     h.set_rflags(new);
     h.set_reg(RSP, sp);
     enter(h, code, ip);
     if rpl > cpl {
         protection::drop_segments(h, rpl);
     }
-    Ok(())
 }
 
 /// In real mode, and in virtual-8086 mode with IOPL 3.

@@ -65,16 +65,9 @@ impl Stack {
     #[inline]
     pub(crate) fn push(&mut self, h: &mut P, words: &[u64], size: Size, refusal: Exception) -> Step {
         let (bytes, as_whom) = (size.bytes(), self.as_whom(h));
-        if self.is_64 && size == Size::Bits64 {
-            let sp = self.sp.wrapping_sub(8 * words.len() as u64);
-            if h.store_words(sp, words.iter().rev(), as_whom) {
-                self.sp = sp;
-                return Ok(());
-            }
-        }
         for i in [1, words.len() as i64] {
             let at = self.linear(h, -i * i64::from(bytes), bytes, refusal)?;
-            h.fault_if(self.is_64 && !h.arch.controls().is_canonical(at), refusal)?;
+            h.fault_if(self.is_64 && !h.arch.is_canonical(at), refusal)?;
             h.resolve(at, bytes, Intent::Write, as_whom)?;
         }
         for (i, word) in words.iter().enumerate() {
@@ -83,11 +76,6 @@ impl Stack {
         }
         self.sp = self.moved(-(words.len() as i64) * i64::from(bytes));
         Ok(())
-    }
-
-    /// So many words of 64 bits from the top, if they can be read without further ado.
-    pub(crate) fn peek_words<const N: usize>(&self, h: &mut P) -> Option<[u64; N]> {
-        if self.is_64 { h.load_words(self.sp, 0) } else { None }
     }
 
     /// Reads word `i` of `size` from the top, which is number 0.

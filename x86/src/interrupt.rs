@@ -14,6 +14,7 @@ use crate::extension::{self, Delivery, Intercept, Origin, ask_after};
 use crate::frame::Stack;
 use crate::ibt;
 use crate::linear::is_within;
+use crate::ordinary::{self, Entry};
 use crate::processor::{AS_PROCESSOR, P, ProcessorExt, X86, exception_of, segments, shutdown};
 use crate::protection::{self, Refusal, accessed, code_at, descriptor, null_stack};
 use crate::registers::RSP;
@@ -73,11 +74,13 @@ impl Source {
 }
 
 /// Takes an exception, and whatever its delivery comes to.
+#[inline]
 pub(crate) fn take_exception(h: &mut P, exception: Exception) -> Step {
     take_in_delivery(h, exception, None)
 }
 
 /// Takes an exception that occurs in the delivery of another event, if any.
+#[inline]
 fn take_in_delivery(h: &mut P, exception: Exception, mut first: Option<Delivery>) -> Step {
     let mut e = exception;
     loop {
@@ -126,6 +129,7 @@ fn take_event(h: &mut P, event: Delivery, rip: u64) -> Step {
 }
 
 /// Delivers an event, or gives the exception that its delivery comes to.
+#[inline(always)]
 fn delivered(h: &mut P, event: Delivery, rip: u64, rf: u64) -> Step<Option<Exception>> {
     h.arch.delivering = Some(event);
     let (from, watched, from_user) = (h.core.pc, h.arch.watches_branches(), h.arch.cpl() == 3);
@@ -133,6 +137,7 @@ fn delivered(h: &mut P, event: Delivery, rip: u64, rf: u64) -> Step<Option<Excep
         Ok(()) => {
             if watched {
                 branch::delivered(h, Source::of(event.origin), from, from_user);
+                h.core.check_interrupts = true;
             }
             Ok(None)
         }
@@ -340,8 +345,19 @@ fn deliver(h: &mut P, vector: u8, error: Option<u16>, source: Source, rip: u64, 
     h.arch.step_from = None;
     h.arch.resumed_at = None;
     h.arch.woken_at = None;
-    h.core.check_interrupts = true;
+    h.core.check_interrupts |= may_be_pending(h);
     Ok(())
+}
+
+/// Whether [`take_pending`] might have something to do. As long as nothing is there, whoever makes something come asks for it to be looked
+/// at.
+#[inline]
+fn may_be_pending(h: &P) -> bool {
+    let a = &h.arch;
+    let Pending { nmi, smi, init, sipi, ext_int } = &a.pending;
+    let waits = *nmi || *smi || *init || sipi.is_some() || *ext_int || a.apic.has_requests();
+    let traps = a.debug_trap != 0 || a.is_stepped() || a.shadow.is_some();
+    waits || traps || a.injected.is_some() || a.extension.is_guest()
 }
 
 /// Through the interrupt vector table of real mode.
@@ -391,6 +407,11 @@ fn enter_real(h: &mut P, entry: u64, ip: u64, flags: u64) -> Step {
 /// Through a gate of the IDT.
 fn deliver_protected(h: &mut P, vector: u8, error: Option<u16>, source: Source, ip: u64, rf: u64) -> Step {
     let ext = source.ext();
+    let flags = h.rflags() | rf;
+    if let Some(entry) = ordinary::deliver(h, vector, error, source.asks_dpl(), ip, flags) {
+        enter(h, entry);
+        return Ok(());
+    }
     let in_idt = u16::from(vector) << 3 | 2;
     let is_long = h.arch.is_long();
     // The gate.
@@ -398,13 +419,8 @@ fn deliver_protected(h: &mut P, vector: u8, error: Option<u16>, source: Source, 
     let offset = u32::from(vector) * bytes;
     h.fault_if(offset + bytes - 1 > h.arch.idtr.limit.into(), Exception::gp(in_idt | ext))?;
     let at = h.arch.idtr.base.wrapping_add(offset.into());
-    let (low, high) = match h.load_words(at, AS_PROCESSOR).filter(|_| is_long) {
-        Some([low, high]) => (low, high),
-        None => {
-            let low = h.read_system(at, 8)?;
-            (low, if is_long { h.read_system(at.wrapping_add(8), 8)? } else { 0 })
-        }
-    };
+    let low = h.load_word(at, AS_PROCESSOR)?;
+    let high = if is_long { h.load_word(at.wrapping_add(8), AS_PROCESSOR)? } else { 0 };
     let attributes = Descriptor(low).attributes();
     let kind = attributes.kind();
     let is_gate = if is_long { matches!(kind, 14 | 15) } else { matches!(kind, 5 | 6 | 7 | 14 | 15) };
@@ -457,53 +473,56 @@ fn deliver_protected(h: &mut P, vector: u8, error: Option<u16>, source: Source, 
     let shadow = shadow_stack::switched_to(h, new_cpl, ist)?;
     let fits = if is_long { h.arch.is_canonical(target) } else { target <= d.limit().into() };
     h.fault_if(!fits, Exception::gp(ext))?;
-    let mut words = [0; 10];
-    let mut count = 0;
-    let mut add = |word: u64| {
-        words[count] = word;
-        count += 1;
+    // All that a frame may have: from virtual-8086 mode, of 64-bit code or another level's stack, always, where there is an error code.
+    let selector_of = |i: usize| u64::from(h.arch.segments[i].selector);
+    let frame = [
+        selector_of(segments::GS),
+        selector_of(segments::FS),
+        selector_of(segments::DS),
+        selector_of(segments::ES),
+        selector_of(segments::SS),
+        old.sp,
+        flags,
+        selector_of(segments::CS),
+        ip,
+        error.unwrap_or(0).into(),
+    ];
+    let begins = match (from_v8086, is_long || new_cpl < cpl) {
+        (true, _) => 0,
+        (_, true) => 4,
+        _ => 6,
     };
-    if from_v8086 {
-        for i in [segments::GS, segments::FS, segments::DS, segments::ES] {
-            add(h.arch.segments[i].selector.into());
-        }
-    }
-    if is_long || new_cpl < cpl {
-        add(old.segment.selector.into());
-        add(old.sp);
-    }
-    for word in [h.rflags() | rf, h.arch.segments[segments::CS].selector.into(), ip] {
-        add(word);
-    }
-    if let Some(error) = error {
-        add(error.into());
-    }
     if is_long {
         stack.sp &= !15;
     }
     let inner = if new_cpl < cpl { index_of(stack.segment.selector) } else { 0 };
-    stack.push(h, &words[..count], size, Exception::with(vector::SS, inner | ext))?;
+    let words = &frame[begins..9 + usize::from(error.is_some())];
+    stack.push(h, words, size, Exception::with(vector::SS, inner | ext))?;
     let code = code_at(accessed(h, selector, d)?, new_cpl);
-    let frame = Frame { cs: h.arch.segments[segments::CS].selector, lip: h.linear_ip(ip) };
-    shadow_stack::enter(h, new_cpl, shadow, is_long, frame)?.commit(h);
+    let left = Frame { cs: h.arch.segments[segments::CS].selector, lip: h.linear_ip(ip) };
+    shadow_stack::enter(h, new_cpl, shadow, is_long, left)?.commit(h);
     // Nothing below can fail.
-    h.set_segment(segments::CS, code);
-    if new_cpl < cpl {
-        h.set_segment(segments::SS, stack.segment);
-    }
-    h.set_reg(RSP, stack.sp);
     if from_v8086 {
         for i in [segments::GS, segments::FS, segments::DS, segments::ES] {
             h.set_segment(i, Segment { attributes: Attributes::UNUSABLE, ..Segment::default() });
         }
+        h.core.spaces_changed = true;
     }
-    let mut cleared = rflags::TF | rflags::NT | rflags::VM;
-    if kind & 1 == 0 {
-        cleared |= rflags::IF;
-    }
-    h.arch.rflags &= !cleared;
-    h.core.spaces_changed |= from_v8086;
-    h.core.pc = h.linear_ip(target);
+    let stack_of_inner = (new_cpl < cpl).then_some(stack.segment);
+    enter(h, Entry { code, stack: stack_of_inner, sp: stack.sp, target, masks: kind & 1 == 0 });
     ibt::wait(h, new_cpl);
     Ok(())
+}
+
+/// The handler begins.
+#[inline(always)]
+fn enter(h: &mut P, entry: Entry) {
+    h.set_segment(segments::CS, entry.code);
+    if let Some(stack) = entry.stack {
+        h.set_segment(segments::SS, stack);
+    }
+    h.set_reg(RSP, entry.sp);
+    let masked = if entry.masks { rflags::IF } else { 0 };
+    h.arch.rflags &= !(rflags::TF | rflags::NT | rflags::VM | masked);
+    h.core.pc = h.linear_ip(entry.target);
 }

@@ -31,6 +31,7 @@ mod model_specific;
 pub mod monitor;
 pub mod msr;
 mod msr_instructions;
+mod ordinary;
 pub mod paging;
 pub mod platform;
 mod predictor;

@@ -3,7 +3,7 @@
 use emu_core::engine::{Step, Stop};
 
 use crate::exception::{Exception, vector};
-use crate::processor::{P, ProcessorExt, segments};
+use crate::processor::{AS_PROCESSOR, P, ProcessorExt, segments};
 use crate::segment::{Attributes, Descriptor, Segment, index_of};
 
 /// Which exception a selector causes that cannot be used.
@@ -55,7 +55,7 @@ fn descriptor_at(h: &P, selector: u16, size: u32, refusal: Refusal) -> Step<u64>
 #[inline(always)]
 pub(crate) fn descriptor(h: &mut P, selector: u16, refusal: Refusal) -> Step<Descriptor> {
     let at = descriptor_at(h, selector, 8, refusal)?;
-    Ok(Descriptor(h.read_system(at, 8)?))
+    Ok(Descriptor(h.load_word(at, AS_PROCESSOR)?))
 }
 
 /// A system descriptor: of 16 bytes in IA-32e mode, where it has 64 bits of base.

@@ -46,8 +46,8 @@ pub(crate) fn inner_stack(h: &mut P, cpl: u8, ext: u16) -> Step<Stack> {
 pub(crate) fn long_stack(h: &mut P, offset: u32, ext: u16) -> Step<u64> {
     let tr = h.arch.tr;
     h.fault_if(offset + 7 > tr.limit, Refusal::TS.with_ext(ext).of(tr.selector))?;
-    let sp = h.read_system(tr.base.wrapping_add(offset.into()), 8)?;
-    h.fault_if(!h.arch.controls().is_canonical(sp), Exception::with(vector::SS, ext))?;
+    let sp = h.load_word(tr.base.wrapping_add(offset.into()), AS_PROCESSOR)?;
+    h.fault_if(!h.arch.is_canonical(sp), Exception::with(vector::SS, ext))?;
     Ok(sp)
 }
 
