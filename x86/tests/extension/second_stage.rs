@@ -1,6 +1,7 @@
 //! A second stage of translation: for data, code and the paging structures; what it refuses; its tags.
 
 use iced_x86::code_asm::*;
+use x86::extension::{OWN, Slot};
 use x86::registers::{RBX, RCX};
 
 use crate::machine::{CODE, DATA, HOST, IDT, PML4, PT, Rig, STACK};
@@ -101,7 +102,7 @@ fn a_refusal_in_the_delivery_of_an_event() {
         let mut r = rig(&[(page, page, if kind == "Write" { READ } else { 0 })], |a| a.ud2().unwrap());
         r.run();
         let exits = r.exits();
-        assert!(exits[0].what.contains(&format!("address: {address:x}, kind: {kind}")), "{exits:?}");
+        assert!(exits[0].what.contains(&format!("address: {address:x}, size: 8, kind: {kind}")), "{exits:?}");
         assert_eq!((exits[0].pc, exits[0].delivering.map(|d| d.vector)), (CODE, Some(6)));
         assert_eq!(r.reg(4), STACK, "nothing has been pushed");
     }
@@ -117,7 +118,7 @@ fn a_refusal_in_a_repetition() {
     });
     r.run();
     assert_eq!((r.exits().len(), r.reg(RCX)), (1, 5));
-    assert!(r.exits()[0].what.contains("address: 41000, kind: Write"));
+    assert!(r.exits()[0].what.contains("address: 41000, size: 4, kind: Write"));
 }
 
 /// Translations are kept under their tag: neither host nor another guest sees them, and entering asks nothing again.
@@ -195,4 +196,23 @@ fn guest_physical_pages_can_be_dropped() {
     assert_eq!(again(&mut r), walks);
     r.machine.vcpus[0].core.mmu.drop_guest_page(DATA, |key| key.0 >> 20 == 1);
     assert!(again(&mut r) > walks);
+}
+
+/// Accesses to an address of the extension's own go to it, one by one; and it has its say behind each.
+#[test]
+fn accesses_of_its_own() {
+    let mut r = rig(&[(DATA >> 12, OWN >> 12, ALL)], |a| {
+        a.mov(ebx, dword_ptr(DATA + 0x80)).unwrap();
+        a.mov(ecx, dword_ptr(DATA + 0x84)).unwrap();
+        a.or(byte_ptr(DATA + 0x91), 2).unwrap();
+        a.ud2().unwrap();
+    });
+    let toy = Toy { takes: vec!["Over".into()], ..r.toy() };
+    r.cpu().extension = Slot::with(Box::new(toy));
+    r.run();
+    let toy = r.toy();
+    assert_eq!((r.reg(RBX), r.reg(RCX)), (0x80, 0x84));
+    assert_eq!(toy.own, [(0x80, 4, None), (0x84, 4, None), (0x91, 1, None), (0x91, 1, Some(0x93))]);
+    assert_eq!(toy.exits.iter().map(|e| (e.what.as_str(), e.pc)).collect::<Vec<_>>(), [("Over", CODE + 22)]);
+    assert_eq!(r.get(DATA + 0x90), 0);
 }
