@@ -118,7 +118,7 @@ fn a_refusal_in_a_repetition() {
     });
     r.run();
     assert_eq!((r.exits().len(), r.reg(RCX)), (1, 5));
-    assert!(r.exits()[0].what.contains("address: 41000, size: 4, kind: Write"));
+    assert!(r.exits()[0].what.contains("address: 41000, size: 1, kind: Write"));
 }
 
 /// Translations are kept under their tag: neither host nor another guest sees them, and entering asks nothing again.
