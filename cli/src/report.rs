@@ -99,6 +99,11 @@ const FEATURES: &[(&str, &str, &str)] = &[
         "yes",
         "Q35, i440FX; bzImage, PVH, Multiboot 1 and 2, ELF; SeaBIOS, OVMF, also with SMM; ACPI with S3 and NUMA, SMBIOS, virtio by PCI and MMIO",
     ),
+    (
+        "x86 VMX: virtual APIC",
+        "yes",
+        "TPR shadow, APIC accesses by memory and MSRs, register virtualization, virtual and posted interrupts, IPI virtualization",
+    ),
     ("x86 VMX, SVM", "no", "not yet"),
     ("Arm EL2", "no", "not yet"),
 ];

@@ -241,6 +241,10 @@ impl Extension for Vmx {
         self.vmcs.has(primary::MONITOR_TRAP_FLAG)
     }
 
+    fn has_work(&self) -> bool {
+        self.has_apic_work()
+    }
+
     fn iret_unblocks_nmi(&mut self, h: &mut P) -> bool {
         if !self.vmcs.has(pin::NMI_EXITING) {
             if h.arch.nmi_blocked {

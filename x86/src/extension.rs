@@ -195,7 +195,8 @@ pub enum Intercept {
     Popf,
     Iret,
     Rsm,
-    /// An instruction or the delivery of an event is over, in a guest: before INIT signals and SMIs are looked at.
+    /// An instruction or the delivery of an event is over, in a guest, and nothing of what comes then has been looked at. Asked if the extension
+    /// [has work](Extension::has_work).
     Over,
     /// The processor is between two instructions, in a guest, and has taken neither traps nor anything below them.
     Completed,
@@ -361,6 +362,11 @@ pub trait Extension: Send {
 
     /// [`Intercept::Boundary`] is to be asked behind every instruction.
     fn steps(&self) -> bool {
+        false
+    }
+
+    /// [`Intercept::Over`] is to be asked.
+    fn has_work(&self) -> bool {
         false
     }
 
@@ -531,6 +537,11 @@ impl Slot {
     /// It is asked behind every instruction.
     pub(crate) fn steps(&self) -> bool {
         self.get().is_some_and(|e| e.is_guest() && e.steps())
+    }
+
+    /// It is asked behind the present instruction or delivery.
+    pub(crate) fn has_work(&self) -> bool {
+        self.get().is_some_and(|e| e.is_guest() && e.has_work())
     }
 
     /// Translations cannot be made now.

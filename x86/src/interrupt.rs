@@ -186,7 +186,7 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     if h.arch.waiting.is_asleep() {
         return Err(Stop::of(StopKind::Wait));
     }
-    if h.arch.extension.is_guest() {
+    if h.arch.extension.has_work() {
         ask_after(h, || Intercept::Over)?;
     }
     if h.arch.pending.init && !h.arch.smm.is_on() && !h.arch.extension.holds(Intercept::Init) {

@@ -76,6 +76,11 @@ impl Vmx {
         attend(h);
     }
 
+    /// Something comes behind the present operation.
+    pub(crate) fn has_apic_work(&self) -> bool {
+        self.apic.written.is_some() || self.apic.trap.is_some()
+    }
+
     /// An operation is over: "APIC-Write Emulation", and the VM exits that have priority over SMIs, INIT signals and all below. Those that follow
     /// the injection of an event wait for that, and in the shutdown state they wait for whatever ends it.
     pub(crate) fn operation_is_over(&mut self, h: &mut P) -> Option<Exit> {

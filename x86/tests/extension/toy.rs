@@ -75,6 +75,8 @@ pub struct Toy {
     pub pages: Option<Vec<Page>>,
     /// How often the second stage was asked.
     pub walks: u64,
+    /// Accesses to addresses of its own: offset, size, and what was stored.
+    pub own: Vec<(u64, u8, Option<u64>)>,
     pub tag: u64,
     pub steps: bool,
     pub takes_masked: bool,
@@ -101,6 +103,7 @@ impl Toy {
             msr: 7,
             pages: None,
             walks: 0,
+            own: vec![],
             tag: 0,
             steps: false,
             takes_masked: false,
@@ -267,6 +270,21 @@ impl Extension for Toy {
 
     fn second_stage_fault(&mut self, h: &mut P, access: SecondAccess, why: u64) -> Stop {
         self.exit(h, format!("{access:x?} {why:x}"), 0)
+    }
+
+    fn read_own(&mut self, _: &mut P, address: u64, size: u8) -> u64 {
+        self.own.push((address & 0xfff, size, None));
+        address & 0xfff
+    }
+
+    fn write_own(&mut self, h: &mut P, address: u64, size: u8, value: u64) {
+        self.own.push((address & 0xfff, size, Some(value)));
+        h.core.check_interrupts = true;
+        h.core.leave = true;
+    }
+
+    fn has_work(&self) -> bool {
+        self.own.last().is_some_and(|(_, _, stored)| stored.is_some())
     }
 
     fn tsc(&self, tsc: u64) -> u64 {
