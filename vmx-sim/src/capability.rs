@@ -134,6 +134,7 @@ impl Capabilities {
                 secondary::VIRTUALIZE_APIC_ACCESSES,
                 secondary::APIC_REGISTER_VIRTUALIZATION,
                 secondary::VIRTUAL_INTERRUPT_DELIVERY,
+                secondary::ENABLE_PML,
             ],
             &[
                 (secondary::VIRTUALIZE_X2APIC_MODE, model.has(Feature::X2apic)),

@@ -28,8 +28,6 @@ const fn case(base: Base, field: Field, rule: &'static str, spoil: fn(&mut Vmcs)
 pub const NOT_REACHED: &[(Field, &str, &str)] = &[
     (TERTIARY_CONTROLS, "reserved bits as IA32_VMX_PROCBASED_CTLS3 says", "there are no tertiary controls"),
     (SECONDARY_EXIT_CONTROLS, "reserved bits as IA32_VMX_EXIT_CTLS2 says", "there are no secondary VM-exit controls"),
-    (SECONDARY_CONTROLS, "page-modification logging only with EPT", "the control is not there"),
-    (PML_ADDRESS, "the address of a page", "the control is not there"),
     (SECONDARY_CONTROLS, "mode-based execute control only with EPT", "the control is not there"),
     (SECONDARY_CONTROLS, "sub-page write permissions only with EPT", "the control is not there"),
     (SUB_PAGE_PERMISSION_TABLE_POINTER, "the address of a page", "the control is not there"),
@@ -101,6 +99,13 @@ pub const CASES: &[Case] = &[
     }),
     case(Base::Everything, SECONDARY_CONTROLS, "an unrestricted guest only with EPT", |v| {
         on(v, secondary::UNRESTRICTED_GUEST);
+    }),
+    case(Base::Everything, SECONDARY_CONTROLS, "page-modification logging only with EPT", |v| {
+        on(v, secondary::ENABLE_PML);
+    }),
+    case(Base::Unrestricted, PML_ADDRESS, "the address of a page", |v| {
+        on(v, secondary::ENABLE_PML);
+        v[PML_ADDRESS] = 1 << 46;
     }),
     case(Base::Everything, TSC_MULTIPLIER, "not 0 where the TSC is scaled", |v| {
         on(v, secondary::USE_TSC_SCALING);

@@ -5,13 +5,14 @@
 //! [ PML5 ]   [ PML4 ]   [ PDPT ]   [  PD  ]   [  PT  ]   [ offset ]
 //! ```
 
-use emu_core::engine::Stop;
+mod exit;
+mod log;
+
 use x86::extension::{SecondAccess, SecondStage};
 use x86::paging::Kind;
 use x86::processor::P;
 
 use crate::capability::ept_vpid;
-use crate::exit::{Exit, NMI_UNBLOCKING, Reason, Resume};
 use crate::field::EPT_POINTER;
 use crate::vmx::Vmx;
 
@@ -31,21 +32,14 @@ use bit::*;
 
 /// Bits 51 to 12.
 const ADDRESS: u64 = ((1 << 52) - 1) & !0xfff;
-/// Why an address is refused: its EPT paging structures are misconfigured; else it is an EPT violation, and these are the bits 6 to 3 of its
-/// exit qualification.
-const MISCONFIGURED: u64 = 1 << 63;
 
-/// Bits of the exit qualification of EPT violations.
-mod violation {
-    pub(super) const READ: u64 = 1;
-    pub(super) const WRITE: u64 = 1 << 1;
-    pub(super) const FETCH: u64 = 1 << 2;
-    pub(super) const LINEAR_VALID: u64 = 1 << 7;
-    pub(super) const TRANSLATED: u64 = 1 << 8;
-    pub(super) const USER: u64 = 1 << 9;
-    pub(super) const WRITABLE: u64 = 1 << 10;
-    pub(super) const NO_EXECUTE: u64 = 1 << 11;
-    pub(super) const SHADOW_STACK: u64 = 1 << 13;
+/// Why an address is refused: one of these, or else it is an EPT violation, and these are the bits of its exit qualification that the EPT
+/// paging structures give.
+mod refusal {
+    /// "EPT Misconfigurations".
+    pub(super) const MISCONFIGURED: u64 = 1 << 63;
+    /// "Page-Modification Logging": there is no room.
+    pub(super) const LOG_FULL: u64 = 1 << 61;
 }
 
 impl Vmx {
@@ -116,11 +110,12 @@ impl Vmx {
             }
             let is_page = level == 1 || level <= 3 && e & PAGE != 0;
             if self.is_misconfigured(e, level, is_page) {
-                return Err(MISCONFIGURED);
+                return Err(refusal::MISCONFIGURED);
             }
             rights &= e;
             if !is_page {
                 if has_flags && e & ACCESSED == 0 {
+                    self.require_room_in_log()?;
                     let _ = h.write_physical(at, 8, e | ACCESSED);
                 }
                 table = e & ADDRESS;
@@ -131,7 +126,11 @@ impl Vmx {
             }
             let flags = if !has_flags { 0 } else { ACCESSED | if writes { DIRTY } else { 0 } };
             if e & flags != flags {
+                self.require_room_in_log()?;
                 let _ = h.write_physical(at, 8, e | flags);
+                if flags & !e & DIRTY != 0 {
+                    self.log_modification(h, address);
+                }
             }
             let offset = (1 << shift) - 1;
             return Ok(SecondStage {
@@ -142,43 +141,5 @@ impl Vmx {
             });
         }
         unreachable!("level 1 maps a page")
-    }
-
-    /// "EPT-Induced VM Exits".
-    pub(crate) fn ept_exit(&mut self, h: &mut P, access: SecondAccess, why: u64) -> Stop {
-        if why & MISCONFIGURED != 0 {
-            let exit = Exit::of(Reason::EptMisconfiguration);
-            return self.exit(h, Exit { physical: Some(access.address), resume: Resume::Set, ..exit });
-        }
-        use violation as q;
-        let has_flags = self.vmcs[EPT_POINTER] & ENABLE_ACCESSED_DIRTY != 0;
-        let mut qualification = why;
-        qualification |= match access.kind {
-            // An entry's flags are set by reading and writing.
-            Kind::Write if access.is_entry => q::READ | q::WRITE,
-            _ if access.is_entry && has_flags => q::READ | q::WRITE,
-            Kind::Read => q::READ,
-            Kind::Write => q::WRITE,
-            Kind::Fetch => q::FETCH,
-        };
-        if access.linear.is_some() {
-            qualification |= q::LINEAR_VALID;
-            if !access.is_entry {
-                qualification |= q::TRANSLATED;
-                let page = access.page;
-                for (is, bit) in [(page.user, q::USER), (page.writable, q::WRITABLE), (!page.executable, q::NO_EXECUTE)]
-                {
-                    qualification |= if is { bit } else { 0 };
-                }
-            }
-        }
-        if access.shadow_stack {
-            qualification |= q::SHADOW_STACK;
-        }
-        if self.nmi_unblocking(h) {
-            qualification |= NMI_UNBLOCKING;
-        }
-        let exit = Exit::of(Reason::EptViolation).qualified(qualification);
-        self.exit(h, Exit { physical: Some(access.address), linear: access.linear, resume: Resume::Set, ..exit })
     }
 }

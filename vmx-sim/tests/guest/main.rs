@@ -1,0 +1,7 @@
+//! What happens to guests.
+
+#[path = "../entry/base.rs"]
+#[allow(dead_code, reason = "the tests of VM entries use the rest")]
+mod base;
+mod log;
+mod machine;
