@@ -135,6 +135,7 @@ impl Capabilities {
                 secondary::APIC_REGISTER_VIRTUALIZATION,
                 secondary::VIRTUAL_INTERRUPT_DELIVERY,
                 secondary::ENABLE_PML,
+                secondary::VMCS_SHADOWING,
             ],
             &[
                 (secondary::VIRTUALIZE_X2APIC_MODE, model.has(Feature::X2apic)),

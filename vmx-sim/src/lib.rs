@@ -22,6 +22,7 @@ pub mod field;
 pub mod instructions;
 mod msr_list;
 pub mod nonroot;
+mod shadowing;
 pub mod tags;
 mod timer;
 pub mod vmcs;

@@ -34,8 +34,6 @@ pub const NOT_REACHED: &[(Field, &str, &str)] = &[
     (VM_FUNCTION_CONTROLS, "reserved bits as IA32_VMX_VMFUNC says", "the control is not there"),
     (VM_FUNCTION_CONTROLS, "EPTP switching only with EPT", "the control is not there"),
     (EPTP_LIST_ADDRESS, "the address of a page", "the control is not there"),
-    (VMREAD_BITMAP, "the address of a page", "the control is not there"),
-    (VMWRITE_BITMAP, "the address of a page", "the control is not there"),
     (VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS, "the address of a page", "the control is not there"),
     (VIRTUAL_APIC_ADDRESS, "the address of a page", "the control is not there"),
     (APIC_ACCESS_ADDRESS, "the address of a page", "the control is not there"),
@@ -106,6 +104,14 @@ pub const CASES: &[Case] = &[
     case(Base::Unrestricted, PML_ADDRESS, "the address of a page", |v| {
         on(v, secondary::ENABLE_PML);
         v[PML_ADDRESS] = 1 << 46;
+    }),
+    case(Base::Everything, VMREAD_BITMAP, "the address of a page", |v| {
+        on(v, secondary::VMCS_SHADOWING);
+        v[VMREAD_BITMAP] = PAGE + 8;
+    }),
+    case(Base::Everything, VMWRITE_BITMAP, "the address of a page", |v| {
+        on(v, secondary::VMCS_SHADOWING);
+        (v[VMREAD_BITMAP], v[VMWRITE_BITMAP]) = (PAGE, PAGE + 8);
     }),
     case(Base::Everything, TSC_MULTIPLIER, "not 0 where the TSC is scaled", |v| {
         on(v, secondary::USE_TSC_SCALING);

@@ -5,3 +5,4 @@
 mod base;
 mod log;
 mod machine;
+mod shadowing;
