@@ -136,6 +136,7 @@ impl Capabilities {
                 secondary::VIRTUAL_INTERRUPT_DELIVERY,
                 secondary::ENABLE_PML,
                 secondary::VMCS_SHADOWING,
+                secondary::MODE_BASED_EXECUTE_CONTROL,
             ],
             &[
                 (secondary::VIRTUALIZE_X2APIC_MODE, model.has(Feature::X2apic)),

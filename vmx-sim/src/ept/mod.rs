@@ -13,6 +13,7 @@ use x86::paging::Kind;
 use x86::processor::P;
 
 use crate::capability::ept_vpid;
+use crate::control::secondary;
 use crate::field::EPT_POINTER;
 use crate::vmx::Vmx;
 
@@ -23,6 +24,8 @@ pub mod bit {
     pub const WRITE: u64 = 1 << 1;
     pub const EXECUTE: u64 = 1 << 2;
     pub const PAGE: u64 = 1 << 7;
+    /// With mode-based execute control: fetches from user-mode linear addresses. [`EXECUTE`] is for supervisor-mode ones then.
+    pub const EXECUTE_USER: u64 = 1 << 10;
     pub const ACCESSED: u64 = 1 << 8;
     pub const DIRTY: u64 = 1 << 9;
     /// Of an EPTP: accessed and dirty flags are enabled.
@@ -40,6 +43,11 @@ mod refusal {
     pub(super) const MISCONFIGURED: u64 = 1 << 63;
     /// "Page-Modification Logging": there is no room.
     pub(super) const LOG_FULL: u64 = 1 << 61;
+}
+
+/// Bits 6 to 3 of the exit qualification of an EPT violation.
+fn violation(rights: u64) -> u64 {
+    (rights & 7) << 3 | (rights & EXECUTE_USER) >> 4
 }
 
 impl Vmx {
@@ -65,9 +73,13 @@ impl Vmx {
 
     /// "EPT Misconfigurations".
     fn is_misconfigured(&self, e: u64, level: u32, is_page: bool) -> bool {
-        let rights = e & 7;
-        let is_bad_right =
-            rights & (READ | WRITE) == WRITE || rights == EXECUTE && !self.has_ept(ept_vpid::EXECUTE_ONLY);
+        let by_mode = self.vmcs.has(secondary::MODE_BASED_EXECUTE_CONTROL);
+        let executes = e & (EXECUTE | if by_mode { EXECUTE_USER } else { 0 }) != 0;
+        let is_bad_right = match e & (READ | WRITE) {
+            WRITE => true,
+            0 => executes && !self.has_ept(ept_vpid::EXECUTE_ONLY),
+            _ => false,
+        };
         let beyond = ADDRESS & (u64::MAX << self.capabilities.physical_bits);
         let reserved = if is_page {
             // Below the address.
@@ -90,22 +102,26 @@ impl Vmx {
         let has_flags = eptp & ENABLE_ACCESSED_DIRTY != 0;
         // Guest paging-structure entries are written to where there are accessed and dirty flags.
         let writes = access.kind == Kind::Write || access.is_entry && has_flags;
+        let by_mode = self.vmcs.has(secondary::MODE_BASED_EXECUTE_CONTROL);
         let wanted = match access.kind {
             _ if writes => WRITE | if access.is_entry { READ } else { 0 },
+            Kind::Fetch if by_mode && access.page.user => EXECUTE_USER,
             Kind::Fetch => EXECUTE,
             _ => READ,
         };
+        // An entry without any of these is not present.
+        let present = READ | WRITE | EXECUTE | if by_mode { EXECUTE_USER } else { 0 };
         let address = access.address;
         if address >> (12 + 9 * top) != 0 {
             return Err(0);
         }
         let mut table = eptp & ADDRESS;
-        let mut rights = READ | WRITE | EXECUTE;
+        let mut rights = present;
         for level in (1..=top).rev() {
             let shift = 12 + 9 * (level - 1);
             let at = table + (address >> shift & 0x1ff) * 8;
             let e = h.read_physical(at, 8).unwrap_or(u64::MAX);
-            if e & 7 == 0 {
+            if e & present == 0 {
                 return Err(0);
             }
             let is_page = level == 1 || level <= 3 && e & PAGE != 0;
@@ -122,7 +138,7 @@ impl Vmx {
                 continue;
             }
             if rights & wanted != wanted {
-                return Err(rights << 3);
+                return Err(violation(rights));
             }
             let flags = if !has_flags { 0 } else { ACCESSED | if writes { DIRTY } else { 0 } };
             if e & flags != flags {

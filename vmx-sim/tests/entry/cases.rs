@@ -28,7 +28,6 @@ const fn case(base: Base, field: Field, rule: &'static str, spoil: fn(&mut Vmcs)
 pub const NOT_REACHED: &[(Field, &str, &str)] = &[
     (TERTIARY_CONTROLS, "reserved bits as IA32_VMX_PROCBASED_CTLS3 says", "there are no tertiary controls"),
     (SECONDARY_EXIT_CONTROLS, "reserved bits as IA32_VMX_EXIT_CTLS2 says", "there are no secondary VM-exit controls"),
-    (SECONDARY_CONTROLS, "mode-based execute control only with EPT", "the control is not there"),
     (SECONDARY_CONTROLS, "sub-page write permissions only with EPT", "the control is not there"),
     (SUB_PAGE_PERMISSION_TABLE_POINTER, "the address of a page", "the control is not there"),
     (VM_FUNCTION_CONTROLS, "reserved bits as IA32_VMX_VMFUNC says", "the control is not there"),
@@ -112,6 +111,9 @@ pub const CASES: &[Case] = &[
     case(Base::Everything, VMWRITE_BITMAP, "the address of a page", |v| {
         on(v, secondary::VMCS_SHADOWING);
         (v[VMREAD_BITMAP], v[VMWRITE_BITMAP]) = (PAGE, PAGE + 8);
+    }),
+    case(Base::Everything, SECONDARY_CONTROLS, "mode-based execute control only with EPT", |v| {
+        on(v, secondary::MODE_BASED_EXECUTE_CONTROL);
     }),
     case(Base::Everything, TSC_MULTIPLIER, "not 0 where the TSC is scaled", |v| {
         on(v, secondary::USE_TSC_SCALING);

@@ -3,6 +3,7 @@
 #[path = "../entry/base.rs"]
 #[allow(dead_code, reason = "the tests of VM entries use the rest")]
 mod base;
+mod execute;
 mod log;
 mod machine;
 mod shadowing;
