@@ -6,6 +6,7 @@ use x86::model::{CpuModel, Feature};
 
 use crate::control::{Control, entry, exit, pin, primary, secondary, tertiary};
 use crate::field::Field;
+use crate::function::EPTP_SWITCHING;
 
 /// The VMCS revision identifier.
 pub const REVISION: u32 = 0x554e_4456;
@@ -137,6 +138,8 @@ impl Capabilities {
                 secondary::ENABLE_PML,
                 secondary::VMCS_SHADOWING,
                 secondary::MODE_BASED_EXECUTE_CONTROL,
+                secondary::EPT_VIOLATION_VE,
+                secondary::ENABLE_VM_FUNCTIONS,
             ],
             &[
                 (secondary::VIRTUALIZE_X2APIC_MODE, model.has(Feature::X2apic)),
@@ -209,7 +212,7 @@ impl Capabilities {
                 | e::INVVPID_ALL
                 | e::INVVPID_SINGLE_RETAINING_GLOBALS
                 | if model.has(Feature::La57) { e::WALK_5 } else { 0 },
-            functions: 0,
+            functions: 1 << EPTP_SWITCHING,
             cr4: model.cr4_bits() | cr4::VMXE,
             physical_bits: model.physical_bits.into(),
             linear_bits: model.linear_bits().into(),

@@ -142,7 +142,8 @@ impl Vmx {
         if self.in_guest && self.exits(h, o, registers) {
             return Err(self.instruction_exit(h, o.reason(), true));
         }
-        if h.arch.cpl() != 0 {
+        // VM functions are there for all privilege levels.
+        if h.arch.cpl() != 0 && o != Operation::Vmfunc {
             return Err(Exception::gp(0).into());
         }
         match o {
@@ -158,7 +159,7 @@ impl Vmx {
             Operation::Vmresume => self.enter(h, false),
             Operation::Invept => self.invept(h, registers[0]),
             Operation::Invvpid => self.invvpid(h, registers[0]),
-            Operation::Vmfunc => Err(Exception::UD.into()),
+            Operation::Vmfunc => self.vmfunc(h),
         }
     }
 
@@ -167,6 +168,7 @@ impl Vmx {
         match o {
             Operation::Vmread => self.shadowing_exits(h, VMREAD_BITMAP, register(h, registers[1])),
             Operation::Vmwrite => self.shadowing_exits(h, VMWRITE_BITMAP, register(h, registers[0])),
+            Operation::Vmfunc => false,
             _ => true,
         }
     }

@@ -19,6 +19,7 @@ pub mod entry;
 pub mod ept;
 pub mod exit;
 pub mod field;
+mod function;
 pub mod instructions;
 mod msr_list;
 pub mod nonroot;

@@ -1,4 +1,4 @@
-//! "EPT-Induced VM Exits".
+//! "EPT-Induced VM Exits", and what comes instead of some.
 
 use emu_core::engine::Stop;
 use x86::extension::SecondAccess;
@@ -38,7 +38,7 @@ impl Vmx {
         }
         use violation as q;
         let has_flags = self.vmcs[EPT_POINTER] & ENABLE_ACCESSED_DIRTY != 0;
-        let mut qualification = why | unblocking;
+        let mut qualification = why & !refusal::CONVERTIBLE | unblocking;
         qualification |= match access.kind {
             // An entry's flags are set by reading and writing.
             Kind::Write if access.is_entry => q::READ | q::WRITE,
@@ -61,7 +61,15 @@ impl Vmx {
         if access.shadow_stack {
             qualification |= q::SHADOW_STACK;
         }
-        let exit = Exit::of(Reason::EptViolation).qualified(qualification);
-        self.exit(h, Exit { physical: Some(access.address), linear: access.linear, resume: Resume::Set, ..exit })
+        let exit = Exit {
+            physical: Some(access.address),
+            linear: access.linear,
+            resume: Resume::Set,
+            ..Exit::of(Reason::EptViolation).qualified(qualification)
+        };
+        match self.virtualization_exception(h, why, &exit) {
+            Some(exception) => exception.into(),
+            None => self.exit(h, exit),
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod exit;
 mod log;
+mod virtualization;
 
 use x86::extension::{SecondAccess, SecondStage};
 use x86::paging::Kind;
@@ -28,6 +29,8 @@ pub mod bit {
     pub const EXECUTE_USER: u64 = 1 << 10;
     pub const ACCESSED: u64 = 1 << 8;
     pub const DIRTY: u64 = 1 << 9;
+    /// An EPT violation at this entry is not convertible to #VE.
+    pub const SUPPRESS_VE: u64 = 1 << 63;
     /// Of an EPTP: accessed and dirty flags are enabled.
     pub const ENABLE_ACCESSED_DIRTY: u64 = 1 << 6;
 }
@@ -43,11 +46,14 @@ mod refusal {
     pub(super) const MISCONFIGURED: u64 = 1 << 63;
     /// "Page-Modification Logging": there is no room.
     pub(super) const LOG_FULL: u64 = 1 << 61;
+    /// With the bits of an EPT violation: "Convertible EPT Violations".
+    pub(super) const CONVERTIBLE: u64 = 1 << 60;
 }
 
-/// Bits 6 to 3 of the exit qualification of an EPT violation.
-fn violation(rights: u64) -> u64 {
-    (rights & 7) << 3 | (rights & EXECUTE_USER) >> 4
+/// An EPT violation that the walk has found at an entry.
+fn violation(rights: u64, e: u64) -> u64 {
+    let convertible = if e & SUPPRESS_VE == 0 { refusal::CONVERTIBLE } else { 0 };
+    (rights & 7) << 3 | (rights & EXECUTE_USER) >> 4 | convertible
 }
 
 impl Vmx {
@@ -122,7 +128,7 @@ impl Vmx {
             let at = table + (address >> shift & 0x1ff) * 8;
             let e = h.read_physical(at, 8).unwrap_or(u64::MAX);
             if e & present == 0 {
-                return Err(0);
+                return Err(violation(0, e));
             }
             let is_page = level == 1 || level <= 3 && e & PAGE != 0;
             if self.is_misconfigured(e, level, is_page) {
@@ -138,7 +144,7 @@ impl Vmx {
                 continue;
             }
             if rights & wanted != wanted {
-                return Err(violation(rights));
+                return Err(violation(rights, e));
             }
             let flags = if !has_flags { 0 } else { ACCESSED | if writes { DIRTY } else { 0 } };
             if e & flags != flags {

@@ -30,10 +30,6 @@ pub const NOT_REACHED: &[(Field, &str, &str)] = &[
     (SECONDARY_EXIT_CONTROLS, "reserved bits as IA32_VMX_EXIT_CTLS2 says", "there are no secondary VM-exit controls"),
     (SECONDARY_CONTROLS, "sub-page write permissions only with EPT", "the control is not there"),
     (SUB_PAGE_PERMISSION_TABLE_POINTER, "the address of a page", "the control is not there"),
-    (VM_FUNCTION_CONTROLS, "reserved bits as IA32_VMX_VMFUNC says", "the control is not there"),
-    (VM_FUNCTION_CONTROLS, "EPTP switching only with EPT", "the control is not there"),
-    (EPTP_LIST_ADDRESS, "the address of a page", "the control is not there"),
-    (VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS, "the address of a page", "the control is not there"),
     (VIRTUAL_APIC_ADDRESS, "the address of a page", "the control is not there"),
     (APIC_ACCESS_ADDRESS, "the address of a page", "the control is not there"),
     (TPR_THRESHOLD, "bits 31 to 4 are 0", "the control is not there"),
@@ -114,6 +110,22 @@ pub const CASES: &[Case] = &[
     }),
     case(Base::Everything, SECONDARY_CONTROLS, "mode-based execute control only with EPT", |v| {
         on(v, secondary::MODE_BASED_EXECUTE_CONTROL);
+    }),
+    case(Base::Everything, VM_FUNCTION_CONTROLS, "reserved bits as IA32_VMX_VMFUNC says", |v| {
+        on(v, secondary::ENABLE_VM_FUNCTIONS);
+        v[VM_FUNCTION_CONTROLS] = 2;
+    }),
+    case(Base::Everything, VM_FUNCTION_CONTROLS, "EPTP switching only with EPT", |v| {
+        on(v, secondary::ENABLE_VM_FUNCTIONS);
+        v[VM_FUNCTION_CONTROLS] = 1;
+    }),
+    case(Base::Unrestricted, EPTP_LIST_ADDRESS, "the address of a page", |v| {
+        on(v, secondary::ENABLE_VM_FUNCTIONS);
+        (v[VM_FUNCTION_CONTROLS], v[EPTP_LIST_ADDRESS]) = (1, PAGE + 8);
+    }),
+    case(Base::Everything, VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS, "the address of a page", |v| {
+        on(v, secondary::EPT_VIOLATION_VE);
+        v[VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS] = PAGE + 64;
     }),
     case(Base::Everything, TSC_MULTIPLIER, "not 0 where the TSC is scaled", |v| {
         on(v, secondary::USE_TSC_SCALING);

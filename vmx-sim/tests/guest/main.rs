@@ -7,3 +7,4 @@ mod execute;
 mod log;
 mod machine;
 mod shadowing;
+mod virtualization;
