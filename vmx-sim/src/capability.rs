@@ -30,6 +30,7 @@ pub mod ept_vpid {
     pub const INVEPT: u64 = 1 << 20;
     pub const ACCESSED_DIRTY: u64 = 1 << 21;
     pub const ADVANCED_INFORMATION: u64 = 1 << 22;
+    pub const SHADOW_STACKS: u64 = 1 << 23;
     pub const INVEPT_SINGLE: u64 = 1 << 25;
     pub const INVEPT_ALL: u64 = 1 << 26;
     pub const INVVPID: u64 = 1 << 32;
@@ -139,6 +140,7 @@ impl Capabilities {
                 secondary::VMCS_SHADOWING,
                 secondary::MODE_BASED_EXECUTE_CONTROL,
                 secondary::EPT_VIOLATION_VE,
+                secondary::SUB_PAGE_WRITE_PERMISSIONS,
                 secondary::ENABLE_VM_FUNCTIONS,
             ],
             &[
@@ -211,7 +213,8 @@ impl Capabilities {
                 | e::INVVPID_SINGLE
                 | e::INVVPID_ALL
                 | e::INVVPID_SINGLE_RETAINING_GLOBALS
-                | if model.has(Feature::La57) { e::WALK_5 } else { 0 },
+                | if model.has(Feature::La57) { e::WALK_5 } else { 0 }
+                | if model.has(Feature::Shstk) { e::SHADOW_STACKS } else { 0 },
             functions: 1 << EPTP_SWITCHING,
             cr4: model.cr4_bits() | cr4::VMXE,
             physical_bits: model.physical_bits.into(),

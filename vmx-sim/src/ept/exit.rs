@@ -5,7 +5,7 @@ use x86::extension::SecondAccess;
 use x86::paging::Kind;
 use x86::processor::P;
 
-use super::bit::ENABLE_ACCESSED_DIRTY;
+use super::bit::{ENABLE_ACCESSED_DIRTY, SHADOW_STACKS};
 use super::refusal;
 use crate::exit::{Exit, NMI_UNBLOCKING, Reason, Resume};
 use crate::field::EPT_POINTER;
@@ -22,6 +22,7 @@ mod violation {
     pub(super) const WRITABLE: u64 = 1 << 10;
     pub(super) const NO_EXECUTE: u64 = 1 << 11;
     pub(super) const SHADOW_STACK: u64 = 1 << 13;
+    pub(super) const SHADOW_STACK_PAGE: u64 = 1 << 14;
 }
 
 impl Vmx {
@@ -36,9 +37,21 @@ impl Vmx {
             let exit = Exit::of(Reason::PageModificationLogFull).qualified(unblocking);
             return self.exit(h, Exit { resume: Resume::Set, ..exit });
         }
+        if why & refusal::SPP_MISCONFIGURATION != 0 {
+            let exit = Exit {
+                physical: Some(access.address),
+                linear: access.linear,
+                resume: Resume::Set,
+                ..Exit::of(Reason::SubPagePermission)
+            };
+            return self.exit(h, exit.qualified(why & refusal::SPP_MISS & !refusal::SPP_MISCONFIGURATION | unblocking));
+        }
         use violation as q;
         let has_flags = self.vmcs[EPT_POINTER] & ENABLE_ACCESSED_DIRTY != 0;
         let mut qualification = why & !refusal::CONVERTIBLE | unblocking;
+        if self.vmcs[EPT_POINTER] & SHADOW_STACKS == 0 {
+            qualification &= !q::SHADOW_STACK_PAGE;
+        }
         qualification |= match access.kind {
             // An entry's flags are set by reading and writing.
             Kind::Write if access.is_entry => q::READ | q::WRITE,

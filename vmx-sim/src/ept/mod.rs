@@ -7,6 +7,7 @@
 
 mod exit;
 mod log;
+mod sub_page;
 mod virtualization;
 
 use x86::extension::{SecondAccess, SecondStage};
@@ -29,10 +30,16 @@ pub mod bit {
     pub const EXECUTE_USER: u64 = 1 << 10;
     pub const ACCESSED: u64 = 1 << 8;
     pub const DIRTY: u64 = 1 << 9;
+    /// With the EPTP's [`SHADOW_STACKS`]: supervisor shadow-stack accesses may be made here.
+    pub const SHADOW_STACK: u64 = 1 << 60;
+    /// With sub-page write permissions: those count.
+    pub const SUB_PAGE_WRITE: u64 = 1 << 61;
     /// An EPT violation at this entry is not convertible to #VE.
     pub const SUPPRESS_VE: u64 = 1 << 63;
     /// Of an EPTP: accessed and dirty flags are enabled.
     pub const ENABLE_ACCESSED_DIRTY: u64 = 1 << 6;
+    /// Of an EPTP: access rights of supervisor shadow-stack pages are enforced.
+    pub const SHADOW_STACKS: u64 = 1 << 7;
 }
 use bit::*;
 
@@ -48,12 +55,21 @@ mod refusal {
     pub(super) const LOG_FULL: u64 = 1 << 61;
     /// With the bits of an EPT violation: "Convertible EPT Violations".
     pub(super) const CONVERTIBLE: u64 = 1 << 60;
+    /// "SPPT Misconfigurations and SPPT Misses".
+    pub(super) const SPP_MISCONFIGURATION: u64 = 1 << 59;
+    pub(super) const SPP_MISS: u64 = 1 << 59 | 1 << 11;
 }
 
 /// An EPT violation that the walk has found at an entry.
 fn violation(rights: u64, e: u64) -> u64 {
     let convertible = if e & SUPPRESS_VE == 0 { refusal::CONVERTIBLE } else { 0 };
-    (rights & 7) << 3 | (rights & EXECUTE_USER) >> 4 | convertible
+    (rights & 7) << 3 | (rights & EXECUTE_USER) >> 4 | (e & SHADOW_STACK) >> 46 | convertible
+}
+
+/// Rights of supervisor shadow-stack accesses: the entry `e` of the page has a bit for them, and those above it allow reads and writes.
+fn of_shadow_stack(rights: u64, above: u64, e: u64) -> u64 {
+    let is_shadow_stack = e & SHADOW_STACK != 0 && above & WRITE != 0;
+    if is_shadow_stack && rights & READ != 0 { rights | WRITE } else { rights & !(READ | WRITE) }
 }
 
 impl Vmx {
@@ -74,7 +90,8 @@ impl Vmx {
             _ => false,
         };
         let flags = eptp & ENABLE_ACCESSED_DIRTY == 0 || self.has_ept(ept_vpid::ACCESSED_DIRTY);
-        memory_type && walk && flags && eptp & 0xf80 == 0 && self.capabilities.is_physical(eptp)
+        let shadow_stacks = eptp & SHADOW_STACKS == 0 || self.has_ept(ept_vpid::SHADOW_STACKS);
+        memory_type && walk && flags && shadow_stacks && eptp & 0xf00 == 0 && self.capabilities.is_physical(eptp)
     }
 
     /// "EPT Misconfigurations".
@@ -122,7 +139,8 @@ impl Vmx {
             return Err(0);
         }
         let mut table = eptp & ADDRESS;
-        let mut rights = present;
+        let (mut rights, mut above) = (present, present);
+        let checks_shadow_stack = access.shadow_stack && !access.page.user && eptp & SHADOW_STACKS != 0;
         for level in (1..=top).rev() {
             let shift = 12 + 9 * (level - 1);
             let at = table + (address >> shift & 0x1ff) * 8;
@@ -141,9 +159,15 @@ impl Vmx {
                     let _ = h.write_physical(at, 8, e | ACCESSED);
                 }
                 table = e & ADDRESS;
+                above = rights;
                 continue;
             }
-            if rights & wanted != wanted {
+            let granted = if checks_shadow_stack { of_shadow_stack(rights, above, e) } else { rights };
+            let missing = wanted & !granted;
+            let is_sub_page = missing != 0
+                && self.is_eligible(access, level, e, above)
+                && self.may_write_sub_pages(h, access)?;
+            if missing != 0 && !is_sub_page {
                 return Err(violation(rights, e));
             }
             let flags = if !has_flags { 0 } else { ACCESSED | if writes { DIRTY } else { 0 } };
@@ -157,9 +181,9 @@ impl Vmx {
             let offset = (1 << shift) - 1;
             return Ok(SecondStage {
                 physical: e & ADDRESS & !offset | address & offset,
-                size_log2: shift as u8,
-                read: rights & READ != 0,
-                write: rights & WRITE != 0 && (!has_flags || (e | flags) & DIRTY != 0),
+                size_log2: if is_sub_page { sub_page::SIZE_LOG2 } else { shift as u8 },
+                read: granted & READ != 0,
+                write: is_sub_page || granted & WRITE != 0 && (!has_flags || (e | flags) & DIRTY != 0),
             });
         }
         unreachable!("level 1 maps a page")

@@ -28,8 +28,6 @@ const fn case(base: Base, field: Field, rule: &'static str, spoil: fn(&mut Vmcs)
 pub const NOT_REACHED: &[(Field, &str, &str)] = &[
     (TERTIARY_CONTROLS, "reserved bits as IA32_VMX_PROCBASED_CTLS3 says", "there are no tertiary controls"),
     (SECONDARY_EXIT_CONTROLS, "reserved bits as IA32_VMX_EXIT_CTLS2 says", "there are no secondary VM-exit controls"),
-    (SECONDARY_CONTROLS, "sub-page write permissions only with EPT", "the control is not there"),
-    (SUB_PAGE_PERMISSION_TABLE_POINTER, "the address of a page", "the control is not there"),
     (VIRTUAL_APIC_ADDRESS, "the address of a page", "the control is not there"),
     (APIC_ACCESS_ADDRESS, "the address of a page", "the control is not there"),
     (TPR_THRESHOLD, "bits 31 to 4 are 0", "the control is not there"),
@@ -126,6 +124,13 @@ pub const CASES: &[Case] = &[
     case(Base::Everything, VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS, "the address of a page", |v| {
         on(v, secondary::EPT_VIOLATION_VE);
         v[VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS] = PAGE + 64;
+    }),
+    case(Base::Everything, SECONDARY_CONTROLS, "sub-page write permissions only with EPT", |v| {
+        on(v, secondary::SUB_PAGE_WRITE_PERMISSIONS);
+    }),
+    case(Base::Unrestricted, SUB_PAGE_PERMISSION_TABLE_POINTER, "the address of a page", |v| {
+        on(v, secondary::SUB_PAGE_WRITE_PERMISSIONS);
+        v[SUB_PAGE_PERMISSION_TABLE_POINTER] = 1 << 46;
     }),
     case(Base::Everything, TSC_MULTIPLIER, "not 0 where the TSC is scaled", |v| {
         on(v, secondary::USE_TSC_SCALING);

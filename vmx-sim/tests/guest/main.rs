@@ -7,4 +7,6 @@ mod execute;
 mod log;
 mod machine;
 mod shadowing;
+mod sub_page;
 mod virtualization;
+mod walk;
