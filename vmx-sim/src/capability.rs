@@ -6,6 +6,7 @@ use x86::model::{CpuModel, Feature};
 
 use crate::control::{Control, entry, exit, pin, primary, secondary, tertiary};
 use crate::field::Field;
+use crate::function::EPTP_SWITCHING;
 
 /// The VMCS revision identifier.
 pub const REVISION: u32 = 0x554e_4456;
@@ -29,6 +30,7 @@ pub mod ept_vpid {
     pub const INVEPT: u64 = 1 << 20;
     pub const ACCESSED_DIRTY: u64 = 1 << 21;
     pub const ADVANCED_INFORMATION: u64 = 1 << 22;
+    pub const SHADOW_STACKS: u64 = 1 << 23;
     pub const INVEPT_SINGLE: u64 = 1 << 25;
     pub const INVEPT_ALL: u64 = 1 << 26;
     pub const INVVPID: u64 = 1 << 32;
@@ -134,6 +136,12 @@ impl Capabilities {
                 secondary::VIRTUALIZE_APIC_ACCESSES,
                 secondary::APIC_REGISTER_VIRTUALIZATION,
                 secondary::VIRTUAL_INTERRUPT_DELIVERY,
+                secondary::ENABLE_PML,
+                secondary::VMCS_SHADOWING,
+                secondary::MODE_BASED_EXECUTE_CONTROL,
+                secondary::EPT_VIOLATION_VE,
+                secondary::SUB_PAGE_WRITE_PERMISSIONS,
+                secondary::ENABLE_VM_FUNCTIONS,
             ],
             &[
                 (secondary::VIRTUALIZE_X2APIC_MODE, model.has(Feature::X2apic)),
@@ -205,8 +213,9 @@ impl Capabilities {
                 | e::INVVPID_SINGLE
                 | e::INVVPID_ALL
                 | e::INVVPID_SINGLE_RETAINING_GLOBALS
-                | if model.has(Feature::La57) { e::WALK_5 } else { 0 },
-            functions: 0,
+                | if model.has(Feature::La57) { e::WALK_5 } else { 0 }
+                | if model.has(Feature::Shstk) { e::SHADOW_STACKS } else { 0 },
+            functions: 1 << EPTP_SWITCHING,
             cr4: model.cr4_bits() | cr4::VMXE,
             physical_bits: model.physical_bits.into(),
             linear_bits: model.linear_bits().into(),

@@ -139,10 +139,11 @@ impl Vmx {
         if is_undefined || !self.is_there(o) {
             return Err(Exception::UD.into());
         }
-        if self.in_guest {
+        if self.in_guest && self.exits(h, o, registers) {
             return Err(self.instruction_exit(h, o.reason(), true));
         }
-        if a.cpl() != 0 {
+        // VM functions are there for all privilege levels.
+        if h.arch.cpl() != 0 && o != Operation::Vmfunc {
             return Err(Exception::gp(0).into());
         }
         match o {
@@ -158,7 +159,17 @@ impl Vmx {
             Operation::Vmresume => self.enter(h, false),
             Operation::Invept => self.invept(h, registers[0]),
             Operation::Invvpid => self.invvpid(h, registers[0]),
-            Operation::Vmfunc => Err(Exception::UD.into()),
+            Operation::Vmfunc => self.vmfunc(h),
+        }
+    }
+
+    /// Whether a guest's causes a VM exit, whatever it is about.
+    fn exits(&self, h: &mut P, o: Operation, registers: [Register; 2]) -> bool {
+        match o {
+            Operation::Vmread => self.shadowing_exits(h, VMREAD_BITMAP, register(h, registers[1])),
+            Operation::Vmwrite => self.shadowing_exits(h, VMWRITE_BITMAP, register(h, registers[0])),
+            Operation::Vmfunc => false,
+            _ => true,
         }
     }
 
@@ -264,22 +275,22 @@ impl Vmx {
 
     /// VMREAD. Of its two registers the second names the field.
     fn vmread(&mut self, h: &mut P, registers: [Register; 2]) -> Step {
-        if self.current.is_none() {
+        if !self.has_accessible_vmcs() {
             return fail_invalid(h);
         }
         let Some((field, is_high)) = Field::of_encoding(register(h, registers[1])) else {
             return self.fail(h, error::UNSUPPORTED_COMPONENT);
         };
-        let value = if is_high { self.vmcs[field] >> 32 } else { self.vmcs[field] };
-        self.put(h, registers[0], value)?;
+        let value = self.read_field(h, field);
+        self.put(h, registers[0], if is_high { value >> 32 } else { value })?;
         succeed(h)
     }
 
     /// Writes VMREAD's destination.
-    fn put(&self, h: &mut P, destination: Register, value: u64) -> Step {
+    fn put(&mut self, h: &mut P, destination: Register, value: u64) -> Step {
         let size = operand_size(h);
         if destination == IN_MEMORY {
-            return h.store(address(h), size, value, 0);
+            return self.access(h, |h| h.store(address(h), size, value, 0));
         }
         h.core.regs[usize::from(destination)] = if size == 8 { value } else { value & 0xffff_ffff };
         Ok(())
@@ -287,15 +298,19 @@ impl Vmx {
 
     /// VMWRITE. Of its two registers the first names the field.
     fn vmwrite(&mut self, h: &mut P, registers: [Register; 2]) -> Step {
-        if self.current.is_none() {
+        if !self.has_accessible_vmcs() {
             return fail_invalid(h);
         }
-        let value =
-            if registers[1] == IN_MEMORY { h.load(address(h), operand_size(h), 0)? } else { register(h, registers[1]) };
+        let value = if registers[1] == IN_MEMORY {
+            self.access(h, |h| h.load(address(h), operand_size(h), 0))?
+        } else {
+            register(h, registers[1])
+        };
         let Some((field, is_high)) = Field::of_encoding(register(h, registers[0])) else {
             return self.fail(h, error::UNSUPPORTED_COMPONENT);
         };
-        self.vmcs[field] = written(field, is_high, self.vmcs[field], value);
+        let old = self.read_field(h, field);
+        self.write_field(h, field, written(field, is_high, old, value));
         succeed(h)
     }
 

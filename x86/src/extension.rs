@@ -244,7 +244,7 @@ pub struct Delivery {
 pub struct SecondStage {
     /// Physical address of the byte that was asked for; or an address of [`OWN`], and then the access is the extension's.
     pub physical: u64,
-    /// log2 of its page's size in bytes.
+    /// log2 of its page's size in bytes. Nothing is held of a part of a page.
     pub size_log2: u8,
     /// Loads may go there from now on without being asked for.
     pub read: bool,

@@ -99,7 +99,7 @@ impl Rig {
             a.vmcall()
         });
         bare.assemble(HOST, &|a| a.hlt());
-        bare.put(EPT, EPT + 0x1000 | 7);
+        bare.put(EPT, (EPT + 0x1000) | 7);
         for i in 0..4 {
             bare.put(EPT + 0x1000 + 8 * i, i << 30 | 0xb7);
         }

@@ -59,10 +59,11 @@ pub enum How {
 
 /// The current VMCS.
 pub const REGION: u64 = 0x3_0000;
-const GUEST: u64 = 0x1_4000;
-const HOST: u64 = 0x1_5000;
+/// Where the guest begins, and the host behind a VM exit.
+pub const GUEST: u64 = 0x1_4000;
+pub const HOST: u64 = 0x1_5000;
 /// The root of EPT paging structures that map 2 MiB to themselves.
-const EPT: u64 = 0x4_0000;
+pub const EPT: u64 = 0x4_0000;
 /// Tables for other kinds of paging.
 const TABLE_32: u64 = 0x4_4000;
 const PDPT_PAE: u64 = 0x4_5000;
@@ -139,7 +140,7 @@ fn long(vmx: &Vmx) -> Vmcs {
 }
 
 /// EPT is on.
-fn with_ept(v: &mut Vmcs) {
+pub fn with_ept(v: &mut Vmcs) {
     on(v, primary::ACTIVATE_SECONDARY_CONTROLS);
     on(v, secondary::ENABLE_EPT);
     v[EPT_POINTER] = EPT | 3 << 3 | 6;

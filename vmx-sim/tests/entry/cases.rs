@@ -33,17 +33,6 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
 /// Rules that nothing can break on this processor, and why.
 pub const NOT_REACHED: &[(Field, &str, &str)] = &[
     (SECONDARY_EXIT_CONTROLS, "reserved bits as IA32_VMX_EXIT_CTLS2 says", "there are no secondary VM-exit controls"),
-    (SECONDARY_CONTROLS, "page-modification logging only with EPT", "the control is not there"),
-    (PML_ADDRESS, "the address of a page", "the control is not there"),
-    (SECONDARY_CONTROLS, "mode-based execute control only with EPT", "the control is not there"),
-    (SECONDARY_CONTROLS, "sub-page write permissions only with EPT", "the control is not there"),
-    (SUB_PAGE_PERMISSION_TABLE_POINTER, "the address of a page", "the control is not there"),
-    (VM_FUNCTION_CONTROLS, "reserved bits as IA32_VMX_VMFUNC says", "the control is not there"),
-    (VM_FUNCTION_CONTROLS, "EPTP switching only with EPT", "the control is not there"),
-    (EPTP_LIST_ADDRESS, "the address of a page", "the control is not there"),
-    (VMREAD_BITMAP, "the address of a page", "the control is not there"),
-    (VMWRITE_BITMAP, "the address of a page", "the control is not there"),
-    (VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS, "the address of a page", "the control is not there"),
     (ENTRY_CONTROLS, "no entry to SMM from outside of SMM", "the control is not there"),
     (ENTRY_CONTROLS, "dual-monitor treatment is not deactivated from outside of SMM", "the control is not there"),
     (
@@ -96,6 +85,47 @@ const CASES: &[Case] = &[
     }),
     case(Base::Everything, SECONDARY_CONTROLS, "an unrestricted guest only with EPT", |v| {
         on(v, secondary::UNRESTRICTED_GUEST);
+    }),
+    case(Base::Everything, SECONDARY_CONTROLS, "page-modification logging only with EPT", |v| {
+        on(v, secondary::ENABLE_PML);
+    }),
+    case(Base::Unrestricted, PML_ADDRESS, "the address of a page", |v| {
+        on(v, secondary::ENABLE_PML);
+        v[PML_ADDRESS] = 1 << 46;
+    }),
+    case(Base::Everything, VMREAD_BITMAP, "the address of a page", |v| {
+        on(v, secondary::VMCS_SHADOWING);
+        v[VMREAD_BITMAP] = PAGE + 8;
+    }),
+    case(Base::Everything, VMWRITE_BITMAP, "the address of a page", |v| {
+        on(v, secondary::VMCS_SHADOWING);
+        (v[VMREAD_BITMAP], v[VMWRITE_BITMAP]) = (PAGE, PAGE + 8);
+    }),
+    case(Base::Everything, SECONDARY_CONTROLS, "mode-based execute control only with EPT", |v| {
+        on(v, secondary::MODE_BASED_EXECUTE_CONTROL);
+    }),
+    case(Base::Everything, VM_FUNCTION_CONTROLS, "reserved bits as IA32_VMX_VMFUNC says", |v| {
+        on(v, secondary::ENABLE_VM_FUNCTIONS);
+        v[VM_FUNCTION_CONTROLS] = 2;
+    }),
+    case(Base::Everything, VM_FUNCTION_CONTROLS, "EPTP switching only with EPT", |v| {
+        on(v, secondary::ENABLE_VM_FUNCTIONS);
+        v[VM_FUNCTION_CONTROLS] = 1;
+    }),
+    case(Base::Unrestricted, EPTP_LIST_ADDRESS, "the address of a page", |v| {
+        on(v, secondary::ENABLE_VM_FUNCTIONS);
+        (v[VM_FUNCTION_CONTROLS], v[EPTP_LIST_ADDRESS]) = (1, PAGE + 8);
+    }),
+    case(Base::Everything, VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS, "the address of a page", |v| {
+        on(v, secondary::EPT_VIOLATION_VE);
+        v[VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS] = PAGE + 64;
+    }),
+    case(Base::Everything, SECONDARY_CONTROLS, "sub-page write permissions only with EPT", |v| {
+        on(v, secondary::SUB_PAGE_WRITE_PERMISSIONS);
+    }),
+    case(Base::Unrestricted, SUB_PAGE_PERMISSION_TABLE_POINTER, "the address of a page", |v| {
+        on(v, secondary::SUB_PAGE_WRITE_PERMISSIONS);
+        v[SUB_PAGE_PERMISSION_TABLE_POINTER] = 1 << 46;
     }),
     case(Base::Everything, TSC_MULTIPLIER, "not 0 where the TSC is scaled", |v| {
         on(v, secondary::USE_TSC_SCALING);

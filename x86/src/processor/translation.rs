@@ -151,6 +151,7 @@ pub(super) fn walk(h: &mut P, access: Access) -> Step<Mapping> {
     let size_log2 = if t.size_log2 == 32 { 12 } else { t.size_log2 };
     let is_fetch = access.intent == Intent::Fetch;
     let (mut pa, mut guest_size_log2, mut read, mut write) = (h.arch.on_bus(gpa, is_fetch), 0, t.read, t.write);
+    let mut is_part = false;
     if has_second {
         let access = SecondAccess {
             address: t.physical,
@@ -165,11 +166,12 @@ pub(super) fn walk(h: &mut P, access: Access) -> Step<Mapping> {
         let second = second_stage(h, access)?;
         pa = h.arch.on_bus(second.physical & !0xfff, is_fetch);
         guest_size_log2 = second.size_log2;
+        is_part = matches!(second.size_log2, 1..12);
         read &= second.read;
         write &= second.write;
     }
     let is_own = pa & extension::OWN != 0 || h.arch.apic.page() == Some(pa);
     // What is held for a page, INVLPG finds by its address.
-    let keep = !is_watched && !is_own && !h.arch.checks_alignment() && !has_metadata;
+    let keep = !is_watched && !is_own && !h.arch.checks_alignment() && !has_metadata && !is_part;
     Ok(Mapping { pa, gpa, size_log2, guest_size_log2, read, write, keep })
 }

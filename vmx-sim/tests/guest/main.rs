@@ -1,0 +1,12 @@
+//! What happens to guests.
+
+#[path = "../entry/base.rs"]
+#[allow(dead_code, reason = "the tests of VM entries use the rest")]
+mod base;
+mod execute;
+mod log;
+mod machine;
+mod shadowing;
+mod sub_page;
+mod virtualization;
+mod walk;
