@@ -75,7 +75,8 @@ impl Program {
             for (name, text) in self.sources {
                 fs::write(scratch.join(name), text)?;
             }
-            let sources = self.sources.iter().map(|(name, _)| name).filter(|name| name.ends_with(".c") || name.ends_with(".S"));
+            let sources =
+                self.sources.iter().map(|(name, _)| name).filter(|name| name.ends_with(".c") || name.ends_with(".S"));
             debian::run(
                 Command::new(self.compiler).args(FLAGS).args(["-o", self.name]).args(sources).current_dir(scratch),
             )?;
