@@ -39,12 +39,12 @@ impl Runs<'_> {
 }
 
 /// Where two runs must have come to: the same count of instructions, and the same state of the machine.
-fn states(name: &str, one: &Summary, other: &Summary, are_equal: bool) -> Outcome {
+pub(crate) fn states(name: &str, one: &Summary, other: &Summary, are_equal: bool) -> Outcome {
     compare(name, one, other, are_equal, |s| format!("{} {}", s["state_hash"], s["instructions"]))
 }
 
 /// The same of what their consoles have shown.
-fn consoles(name: &str, one: &Summary, other: &Summary, are_equal: bool) -> Outcome {
+pub(crate) fn consoles(name: &str, one: &Summary, other: &Summary, are_equal: bool) -> Outcome {
     compare(name, one, other, are_equal, |s| s["console_hash"].to_string())
 }
 

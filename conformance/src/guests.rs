@@ -23,7 +23,7 @@ pub struct Program {
     pub packages: &'static [&'static str],
     /// The compiler.
     pub compiler: &'static str,
-    /// Names and contents of the source files, and of the headers that they include.
+    /// Names and contents of the source files, and of what they include.
     pub sources: &'static [(&'static str, &'static str)],
 }
 
@@ -49,9 +49,13 @@ pub const AMD64_KVM_CLIENT: Program = Program {
     compiler: "x86_64-linux-gnu-gcc",
     sources: &[
         ("kvm_client.c", include_str!("../guests/amd64/kvm_client.c")),
+        ("kvm_interrupts.c", include_str!("../guests/amd64/kvm_interrupts.c")),
         ("kvm_machine.c", include_str!("../guests/amd64/kvm_machine.c")),
-        ("kvm_guest.S", include_str!("../guests/amd64/kvm_guest.S")),
         ("kvm_client.h", include_str!("../guests/amd64/kvm_client.h")),
+        ("kvm_guest.S", include_str!("../guests/amd64/kvm_guest.S")),
+        ("kvm_instructions.inc", include_str!("../guests/amd64/kvm_instructions.inc")),
+        ("kvm_interrupts.inc", include_str!("../guests/amd64/kvm_interrupts.inc")),
+        ("kvm_modes.inc", include_str!("../guests/amd64/kvm_modes.inc")),
     ],
 };
 
@@ -71,7 +75,8 @@ impl Program {
             for (name, text) in self.sources {
                 fs::write(scratch.join(name), text)?;
             }
-            let sources = self.sources.iter().map(|(name, _)| name).filter(|name| !name.ends_with(".h"));
+            let sources =
+                self.sources.iter().map(|(name, _)| name).filter(|name| name.ends_with(".c") || name.ends_with(".S"));
             debian::run(
                 Command::new(self.compiler).args(FLAGS).args(["-o", self.name]).args(sources).current_dir(scratch),
             )?;

@@ -60,6 +60,9 @@ enum Command {
         /// Only boots with this in their names; `determinism` stands for the checks of that
         #[arg(long, default_value = "")]
         filter: String,
+        /// Every combination with KVM, and nothing else
+        #[arg(long)]
+        full_with_kvm: bool,
         /// Also write the outcome as JUnit's XML
         #[arg(long)]
         junit: Option<PathBuf>,
@@ -128,12 +131,13 @@ fn main() -> anyhow::Result<()> {
             }
             anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a boot failed");
         }
-        Command::PcBoots { undervisor, out, prepared, filter, junit } => {
+        Command::PcBoots { undervisor, out, prepared, filter, full_with_kvm, junit } => {
             let out = out.unwrap_or_else(|| cache::root().join("pc-boots"));
             let files = pc_boots::Files::prepare(&undervisor, &out, prepared.as_deref())?;
-            let boots: Vec<_> = pc_boots::all().into_iter().filter(|b| b.name().contains(&filter)).collect();
+            let all = if full_with_kvm { pc_boots::full_with_kvm() } else { pc_boots::all() };
+            let boots: Vec<_> = all.into_iter().filter(|b| b.name().contains(&filter)).collect();
             let mut outcomes = files.run_all(&boots);
-            if "determinism".contains(&filter) {
+            if "determinism".contains(&filter) && !full_with_kvm {
                 outcomes.extend(files.determinism());
             }
             print!("{}", suite::table(&outcomes));

@@ -1,4 +1,4 @@
-//! Boots of Debian's amd64 kernels to a shell script: by each protocol, through firmware, and under Xen.
+//! Boots of Debian's amd64 kernels to a shell script: by each protocol, through firmware, and under Xen; and with KVM and its guests.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::boot::{self, SUITES, outcome};
 use crate::debian::Suite;
-use crate::determinism::Runs;
+use crate::determinism::{self, Runs};
 use crate::dmesg;
 use crate::prepare::Amd64;
 use crate::suite::Outcome;
@@ -33,6 +33,60 @@ pub enum Way {
     SecureGrub,
     /// Xen starts it as its first domain.
     Xen,
+    /// By its own entry; then `kvm_client` makes guests of KVM, which is loaded with these parameters.
+    Kvm(Kvm),
+}
+
+/// Parameters of `kvm_intel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kvm {
+    translation: Translation,
+    enable_apicv: bool,
+    nested: bool,
+}
+
+/// How KVM translates guest-physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Translation {
+    /// By shadow page tables.
+    Shadow,
+    /// By EPT, and real-address mode in virtual-8086 mode.
+    Ept,
+    /// By EPT, and real-address mode is the processor's.
+    UnrestrictedGuest,
+}
+
+impl Kvm {
+    /// As words on the kernel's command line; what is on unless it is told otherwise is absent.
+    fn words(self) -> String {
+        let mut words = String::new();
+        match self.translation {
+            Translation::Shadow => words += " kvm_intel.ept=0",
+            Translation::Ept => words += " kvm_intel.unrestricted_guest=0",
+            Translation::UnrestrictedGuest => {}
+        }
+        for (name, value) in [("enable_apicv", self.enable_apicv), ("nested", self.nested)] {
+            if !value {
+                words += &format!(" kvm_intel.{name}=0");
+            }
+        }
+        words
+    }
+
+    /// As a part of a name.
+    fn name(self) -> String {
+        let mut name = match self.translation {
+            Translation::Shadow => "kvm-shadow".to_owned(),
+            Translation::Ept => "kvm-ept".into(),
+            Translation::UnrestrictedGuest => "kvm-unrestricted".into(),
+        };
+        for (what, value) in [("apicv", self.enable_apicv), ("nested", self.nested)] {
+            if value {
+                name += &format!("-{what}");
+            }
+        }
+        name
+    }
 }
 
 /// One boot.
@@ -61,6 +115,7 @@ impl Boot {
             Way::SecureSuspend => "ovmf-secure-suspend",
             Way::SecureGrub => "ovmf-secure-grub",
             Way::Xen => "xen",
+            Way::Kvm(kvm) => &kvm.name(),
         };
         let machine = self.machine.replace(",numa=", "-numa");
         format!("{}-{}-{}-{machine}-{way}", self.suite, self.cpus, self.model)
@@ -100,8 +155,12 @@ impl Boot {
             _ => {
                 a.extend(["--kernel".into(), files.image.clone().into(), "--initrd".into()]);
                 a.push(files.initrd.clone().into());
-                let words = if self.suspends() { "console=ttyS0 shell" } else { "console=ttyS0" };
-                a.extend(["--append", words].map(Into::into));
+                let words = match self.way {
+                    Way::Kvm(kvm) => format!(" quiet kvmtest{}", kvm.words()),
+                    _ if self.suspends() => " shell".into(),
+                    _ => String::new(),
+                };
+                a.extend(["--append".into(), format!("console=ttyS0{words}").into()]);
             }
         }
         let ovmf = match self.way {
@@ -121,6 +180,11 @@ impl Boot {
             }
             Way::OvmfGrub => expected.push("UNDERVISOR-GRUB: efi".into()),
             Way::SecureGrub => expected.push("UNDERVISOR-GRUB: efi".into()),
+            Way::Kvm(kvm) => {
+                let nested = if kvm.nested { "nested" } else { "nested-off" };
+                expected.push(format!("KVM-CLIENT: {nested} "));
+                expected.extend(["KVM-CLIENT: port count=100000 ".into(), "KVM-CLIENT: OK".into()]);
+            }
             _ => {}
         }
         if self.suspends() {
@@ -156,6 +220,41 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::OvmfSuspend));
     boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::SecureSuspend));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Xen));
+    boots.extend(with_kvm());
+    boots
+}
+
+/// Six boots with KVM in which every pair of values of suite, processors, translation, APIC virtualization and nesting occurs.
+fn with_kvm() -> Vec<Boot> {
+    use Translation::{Ept, Shadow, UnrestrictedGuest};
+    [
+        (Suite::Trixie, 1, UnrestrictedGuest, true, true),
+        (Suite::Sid, 2, UnrestrictedGuest, false, false),
+        (Suite::Trixie, 2, Ept, false, true),
+        (Suite::Sid, 1, Ept, true, false),
+        (Suite::Sid, 1, Shadow, false, true),
+        (Suite::Trixie, 2, Shadow, true, false),
+    ]
+    .map(|(suite, cpus, translation, enable_apicv, nested)| {
+        let way = Way::Kvm(Kvm { translation, enable_apicv, nested });
+        Boot { suite, cpus, model: "intel", machine: "q35", way }
+    })
+    .into()
+}
+
+/// Every combination.
+pub fn full_with_kvm() -> Vec<Boot> {
+    let mut boots = Vec::new();
+    for suite in SUITES {
+        for cpus in [1, 2] {
+            for translation in [Translation::Shadow, Translation::Ept, Translation::UnrestrictedGuest] {
+                for bits in 0..4 {
+                    let way = Way::Kvm(Kvm { translation, enable_apicv: bits & 2 != 0, nested: bits & 1 != 0 });
+                    boots.push(Boot { suite, cpus, model: "intel", machine: "q35", way });
+                }
+            }
+        }
+    }
     boots
 }
 
@@ -190,7 +289,38 @@ impl Files {
     /// With 1 and 4 processors: the same run twice, another seed, a snapshot in the middle, a recording replayed: what must be
     /// the same is.
     pub fn determinism(&self) -> Vec<Outcome> {
-        [1, 4].par_iter().flat_map(|cpus| self.determinism_with(*cpus)).collect()
+        let mut outcomes: Vec<_> = [1, 4].par_iter().flat_map(|cpus| self.determinism_with(*cpus)).collect();
+        outcomes.extend(self.determinism_with_kvm());
+        outcomes
+    }
+
+    /// With KVM and its guests: the same run twice, the second time with a snapshot while the guests run, which goes on to the same state.
+    fn determinism_with_kvm(&self) -> Vec<Outcome> {
+        let way = Way::Kvm(Kvm { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true });
+        let boot = Boot { suite: Suite::Trixie, cpus: 2, model: "intel", machine: "q35", way };
+        let start = |name: &str, more: &[&str]| {
+            let (mut arguments, expected) = boot.arguments(self.of(boot.suite));
+            arguments.extend(more.iter().map(Into::into));
+            self.run(name, &arguments, &expected, "")
+        };
+        let snapshot = self.out.join("kvm.snap").display().to_string();
+        let once = start("kvm-once", &[]);
+        // The last tenth of the instructions is the client's.
+        let instructions = once.as_ref().ok().and_then(|s| s["instructions"].as_u64()).unwrap_or(0);
+        let middle = (instructions / 100 * 93).to_string();
+        let again = start("kvm-again", &["--snapshot-at", &middle, "--snapshot", &snapshot]);
+        let done = ["KVM-CLIENT: OK".to_owned(), "UNDERVISOR-DONE rc=0".into()];
+        let restored = self.run("kvm-restored", &["--restore", &snapshot].map(OsString::from), &done, "");
+        vec![
+            determinism::states("KVM, 2 vCPUs: the same run twice: the same state", &once, &again, true),
+            determinism::consoles("KVM, 2 vCPUs: the same run twice: the same console", &once, &again, true),
+            determinism::states(
+                "KVM, 2 vCPUs: a snapshot amid guests, restored: the same state",
+                &once,
+                &restored,
+                true,
+            ),
+        ]
     }
 
     fn determinism_with(&self, cpus: u32) -> Vec<Outcome> {
@@ -240,6 +370,34 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (27, 27));
+        assert_eq!((names.len(), count), (33, 33));
+    }
+
+    #[test]
+    fn every_pair_of_values_occurs_with_kvm() {
+        let values = |boot: &Boot| {
+            let Way::Kvm(kvm) = boot.way else { unreachable!("all are with KVM") };
+            [
+                boot.suite.to_string(),
+                boot.cpus.to_string(),
+                format!("{:?}", kvm.translation),
+                kvm.enable_apicv.to_string(),
+                kvm.nested.to_string(),
+            ]
+        };
+        let pairs = |boots: &[Boot]| {
+            let mut pairs = std::collections::BTreeSet::new();
+            for values in boots.iter().map(values) {
+                for i in 0..values.len() {
+                    for j in 0..i {
+                        pairs.insert((i, values[i].clone(), j, values[j].clone()));
+                    }
+                }
+            }
+            pairs
+        };
+        let (cover, full) = (with_kvm(), full_with_kvm());
+        assert_eq!((cover.len(), full.len()), (6, 48));
+        assert_eq!(pairs(&cover), pairs(&full));
     }
 }

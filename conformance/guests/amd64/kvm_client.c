@@ -4,9 +4,8 @@
  *
  *     kvm_client [word[,word...]] ...
  *
- * A word is `phase=count` (0 skips the phase; most that have no count to speak of take any other for 1), `none` (all counts 0
- * from here on), `ticks` (prints the time that each phase took, in ticks of the TSC), `patience=seconds` (how long a phase may
- * take, 100).
+ * A word is `phase=count` (0 skips the phase; `phases` below names them), `none` (all counts 0 from here on), `ticks` (prints
+ * the time that each phase took, in ticks of the TSC), `patience=seconds` (how long a phase may take, 100).
  *
  * One line a phase, `KVM-CLIENT: <phase> count=<n> exits=<n> PASS`, and `KVM-CLIENT: OK` at the end.
  */
@@ -14,8 +13,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,26 +22,10 @@
 
 #include <cpuid.h>
 
-static struct { const char *name; long count; } counts[] = {
-	{ "hello", 1 }, { "forms", 1 }, { "port", 100000 }, { "mmio", 20000 }, { "cpuid", 20000 }, { "msr", 10000 }, { "hypercall", 20000 },
-	{ "tsc", 1000 }, { "fp", 100 }, { "pages", 2000 }, { "unmap", 1 }, { "dirty", 1 }, { "paging", 1 }, { "pcid", 1 },
-	{ "exceptions", 1 }, { "user", 1000 }, { "debug", 1 }, { "line", 500 }, { "level", 500 }, { "msi", 500 }, { "hlt", 200 },
-	{ "wake", 100 }, { "nmi", 200 }, { "ipi", 1000 }, { "nmiself", 200 }, { "timer", 100 }, { "deadline", 100 }, { "x2apic", 1000 },
-	{ "pic", 200 }, { "pit", 20 }, { "smp", 500 }, { "userirq", 200 }, { "modes", 2 }, { "nested", 1 }, { "triple", 1 },
-};
-
-static struct machine m;
+struct machine m;
+static long pages; /* of the window */
 static bool ticks, amd;
 static int failures;
-
-static long *count_of(const char *name)
-{
-	for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-		if (!strcmp(counts[i].name, name))
-			return &counts[i].count;
-	fprintf(stderr, "KVM-CLIENT: no phase is called %s\n", name);
-	exit(2);
-}
 
 static uint64_t now(void)
 {
@@ -54,14 +35,14 @@ static uint64_t now(void)
 static uint64_t began;
 static long exits;
 
-static void begin(void)
+void begin(void)
 {
 	exits = stat_of(&m, "exits");
 	began = now();
 }
 
 /* Ends a phase and prints its line. */
-static void end(const char *name, long count, bool pass)
+void end(const char *name, long count, bool pass)
 {
 	uint64_t took = now() - began;
 	long after = stat_of(&m, "exits");
@@ -85,7 +66,7 @@ static uint64_t series(uint64_t first, uint64_t count)
 }
 
 /* What the guest finds of a feature in its CPUID. */
-static bool guest_has(unsigned leaf, int reg, unsigned bit)
+bool guest_has(unsigned leaf, int reg, unsigned bit)
 {
 	static struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 entries[256]; } cpuid;
 
@@ -198,7 +179,7 @@ static void phase_tsc(long n)
 	end("tsc", n, pass);
 }
 
-static uint64_t *window(long page)
+uint64_t *window(long page)
 {
 	return (uint64_t *)(m.ram + WINDOW + page * PAGE);
 }
@@ -220,7 +201,7 @@ static void phase_fp(long n)
 }
 
 /* The window must hold key, key + 1, ... */
-static bool window_holds(long pages, uint64_t key, bool reversed)
+static bool window_holds(uint64_t key, bool reversed)
 {
 	for (long i = 0; i < pages; i++)
 		if (*window(reversed ? pages - 1 - i : i) != key + i)
@@ -228,28 +209,28 @@ static bool window_holds(long pages, uint64_t key, bool reversed)
 	return true;
 }
 
-static void phase_pages(long pages)
+static void phase_pages(long n)
 {
 	if (madvise(window(0), pages * PAGE, MADV_DONTNEED))
 		die("madvise");
 	begin();
 	order(&m, TOUCH, WINDOW, pages, PAGE, 1000);
-	end("pages", pages, m.mailbox->results[0] == 0 && window_holds(pages, 1000, false));
+	end("pages", n, m.mailbox->results[0] == 0 && window_holds(1000, false));
 }
 
 /* User space takes the pages away: the guest must find new ones, full of zeros. */
-static void phase_unmap(long pages)
+static void phase_unmap(long n)
 {
 	order(&m, TOUCH, WINDOW, pages, PAGE, 2000);
 	begin();
 	if (madvise(window(0), pages * PAGE, MADV_DONTNEED))
 		die("madvise");
 	order(&m, TOUCH, WINDOW, pages, PAGE, 3000);
-	end("unmap", pages, m.mailbox->results[0] == 0 && window_holds(pages, 3000, false));
+	end("unmap", n * pages, m.mailbox->results[0] == 0 && window_holds(3000, false));
 }
 
 /* Every second page is written while the dirty log is on: it must name these and no others of the window. */
-static void phase_dirty(long pages)
+static void phase_dirty(long n)
 {
 	uint64_t *bitmap = calloc((m.size / PAGE + 63) / 64, 8);
 	struct kvm_dirty_log log = { .slot = 0, .dirty_bitmap = bitmap };
@@ -257,7 +238,7 @@ static void phase_dirty(long pages)
 
 	begin();
 	set_memory(&m, KVM_MEM_LOG_DIRTY_PAGES);
-	for (int round = 0; round < 2; round++) { /* what was written once is found again when it is written again */
+	for (long round = 0; round < n; round++) {
 		order(&m, TOUCH, WINDOW, pages / 2, 2 * PAGE, 4000);
 		call(m.vm, KVM_GET_DIRTY_LOG, &log, "KVM_GET_DIRTY_LOG");
 		for (long i = 0; i < pages; i++) {
@@ -268,7 +249,7 @@ static void phase_dirty(long pages)
 	}
 	set_memory(&m, 0);
 	free(bitmap);
-	end("dirty", pages / 2, pass);
+	end("dirty", n * (pages / 2), pass);
 }
 
 enum { P = 1, W = 2, U = 4, A = 32, D = 64, PCIDE = 1 << 17, CR4 = 0x620 };
@@ -286,15 +267,19 @@ static bool faults(uint64_t address, unsigned kind, uint64_t vector, uint64_t er
 	return as_expected;
 }
 
+/* The guest changes an entry of its page tables: where KVM shadows them, it does not see what user space writes there. */
+static void set_entry(uint64_t *entry, uint64_t value)
+{
+	order(&m, TOUCH, (unsigned char *)entry - m.ram, 1, 8, value);
+}
+
 /* The window mapped once more, page by page in reverse; faults that stay in the guest; accessed and dirty flags. */
-static void phase_paging(long pages)
+static void phase_paging(long n)
 {
 	enum { LOAD, STORE, FETCH, INVLPG };
 	uint64_t *pml4 = (void *)(m.ram + PML4), *pdpt = (void *)(m.ram + TABLES), *middle = pdpt + 512, *leaf = pdpt + 1024;
 	bool pass;
 
-	if (pages > 60000)
-		pages = 60000;
 	pml4[MAPPED >> 39] = TABLES | U | W | P;
 	pdpt[0] = (TABLES + PAGE) | U | W | P;
 	for (long i = 0; i < pages / 512 + 1; i++)
@@ -307,30 +292,30 @@ static void phase_paging(long pages)
 	pass = m.mailbox->results[0] == PML4 && m.mailbox->results[1] == CR4;
 	order(&m, TOUCH, WINDOW, pages, PAGE, 5000);
 	order(&m, TOUCH, MAPPED, pages, PAGE, 6000);
-	pass &= m.mailbox->results[0] == series(5000, pages) && window_holds(pages, 6000, true);
+	pass &= m.mailbox->results[0] == series(5000, pages) && window_holds(6000, true);
 	for (long i = 0; i < pages; i++)
 		pass &= (leaf[i] & (A | D)) == (A | D);
 	/* Not present; then present, which needs no INVLPG. */
 	uint64_t beyond = MAPPED + pages * PAGE;
 	pass &= faults(beyond, LOAD, 14, 0) && faults(beyond + 8, STORE, 14, 2) && faults(beyond + 16, FETCH, 14, 0x10);
-	leaf[pages] = WINDOW | P;
+	set_entry(&leaf[pages], WINDOW | P);
 	pass &= faults(beyond, LOAD, -1, -1) && (leaf[pages] & (A | D)) == A;
 	/* Read only, and no longer so. */
 	pass &= faults(beyond, STORE, 14, 3);
-	leaf[pages] |= W;
+	set_entry(&leaf[pages], leaf[pages] | W);
 	pass &= faults(beyond, INVLPG, -1, -1) && faults(beyond, STORE, -1, -1) && (leaf[pages] & (A | D)) == (A | D);
 	/* Writable, and no longer so. */
-	leaf[pages] &= ~(uint64_t)W;
+	set_entry(&leaf[pages], leaf[pages] & ~(uint64_t)W);
 	pass &= faults(beyond, INVLPG, -1, -1) && faults(beyond, STORE, 14, 3);
 	/* A RET to call, and not to call. */
 	*(unsigned char *)window(0) = 0xc3;
 	pass &= faults(beyond, FETCH, -1, -1);
-	leaf[pages] |= NX;
+	set_entry(&leaf[pages], leaf[pages] | NX);
 	pass &= faults(beyond, INVLPG, -1, -1) && faults(beyond, FETCH, 14, 0x11);
-	/* A reserved bit: the physical address is as wide as the guest is told, which is never 52 bits and one more. */
-	pdpt[1] = 1ul << 13 | 128 | P;  /* a page of 1 GByte whose address is not a multiple of that */
+	/* A reserved bit: a page of 1 GByte whose address is not a multiple of that. */
+	set_entry(&pdpt[1], 1ul << 13 | 128 | P);
 	pass &= faults(MAPPED + (1ul << 30), LOAD, 14, 9);
-	pdpt[1] = 0;
+	set_entry(&pdpt[1], 0);
 	/* Another CR3 without the mapping, and back. */
 	uint64_t *other = (void *)(m.ram + DIRECTORY32 + 2 * PAGE);
 	memcpy(other, pml4, PAGE);
@@ -339,7 +324,7 @@ static void phase_paging(long pages)
 	pass &= faults(MAPPED, LOAD, 14, 0) && faults(WINDOW, LOAD, -1, -1);
 	order(&m, SET_CR3, PML4, CR4, 0, 0);
 	pass &= faults(MAPPED, LOAD, -1, -1);
-	end("paging", pages, pass);
+	end("paging", n, pass);
 }
 
 /* Two address spaces with identifiers: each keeps its own translations. */
@@ -430,139 +415,6 @@ static void phase_debug(long n)
 	end("debug", n, run_guest(&m) == 0 && pass);
 }
 
-/* The I/O APIC's redirection of a line. */
-static void route(unsigned line, unsigned vector, bool level)
-{
-	struct kvm_irqchip chip = { .chip_id = KVM_IRQCHIP_IOAPIC };
-
-	call(m.vm, KVM_GET_IRQCHIP, &chip, "KVM_GET_IRQCHIP");
-	chip.chip.ioapic.redirtbl[line].bits = vector | (level ? 1 << 15 : 0);
-	call(m.vm, KVM_SET_IRQCHIP, &chip, "KVM_SET_IRQCHIP");
-}
-
-static void phase_external(const char *name, long n, enum line kind, unsigned number, unsigned vector, bool hlt)
-{
-	m.kind = kind;
-	m.number = number;
-	begin();
-	order(&m, EXTERNAL, n, vector, hlt, 1);
-	m.kind = NOTHING;
-	end(name, n, m.mailbox->results[0] == (uint64_t)n);
-}
-
-static volatile bool waking;
-
-static void *wake(void *unused)
-{
-	(void)unused;
-	while (waking) {
-		usleep(500);
-		raise_line(&m, true);
-	}
-	return NULL;
-}
-
-/* Interrupts that another thread raises at any time, in a guest that halts. */
-static void phase_wake(long n)
-{
-	pthread_t thread;
-
-	m.kind = MESSAGE;
-	m.number = 0x51;
-	waking = true;
-	begin();
-	if (pthread_create(&thread, NULL, wake, NULL))
-		die("pthread_create");
-	order(&m, EXTERNAL, n, 0x51, 1, 0);
-	waking = false;
-	pthread_join(thread, NULL);
-	m.kind = NOTHING;
-	end("wake", n, m.mailbox->results[0] >= (uint64_t)n);
-}
-
-static void phase_ipi(const char *name, long n, unsigned vector, uint64_t command, bool hlt)
-{
-	begin();
-	order(&m, IPI, n, vector, command, hlt);
-	end(name, n, m.mailbox->results[0] == (uint64_t)n);
-}
-
-static void phase_timer(const char *name, long n, uint64_t period, unsigned flags)
-{
-	begin();
-	order(&m, TIMER, n, period, flags, 0);
-	end(name, n, m.mailbox->results[0] == 0);
-}
-
-static void phase_x2apic(long n)
-{
-	bool has = guest_has(1, 'c', 21);
-
-	if (has) {
-		order(&m, APIC, EOI_X2APIC, 0, 0, 0);
-		phase_ipi("x2apic", n, 0x42, 0x42 | 1 << 18, false);
-		phase_ipi("x2apic-hlt", n, 0x42, 0x42, true);
-		phase_external("x2apic-msi", n / 2, MESSAGE, 0x43, 0x43, false);
-		phase_timer("x2apic-timer", n / 10, 20000, 4 | 1);
-		order(&m, APIC, EOI_XAPIC, 0, 0, 0);
-	}
-}
-
-static bool second_done;
-
-static void on_user_signal(int signal)
-{
-	(void)signal;
-}
-
-/* The second vcpu: waits in the kernel until the first one starts it, and never needs user space. */
-static void *run_second(void *unused)
-{
-	sigset_t alarms;
-
-	(void)unused;
-	sigemptyset(&alarms);
-	sigaddset(&alarms, SIGALRM);
-	pthread_sigmask(SIG_BLOCK, &alarms, NULL);
-	while (ioctl(m.second, KVM_RUN, 0) < 0 && (errno == EINTR || errno == EAGAIN))
-		if (__atomic_load_n(&second_done, __ATOMIC_SEQ_CST))
-			return NULL;
-	if (__atomic_load_n(&second_done, __ATOMIC_SEQ_CST))
-		return NULL;
-	printf("KVM-CLIENT: processor 1: exit reason %u FAIL\n", m.second_run->exit_reason);
-	exit(1);
-}
-
-static void phase_smp(long n)
-{
-	uint64_t *mailbox = window(0);
-	pthread_t thread;
-
-	mailbox[0] = mailbox[1] = 0;
-	begin();
-	if (pthread_create(&thread, NULL, run_second, NULL))
-		die("pthread_create");
-	order(&m, TWO_PROCESSORS, n, WINDOW, 3, 0);
-	__atomic_store_n(&second_done, true, __ATOMIC_SEQ_CST);
-	m.second_run->immediate_exit = 1;
-	pthread_kill(thread, SIGUSR1);
-	pthread_join(thread, NULL);
-	end("smp", n, m.mailbox->results[0] == 0 && m.mailbox->results[1] == (uint64_t)n);
-}
-
-/* A guest whose interrupts user space injects. */
-static void phase_userirq(long n)
-{
-	struct machine whole = m;
-
-	machine_create(&m, 0, 4 << 20);
-	start_long_mode(&m);
-	phase_external("userirq", n, USER_INTERRUPT, 0x61, 0x61, false);
-	phase_external("userirq-hlt", n, USER_INTERRUPT, 0x62, 0x62, true);
-	machine_destroy(&m);
-	m = whole;
-}
-
 static void phase_modes(long n)
 {
 	static const uint32_t expected[] = {
@@ -613,6 +465,30 @@ static void phase_triple(long n)
 	end("triple", n, run_guest(&m) == KVM_EXIT_SHUTDOWN);
 }
 
+/* In the order in which they run. */
+static struct { const char *name; void (*run)(long count); long count; } phases[] = {
+	{ "hello", phase_hello, 1 }, { "forms", phase_forms, 1 }, { "port", phase_port, 100000 }, { "mmio", phase_mmio, 20000 },
+	{ "cpuid", phase_cpuid, 20000 }, { "msr", phase_msr, 10000 }, { "hypercall", phase_hypercall, 20000 },
+	{ "tsc", phase_tsc, 1000 }, { "fp", phase_fp, 100 }, { "pages", phase_pages, 2000 }, { "unmap", phase_unmap, 1 },
+	{ "dirty", phase_dirty, 2 }, { "paging", phase_paging, 1 }, { "pcid", phase_pcid, 1 }, { "exceptions", phase_exceptions, 1 },
+	{ "user", phase_user, 1000 }, { "debug", phase_debug, 1 }, { "line", phase_line, 500 }, { "level", phase_level, 500 },
+	{ "msi", phase_msi, 500 }, { "hlt", phase_hlt, 200 }, { "wake", phase_wake, 100 }, { "nmi", phase_nmi, 200 },
+	{ "ipi", phase_ipi, 1000 }, { "nmiself", phase_nmi_self, 200 }, { "timer", phase_timer, 100 },
+	{ "deadline", phase_deadline, 100 }, { "x2apic", phase_x2apic, 1000 }, { "smp", phase_smp, 500 }, { "pic", phase_pic, 200 },
+	{ "pit", phase_pit, 20 }, { "userirq", phase_userirq, 200 }, { "modes", phase_modes, 2 }, { "nested", phase_nested, 1 },
+	{ "triple", phase_triple, 1 },
+};
+enum { PHASES = sizeof phases / sizeof *phases };
+
+static long *count_of(const char *name)
+{
+	for (size_t i = 0; i < PHASES; i++)
+		if (!strcmp(phases[i].name, name))
+			return &phases[i].count;
+	fprintf(stderr, "KVM-CLIENT: no phase is called %s\n", name);
+	exit(2);
+}
+
 static void parse(char *words)
 {
 	for (char *word = strtok(words, ", "); word; word = strtok(NULL, ", ")) {
@@ -624,8 +500,8 @@ static void parse(char *words)
 			else
 				*count_of(word) = strtol(value + 1, NULL, 0);
 		} else if (!strcmp(word, "none")) {
-			for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-				counts[i].count = 0;
+			for (size_t i = 0; i < PHASES; i++)
+				phases[i].count = 0;
 		} else if (!strcmp(word, "ticks")) {
 			ticks = true;
 		} else {
@@ -635,94 +511,6 @@ static void parse(char *words)
 	}
 }
 
-/* The phases that have a function which takes their count alone, in the order in which they run. */
-static const struct { const char *name; void (*run)(long count); } simple[] = {
-	{ "hello", phase_hello }, { "forms", phase_forms }, { "port", phase_port }, { "mmio", phase_mmio }, { "cpuid", phase_cpuid },
-	{ "msr", phase_msr }, { "hypercall", phase_hypercall }, { "tsc", phase_tsc }, { "fp", phase_fp }, { "pages", phase_pages },
-};
-
-static void all_phases(void)
-{
-	long pages = *count_of("pages") ? *count_of("pages") : 512, n;
-
-	for (size_t i = 0; i < sizeof simple / sizeof *simple; i++)
-		if ((n = *count_of(simple[i].name)))
-			simple[i].run(n);
-	if (*count_of("unmap"))
-		phase_unmap(pages);
-	if (*count_of("dirty"))
-		phase_dirty(pages);
-	if (*count_of("paging"))
-		phase_paging(pages);
-	if ((n = *count_of("pcid")))
-		phase_pcid(n);
-	if ((n = *count_of("exceptions")))
-		phase_exceptions(n);
-	if ((n = *count_of("user")))
-		phase_user(n);
-	if ((n = *count_of("debug")))
-		phase_debug(n);
-	order(&m, APIC, EOI_XAPIC, 0, 0, 0);
-	if ((n = *count_of("line"))) {
-		route(20, 0x54, false);
-		m.mailbox->level = 1;
-		phase_external("line", n, LINE, 20, 0x54, false);
-		m.mailbox->level = 0;
-	}
-	if ((n = *count_of("level"))) {
-		route(21, 0x55, true);
-		m.mailbox->level = 1;
-		phase_external("level", n, LINE, 21, 0x55, false);
-		m.mailbox->level = 0;
-	}
-	if ((n = *count_of("msi")))
-		phase_external("msi", n, MESSAGE, 0x50, 0x50, false);
-	if ((n = *count_of("hlt")))
-		phase_external("hlt", n, MESSAGE, 0x52, 0x52, true);
-	if ((n = *count_of("wake")))
-		phase_wake(n);
-	if ((n = *count_of("nmi")))
-		phase_external("nmi", n, NMI, 0, 2, false);
-	if ((n = *count_of("ipi"))) {
-		phase_ipi("ipi", n, 0x45, 0x45 | 1 << 18, false); /* the shorthand for oneself */
-		phase_ipi("ipi-hlt", n, 0x46, 0x46, true);
-	}
-	if ((n = *count_of("nmiself")))
-		phase_ipi("nmiself", n, 2, 0x4400, false);
-	if ((n = *count_of("timer"))) {
-		phase_timer("timer", n, 20000, 0);
-		phase_timer("timer-hlt", n, 20000, 1);
-	}
-	if ((n = *count_of("deadline")) && guest_has(1, 'c', 24)) {
-		phase_timer("deadline", n, 40000, 2);
-		phase_timer("deadline-hlt", n, 40000, 3);
-	}
-	if ((n = *count_of("x2apic")))
-		phase_x2apic(n);
-	if ((n = *count_of("smp")))
-		phase_smp(n);
-	if ((n = *count_of("pic"))) {
-		order(&m, APIC, EOI_XAPIC, 1, 0, 0);
-		m.mailbox->level = 1;
-		phase_external("pic", n, LINE, 5, 0x25, false);
-		m.mailbox->level = 0;
-	}
-	if ((n = *count_of("pit"))) {
-		order(&m, APIC, EOI_XAPIC, 1, 0, 0);
-		begin();
-		order(&m, PIT, n, 0x20, 1193, 0);
-		end("pit", n, m.mailbox->results[0] == 0);
-	}
-	if ((n = *count_of("userirq")))
-		phase_userirq(n);
-	if ((n = *count_of("modes")))
-		phase_modes(n);
-	if ((n = *count_of("nested")))
-		phase_nested(n);
-	if ((n = *count_of("triple")))
-		phase_triple(n);
-}
-
 int main(int argc, char **argv)
 {
 	unsigned eax, ebx, ecx, edx;
@@ -730,7 +518,6 @@ int main(int argc, char **argv)
 	for (int i = 1; i < argc; i++)
 		parse(argv[i]);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	sigaction(SIGUSR1, &(struct sigaction){ .sa_handler = on_user_signal }, NULL);
 	__cpuid(0, eax, ebx, ecx, edx);
 	amd = ebx == signature_AMD_ebx;
 
@@ -738,11 +525,15 @@ int main(int argc, char **argv)
 	if (kvm < 0)
 		die("/dev/kvm");
 	int version = call(kvm, KVM_GET_API_VERSION, NULL, "KVM_GET_API_VERSION");
-	long pages = *count_of("pages") ? *count_of("pages") : 512;
+	pages = *count_of("pages") ? *count_of("pages") : 512;
+	if (pages > 60000) /* what TABLES has place for */
+		pages = 60000;
 	machine_create(&m, WITH_IRQCHIP | WITH_SECOND, WINDOW + (pages < 512 ? 512 : pages) * PAGE);
 	start_long_mode(&m);
 	printf("KVM-CLIENT: api=%d vendor=%s\n", version, amd ? "amd" : "intel");
-	all_phases();
+	for (size_t i = 0; i < PHASES; i++)
+		if (phases[i].count)
+			phases[i].run(phases[i].count);
 	printf("KVM-CLIENT: %s\n", failures ? "FAILED" : "OK");
 	return failures ? 1 : 0;
 }

@@ -1,4 +1,4 @@
-/* What kvm_client.c, which knows the phases, and kvm_machine.c, which runs guests, share. */
+/* What kvm_client.c and kvm_interrupts.c, which have the phases, and kvm_machine.c, which runs guests, share. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -90,3 +90,25 @@ static inline uint64_t address_of(const void *symbol)
 {
 	return BASE + ((const unsigned char *)symbol - guest_start);
 }
+
+extern struct machine m; /* that the phases run */
+void begin(void);
+void end(const char *name, long count, bool pass);
+bool guest_has(unsigned leaf, int reg, unsigned bit);
+uint64_t *window(long page);
+
+void phase_line(long n);
+void phase_level(long n);
+void phase_msi(long n);
+void phase_hlt(long n);
+void phase_wake(long n);
+void phase_nmi(long n);
+void phase_ipi(long n);
+void phase_nmi_self(long n);
+void phase_timer(long n);
+void phase_deadline(long n);
+void phase_x2apic(long n);
+void phase_smp(long n);
+void phase_pic(long n);
+void phase_pit(long n);
+void phase_userirq(long n);

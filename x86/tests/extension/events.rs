@@ -231,6 +231,27 @@ fn injected_events() {
     }
 }
 
+/// A second exception is asked about as it is, before two of them are a double fault, and the double fault only if nobody wanted it.
+#[test]
+fn a_second_exception_is_asked_about_before_the_double_fault() {
+    let first = Delivery { origin: Origin::Exception, vector: 14, error: Some(0), length: 0 };
+    let mut r = rig(&["Exception"], |a| a.nop().unwrap());
+    r.cpu().injected = Some(first);
+    r.machine.vcpus[0].core.regs[4] = ABSENT + 0x1000;
+    r.machine.vcpus[0].core.check_interrupts = true;
+    r.run();
+    let what = &r.exits()[0].what;
+    assert!(what.contains("vector: 14,") && what.contains(&format!("address: {}", ABSENT + 0xff8)), "{what}");
+    assert!(what.contains(&format!("first: Some({first:?})")), "{what}");
+    // Nobody wants any: #DF, and no place for it either.
+    let mut r = rig(&["TripleFault"], |a| a.nop().unwrap());
+    r.cpu().injected = Some(first);
+    r.machine.vcpus[0].core.regs[4] = ABSENT + 0x1000;
+    r.machine.vcpus[0].core.check_interrupts = true;
+    r.run();
+    assert_eq!(r.exits().iter().map(|e| e.what.as_str()).collect::<Vec<_>>(), ["TripleFault"]);
+}
+
 /// Through a task gate, in 32-bit mode.
 #[test]
 fn task_switches_are_asked_about() {
