@@ -164,9 +164,8 @@ impl Vmx {
             }
             let granted = if checks_shadow_stack { of_shadow_stack(rights, above, e) } else { rights };
             let missing = wanted & !granted;
-            let is_sub_page = missing != 0
-                && self.is_eligible(access, level, e, above)
-                && self.may_write_sub_pages(h, access)?;
+            let is_sub_page =
+                missing != 0 && self.is_eligible(access, level, e, above) && self.may_write_sub_pages(h, access)?;
             if missing != 0 && !is_sub_page {
                 return Err(violation(rights, e));
             }

@@ -56,9 +56,15 @@ const VIOLATION: (Option<Reason>, u64, u64) = (Some(Reason::EptViolation), 0x7aa
 
 #[test]
 fn regions_have_permissions_of_their_own() {
-    for (offset, expected) in
-        [(0x80, DONE), (0xfc, DONE), (0x178, DONE), (0, VIOLATION), (0x7c, VIOLATION), (0x17c, VIOLATION), (0xf80, VIOLATION)]
-    {
+    for (offset, expected) in [
+        (0x80, DONE),
+        (0xfc, DONE),
+        (0x178, DONE),
+        (0, VIOLATION),
+        (0x7c, VIOLATION),
+        (0x17c, VIOLATION),
+        (0xf80, VIOLATION),
+    ] {
         assert_eq!(write(offset, |_| {}), expected, "{offset:x}");
     }
 }
