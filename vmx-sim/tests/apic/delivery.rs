@@ -176,3 +176,45 @@ fn the_monitor_trap_flag_follows_its_delivery() {
     assert_eq!(g.enter().0, Reason::MonitorTrapFlag);
     assert_eq!(g.field(GUEST_RIP), HANDLERS + 32 * 0x61);
 }
+
+/// Above it are NMIs, below it are interrupts from outside.
+#[test]
+fn between_nmis_and_interrupts_from_outside() {
+    let mut g = Rig::new(&X2APIC, &|a| a.nop());
+    g.request(0x61).set_field(GUEST_RFLAGS, IF);
+    g.cpu().pending.nmi = true;
+    assert_eq!(g.enter().0, Reason::Vmcall);
+    assert_eq!(g.taken(), [2, 0x61]);
+    let mut g = Rig::new(&X2APIC, &|a| a.nop());
+    g.request(0x61).set_field(GUEST_RFLAGS, IF);
+    assert_eq!(g.enter_after(&|a| self_ipi(a, 0xf3)).0, Reason::ExternalInterrupt);
+    assert_eq!((g.field(GUEST_RIP), g.field(GUEST_INTERRUPT_STATUS)), (HANDLERS + 32 * 0x61, 0x6100));
+}
+
+/// A snapshot after each instruction changes nothing: what waits to be emulated, or delivered, is in it.
+#[test]
+fn snapshots_hold_it() {
+    let code: Code = &|a| {
+        a.cli()?;
+        a.mov(dword_ptr(ACCESS + 0x300), 0x4_0077)?;
+        a.nop()?;
+        a.sti()?;
+        a.nop()?;
+        a.mov(dword_ptr(ACCESS + 0x320), 1)
+    };
+    let mut whole = Rig::new(&ALL, code);
+    assert_eq!(whole.enter(), (Reason::ApicWrite, 0x320));
+    let mut g = Rig::new(&ALL, code);
+    g.code(&|a| {
+        a.vmlaunch()?;
+        a.hlt()
+    });
+    for instructions in 1..100 {
+        g.machine.run(instructions);
+        let image = g.machine.save();
+        g.machine.restore(&image).unwrap();
+    }
+    assert!(g.machine.is_waiting(0));
+    assert_eq!(g.taken(), [0x77]);
+    assert_eq!(g.vmx().vmcs, whole.vmx().vmcs);
+}
