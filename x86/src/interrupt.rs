@@ -279,7 +279,9 @@ fn inject(h: &mut P, event: Delivery) -> Step {
 fn take_from_outside(h: &mut P, vector: u8, source: Source) -> Step {
     h.world.events.count_exit(1, vector.into());
     h.core.check_interrupts = true;
-    take(h, vector, source, h.core.pc)
+    take(h, vector, source, h.core.pc)?;
+    // An extension may have something to say before the handler's first instruction.
+    if h.arch.extension.is_guest() { take_pending(h) } else { Ok(()) }
 }
 
 /// RESET# is held while the PC sleeps ("Processor State After Reset").

@@ -116,6 +116,6 @@ impl Vmx {
 
     /// It has something to do, in a guest that waits.
     pub(crate) fn wakes_by_apic(&self, h: &P) -> bool {
-        self.apic.trap.is_some() || self.takes_virtual_interrupts(h)
+        self.apic.trap.is_some() && !h.arch.waiting.is_shut_down() || self.takes_virtual_interrupts(h)
     }
 }

@@ -181,9 +181,9 @@ fn the_monitor_trap_flag_follows_its_delivery() {
 #[test]
 fn between_nmis_and_interrupts_from_outside() {
     let mut g = Rig::new(&X2APIC, &|a| a.nop());
-    g.request(0x61).set_field(GUEST_RFLAGS, IF);
-    g.cpu().pending.nmi = true;
+    g.request(0x61).set_field(GUEST_RFLAGS, IF).set_nmi();
     assert_eq!(g.enter().0, Reason::Vmcall);
+    // The NMI's handler begins with interrupts off.
     assert_eq!(g.taken(), [2, 0x61]);
     let mut g = Rig::new(&X2APIC, &|a| a.nop());
     g.request(0x61).set_field(GUEST_RFLAGS, IF);

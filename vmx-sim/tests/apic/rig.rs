@@ -178,6 +178,13 @@ impl Rig {
         self.field(INSTRUCTION_ERROR)
     }
 
+    /// An NMI waits: it is blocked in the host, and not in the guest.
+    pub fn set_nmi(&mut self) -> &mut Self {
+        let cpu = self.cpu();
+        (cpu.pending.nmi, cpu.nmi_blocked) = (true, true);
+        self
+    }
+
     /// Vectors that handlers have taken.
     pub fn taken(&self) -> Vec<u8> {
         (0..self.get(TAKEN)).map(|i| self.load(TAKEN + 8 + i, 1) as u8).collect()

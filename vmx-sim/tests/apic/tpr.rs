@@ -1,5 +1,6 @@
 //! "Use TPR shadow": CR8, and the TPR threshold.
 
+use emu_core::machine::End;
 use iced_x86::code_asm::*;
 use vmx_sim::control::{primary, secondary};
 use vmx_sim::exit::Reason;
@@ -95,4 +96,20 @@ fn it_wakes_a_guest_that_halts() {
     g.set_field(TPR_THRESHOLD, 4).set_virtual(0x80, 0x30).set_field(GUEST_ACTIVITY_STATE, 1);
     assert_eq!(g.enter(), (Reason::TprBelowThreshold, 0));
     assert_eq!(g.field(GUEST_ACTIVITY_STATE), 1);
+}
+
+/// In the shutdown state it waits for what ends that, here an NMI.
+#[test]
+fn it_does_not_wake_from_shutdown() {
+    for nmi in [false, true] {
+        let mut g = Rig::new(&[primary::USE_TPR_SHADOW, secondary::VIRTUALIZE_APIC_ACCESSES], &|a| a.ud2());
+        g.set_field(TPR_THRESHOLD, 4).set_virtual(0x80, 0x30).set_field(GUEST_ACTIVITY_STATE, 2);
+        if nmi {
+            assert_eq!(g.set_nmi().enter(), (Reason::TprBelowThreshold, 0));
+            assert_eq!(g.field(GUEST_RIP), x86_bare::HANDLERS + 32 * 2);
+        } else {
+            assert_eq!(g.run_guest(&|_| Ok(())), End::Deadlock);
+            assert!(g.vmx().in_guest);
+        }
+    }
 }
