@@ -6,6 +6,7 @@ mod base;
 mod execute;
 mod log;
 mod machine;
+mod msr;
 mod shadowing;
 mod sub_page;
 mod virtualization;
