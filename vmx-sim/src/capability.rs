@@ -141,6 +141,7 @@ impl Capabilities {
                 secondary::MODE_BASED_EXECUTE_CONTROL,
                 secondary::EPT_VIOLATION_VE,
                 secondary::SUB_PAGE_WRITE_PERMISSIONS,
+                secondary::INSTRUCTION_TIMEOUT,
                 secondary::ENABLE_VM_FUNCTIONS,
             ],
             &[

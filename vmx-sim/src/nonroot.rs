@@ -61,6 +61,10 @@ impl Vmx {
             }
             I::Sipi(vector) => Exit::of(Reason::StartUpIpi).qualified(vector.into()),
             I::TripleFault => Exit::of(Reason::TripleFault),
+            // However long the processor may take for an instruction, this takes longer.
+            I::Endless if has(secondary::INSTRUCTION_TIMEOUT) => {
+                Exit { resume: crate::exit::Resume::Set, ..Exit::of(Reason::InstructionTimeout) }
+            }
             I::Icebp => {
                 if self.vmcs[EXCEPTION_BITMAP] >> vector::DB & 1 == 0 {
                     return Ok(());

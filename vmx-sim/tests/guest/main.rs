@@ -9,5 +9,6 @@ mod machine;
 mod msr;
 mod shadowing;
 mod sub_page;
+mod timeout;
 mod virtualization;
 mod walk;
