@@ -7,6 +7,7 @@ mod execute;
 mod log;
 mod machine;
 mod msr;
+mod restart;
 mod shadowing;
 mod sub_page;
 mod timeout;
