@@ -1,19 +1,20 @@
 //! EPT violations in the middle of instructions and of events' deliveries: a host that maps the page and resumes, with whatever was being delivered
-//! injected anew, sees its guest end as one does that never was without a page.
+//! injected anew, sees its guest end as one does that never was without a page. So does a guest that is told by #VE, and asks for the page.
 
 use iced_x86::code_asm::*;
 use proptest::prelude::*;
+use vmx_sim::control::secondary;
 use vmx_sim::exit::Reason;
 use vmx_sim::field::*;
 use vmx_sim::vmcs::Vmcs;
-use x86_bare::{Bare, GDT, GDT_LIMIT, IDT, KERNEL_CS, KERNEL_SS, NOTES, PT, assemble};
+use x86_bare::{Bare, GDT, GDT_LIMIT, HANDLERS, IDT, KERNEL_CS, KERNEL_SS, NOTES, PT, assemble};
 
-use crate::base::HOST;
+use crate::base::{HOST, on};
 use crate::machine::{ALL, DATA, entry, run, vmcs};
 
 /// Pages of data.
 const PAGES: u64 = 6;
-/// What the host counts violations in.
+/// What the host counts violations in, and behind that those among them that #VE has told of.
 const COUNT: u64 = NOTES + 0x100;
 /// Where the guest's own tables and stack are, in pages of their own, that may be absent, too.
 const TABLES: u64 = DATA + 0x1_0000;
@@ -23,6 +24,11 @@ const GUEST_STACK: u64 = TABLES + 0x4000;
 /// The pages that may be absent: those of data, then of tables, of stack.
 const ABSENT: usize = PAGES as usize + 5;
 
+/// The virtualization-exception information area, where no string reaches.
+const AREA: u64 = DATA - 0x8000;
+/// The handler of #VE.
+const VE_HANDLER: u64 = HANDLERS + 32 * 20;
+
 fn page(i: usize) -> u64 {
     if i < PAGES as usize { DATA + 0x1000 * i as u64 } else { TABLES + 0x1000 * (i as u64 - PAGES) }
 }
@@ -30,6 +36,8 @@ fn page(i: usize) -> u64 {
 /// The host: maps the page of an EPT violation and resumes its guest.
 fn host(a: &mut CodeAssembler) -> x86_bare::Result {
     let mut done = a.create_label();
+    let mut violation = a.create_label();
+    let mut map = a.create_label();
     let mut resume = a.create_label();
     let used = [rax, rcx, rdx];
     for r in used {
@@ -41,8 +49,19 @@ fn host(a: &mut CodeAssembler) -> x86_bare::Result {
     };
     read(a, EXIT_REASON)?;
     a.cmp(eax, Reason::EptViolation as u32)?;
+    a.je(violation)?;
+    // The handler's VMCALL.
+    read(a, GUEST_RIP)?;
+    a.cmp(eax, VE_HANDLER as u32)?;
     a.jne(done)?;
+    a.add(rax, 3)?;
+    a.vmwrite(rcx, rax)?;
+    a.inc(qword_ptr(COUNT + 8))?;
+    a.mov(rax, qword_ptr(AREA + 24))?;
+    a.jmp(map)?;
+    a.set_label(&mut violation)?;
     read(a, GUEST_PHYSICAL_ADDRESS)?;
+    a.set_label(&mut map)?;
     a.and(rax, -4096)?;
     a.mov(rdx, rax)?;
     a.shr(rdx, 9)?;
@@ -184,9 +203,13 @@ fn begin() -> impl Strategy<Value = Begin> {
     })
 }
 
-/// The end of a guest: its registers, what its VMCS says, and its memory; and how many violations there were.
-fn end(instruction: Instruction, from: Begin, absent: u32) -> (Vec<u64>, u64) {
+/// The end of a guest: its registers, what its VMCS says, and its memory; and what the host has counted.
+fn end(instruction: Instruction, from: Begin, absent: u32, has_ve: bool) -> (Vec<u64>, (u64, u64)) {
     let vmcs_of = |v: &mut Vmcs| {
+        if has_ve {
+            on(v, secondary::EPT_VIOLATION_VE);
+            v[VIRTUALIZATION_EXCEPTION_INFORMATION_ADDRESS] = AREA;
+        }
         v[GUEST_CR4] |= x86::control::cr4::OSFXSR | x86::control::cr4::OSXSAVE;
         (v[GUEST_GDTR_BASE], v[GUEST_IDTR_BASE]) = (GUEST_GDT, GUEST_IDT);
         v[GUEST_RSP] = GUEST_STACK + 8 * from.stack;
@@ -199,6 +222,12 @@ fn end(instruction: Instruction, from: Begin, absent: u32) -> (Vec<u64>, u64) {
                 if i % 400 < 300 { 0x4141_4141_4141_4141 } else { i.wrapping_mul(0x9e37_79b9_7f4a_7c15) },
             );
         }
+        bare.gate(20, 0, 1);
+        bare.handler(20, &|a| {
+            a.vmcall()?;
+            a.mov(dword_ptr(AREA + 4), 0)?;
+            a.iretq()
+        });
         for at in (0..=u64::from(GDT_LIMIT)).step_by(8) {
             bare.put(GUEST_GDT + at, bare.get(GDT + at));
         }
@@ -216,7 +245,8 @@ fn end(instruction: Instruction, from: Begin, absent: u32) -> (Vec<u64>, u64) {
             bare.handler(vector, &|a| a.vmcall());
         }
         for i in (0..ABSENT).filter(|i| absent >> i & 1 != 0) {
-            bare.put(entry(page(i)), 0);
+            // The handler's own IRET needs tables: those are no cause of #VE.
+            bare.put(entry(page(i)), if i < PAGES as usize { 0 } else { 1 << 63 });
         }
         for (r, value) in [(6, from.rsi), (7, from.rdi), (1, from.rcx), (3, DATA), (0, 0x4141_4141), (5, DATA + 0x2000)]
         {
@@ -240,7 +270,7 @@ fn end(instruction: Instruction, from: Begin, absent: u32) -> (Vec<u64>, u64) {
     });
     let v = vmcs(&bare);
     assert_eq!(Reason::of(v[EXIT_REASON]), Some(Reason::Vmcall), "{v:#x?}");
-    let count = bare.get(COUNT);
+    let count = (bare.get(COUNT), bare.get(COUNT + 8));
     let state: Vec<u64> = Field::all()
         .filter(|f| f.0 >> 10 & 3 == 2 && *f != PREEMPTION_TIMER_VALUE)
         .map(|f| v[f])
@@ -265,13 +295,13 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn a_guest_goes_on_where_it_was(from in begin(), absent in prop_oneof![Just(u32::MAX), any::<u32>()]) {
+    fn a_guest_goes_on_where_it_was(from in begin(), absent in prop_oneof![Just(u32::MAX), any::<u32>()], has_ve in any::<bool>()) {
         for (name, instruction) in INSTRUCTIONS {
-            let (expected, none) = end(*instruction, from, 0);
-            let (state, some) = end(*instruction, from, absent);
-            prop_assert_eq!(none, 0);
+            let (expected, none) = end(*instruction, from, 0, false);
+            let (state, some) = end(*instruction, from, absent, has_ve);
+            prop_assert_eq!(none, (0, 0));
             let differs = state.iter().zip(&expected).position(|(a, b)| a != b);
-            prop_assert!(differs.is_none(), "{}: {:?} of {} with {} violations: {:#x?}", name, differs, state.len(), some,
+            prop_assert!(differs.is_none(), "{}: {:?} of {} with {:?} violations: {:#x?}", name, differs, state.len(), some,
                 differs.map(|i| (state[i], expected[i])));
         }
     }
@@ -287,11 +317,13 @@ fn there_are_violations() {
         indices: [0x10, 0x1010, 0x2010, 0x3010, 0x4010, 0x20, 0x1020, 0x2020],
         stack: 2,
     };
-    let of = |name: &str| {
+    let of = |name: &str, has_ve: bool| {
         let (_, instruction) = INSTRUCTIONS.iter().find(|(n, _)| *n == name).unwrap();
-        end(*instruction, from, u32::MAX).1
+        end(*instruction, from, u32::MAX, has_ve).1
     };
-    assert_eq!((of("rep movsb"), of("vpgatherdd"), of("vmovups")), (3, 5, 3));
+    assert_eq!([of("rep movsb", false), of("vpgatherdd", false), of("vmovups", false)], [(3, 0), (5, 0), (3, 0)]);
+    // With those of the delivery of #VE, of the gate and the descriptor.
+    assert_eq!([of("rep movsb", true), of("vpgatherdd", true), of("vmovups", true)], [(5, 3), (7, 5), (5, 3)]);
     // The gate, the descriptor of its code, the two pages of the frame.
-    assert_eq!((of("int 80h"), of("ud2")), (4, 4));
+    assert_eq!([of("int 80h", false), of("ud2", true)], [(4, 0), (4, 0)]);
 }
