@@ -104,6 +104,16 @@ const FEATURES: &[(&str, &str, &str)] = &[
         "yes",
         "TPR shadow, APIC accesses by memory and MSRs, register virtualization, virtual and posted interrupts, IPI virtualization",
     ),
+    (
+        "x86 VMX: EPT",
+        "yes",
+        "4 and 5 levels, A/D flags with PML, execution by mode, sub-pages, supervisor shadow stacks, #VE, EPTP switching",
+    ),
+    (
+        "x86 VMX: further",
+        "yes",
+        "VMCS shadowing, MSR lists and MSRs by immediates, IA32_SPEC_CTRL, IA32_LBR_CTL, instruction timeout",
+    ),
     ("x86 VMX, SVM", "no", "not yet"),
     ("Arm EL2", "no", "not yet"),
 ];

@@ -141,6 +141,7 @@ impl Capabilities {
                 secondary::MODE_BASED_EXECUTE_CONTROL,
                 secondary::EPT_VIOLATION_VE,
                 secondary::SUB_PAGE_WRITE_PERMISSIONS,
+                secondary::INSTRUCTION_TIMEOUT,
                 secondary::ENABLE_VM_FUNCTIONS,
             ],
             &[
@@ -151,6 +152,13 @@ impl Capabilities {
                 (secondary::ENABLE_INVPCID, model.has(Feature::Invpcid)),
                 (secondary::ENABLE_XSAVES_XRSTORS, model.has(Feature::Xsaves)),
                 (secondary::ENABLE_USER_WAIT_AND_PAUSE, model.has(Feature::Waitpkg)),
+            ],
+        );
+        let tertiary = with(
+            &[tertiary::IPI_VIRTUALIZATION],
+            &[
+                (tertiary::ENABLE_MSR_LIST_INSTRUCTIONS, model.has(Feature::Msrlist)),
+                (tertiary::VIRTUALIZE_IA32_SPEC_CTRL, model.has(Feature::SpecCtrl)),
             ],
         );
         let exits = with(
@@ -167,6 +175,7 @@ impl Capabilities {
             &[
                 (exit::LOAD_PERF_GLOBAL_CTRL, model.has(Feature::ArchPerfmon)),
                 (exit::SAVE_PERF_GLOBAL_CTRL, model.has(Feature::ArchPerfmon)),
+                (exit::CLEAR_LBR_CTL, model.has(Feature::ArchLbr)),
                 (exit::LOAD_CET_STATE, cet),
                 (exit::LOAD_PKRS, model.has(Feature::Pks)),
             ],
@@ -175,6 +184,7 @@ impl Capabilities {
             &[entry::LOAD_DEBUG_CONTROLS, entry::IA32E_MODE_GUEST, entry::LOAD_PAT, entry::LOAD_EFER],
             &[
                 (entry::LOAD_PERF_GLOBAL_CTRL, model.has(Feature::ArchPerfmon)),
+                (entry::LOAD_LBR_CTL, model.has(Feature::ArchLbr)),
                 (entry::LOAD_CET_STATE, cet),
                 (entry::LOAD_PKRS, model.has(Feature::Pks)),
             ],
@@ -193,7 +203,7 @@ impl Capabilities {
             ),
             primary: Allowed::of(PRIMARY_TRUE_DEFAULT, primary::ALL),
             secondary: Allowed::of(0, &secondary),
-            tertiary: 1 << tertiary::IPI_VIRTUALIZATION.bit,
+            tertiary: tertiary.iter().fold(0, |bits, c| bits | 1 << c.bit),
             exit: Allowed::of(EXIT_TRUE_DEFAULT, &exits),
             exit_2: 0,
             entry: Allowed::of(ENTRY_TRUE_DEFAULT, &entries),

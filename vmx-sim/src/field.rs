@@ -205,8 +205,9 @@ fields! {
     SECONDARY_EXIT_CONTROLS = 0x2044,
     SPEC_CTRL_MASK = 0x204a,
     SPEC_CTRL_SHADOW = 0x204c,
-    // 64-bit read-only data field
+    // 64-bit read-only data fields
     GUEST_PHYSICAL_ADDRESS = 0x2400,
+    MSR_DATA = 0x2402,
     // 64-bit guest-state fields
     VMCS_LINK_POINTER = 0x2800,
     GUEST_DEBUGCTL = 0x2802,

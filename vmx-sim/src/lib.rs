@@ -21,6 +21,7 @@ pub mod exit;
 pub mod field;
 mod function;
 pub mod instructions;
+mod msr;
 mod msr_list;
 pub mod nonroot;
 mod shadowing;

@@ -61,6 +61,10 @@ impl Vmx {
             }
             I::Sipi(vector) => Exit::of(Reason::StartUpIpi).qualified(vector.into()),
             I::TripleFault => Exit::of(Reason::TripleFault),
+            // However long the processor may take for an instruction, this takes longer.
+            I::Endless if has(secondary::INSTRUCTION_TIMEOUT) => {
+                Exit { resume: crate::exit::Resume::Set, ..Exit::of(Reason::InstructionTimeout) }
+            }
             I::Icebp => {
                 if self.vmcs[EXCEPTION_BITMAP] >> vector::DB & 1 == 0 {
                     return Ok(());
@@ -127,10 +131,18 @@ impl Vmx {
                 Some(exit) => exit,
                 None => return Ok(()),
             },
-            I::Rdmsr(msr) if self.msr_exits(h, msr, false) => Exit::instruction(Reason::Rdmsr),
-            I::Wrmsr { msr, .. } | I::Wrmsrns { msr, .. } if self.msr_exits(h, msr, true) => {
-                Exit::instruction(Reason::Wrmsr)
-            }
+            I::Rdmsr(_)
+            | I::Wrmsr { .. }
+            | I::Wrmsrns { .. }
+            | I::Rdmsrlist(_)
+            | I::Wrmsrlist { .. }
+            | I::RdmsrImmediate { .. }
+            | I::WrmsrnsImmediate { .. }
+            | I::Urdmsr { .. }
+            | I::Uwrmsr { .. } => match self.msr_exit(h, what) {
+                Some(exit) => exit,
+                None => return Ok(()),
+            },
             I::Cpuid => Exit::instruction(Reason::Cpuid),
             I::Hlt if has(primary::HLT_EXITING) => Exit::instruction(Reason::Hlt),
             I::Pause => {
@@ -301,21 +313,6 @@ impl Vmx {
         let bitmap = self.vmcs[if port < 0x8000 { IO_BITMAP_A } else { IO_BITMAP_B }];
         let byte = h.read_physical(bitmap + u64::from(port & 0x7fff) / 8, 1).unwrap_or(0xff);
         byte >> (port & 7) & 1 != 0
-    }
-
-    /// "MSR-Bitmap Address".
-    fn msr_exits(&self, h: &mut P, msr: u32, write: bool) -> bool {
-        if !self.vmcs.has(primary::USE_MSR_BITMAPS) {
-            return true;
-        }
-        let offset = match msr {
-            0..=0x1fff => 0,
-            0xc000_0000..=0xc000_1fff => 1024,
-            _ => return true,
-        };
-        let offset = offset + if write { 2048 } else { 0 } + u64::from(msr & 0x1fff) / 8;
-        let byte = h.read_physical(self.vmcs[MSR_BITMAPS] + offset, 1).unwrap_or(0xff);
-        byte >> (msr & 7) & 1 != 0
     }
 
     /// "PAUSE": always, or when a loop of them has lasted for too long.

@@ -9,7 +9,7 @@ use std::ops::{Index, IndexMut};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use x86::processor::P;
 
-use crate::control::{Control, exit, primary, secondary, tertiary};
+use crate::control::{Control, exit, primary, secondary};
 use crate::field::{Field, PRIMARY_CONTROLS, SLOTS};
 
 /// Where the VMX-abort indicator is in a region.
@@ -61,11 +61,6 @@ impl Vmcs {
     #[inline(always)]
     pub fn uses_ept(&self) -> bool {
         self.has(secondary::ENABLE_EPT)
-    }
-
-    /// The MSR-list instructions are there.
-    pub fn has_msr_lists(&self) -> bool {
-        self.has(tertiary::ENABLE_MSR_LIST_INSTRUCTIONS)
     }
 
     /// What a region holds.

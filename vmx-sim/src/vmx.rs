@@ -11,10 +11,11 @@ use x86::processor::P;
 
 use crate::apic::Virtual;
 use crate::capability::{CR0_FIXED_0, CR0_FIXED_1, CR4_FIXED_0, Capabilities};
-use crate::control::{pin, primary, secondary};
+use crate::control::{pin, primary, secondary, tertiary};
 use crate::entry::Failure;
 use crate::field::*;
 use crate::instructions::Operation;
+use crate::msr::SPEC_CTRL;
 use crate::tags::Tags;
 use crate::vmcs::Vmcs;
 
@@ -99,14 +100,16 @@ impl Vmx {
         self.vmxon.is_some() && self.in_smm_from.is_none()
     }
 
-    /// RDMSR as VM exits make it.
+    /// RDMSR as VM exits make it: IA32_SPEC_CTRL is what it is.
     pub(crate) fn read_any_msr(&mut self, h: &mut P, msr: u32) -> Step<u64> {
-        self.read_msr(h, msr).unwrap_or_else(|| x86::msr::read(h, msr))
+        let own = if msr == SPEC_CTRL { None } else { self.read_msr(h, msr) };
+        own.unwrap_or_else(|| x86::msr::read(h, msr))
     }
 
     /// WRMSR as VM entries and exits make it.
     pub(crate) fn write_any_msr(&mut self, h: &mut P, msr: u32, value: u64) -> Step {
-        self.write_msr(h, msr, value).unwrap_or_else(|| x86::msr::write(h, msr, value))
+        let own = if msr == SPEC_CTRL { None } else { self.write_msr(h, msr, value) };
+        own.unwrap_or_else(|| x86::msr::write(h, msr, value))
     }
 
     /// CR0 as VMX operation lets it be: an unrestricted guest is free of PE and PG.
@@ -168,6 +171,7 @@ impl Extension for Vmx {
         match msr {
             0x800..=0x8ff => self.read_x2apic(h, msr).map(Ok),
             FEATURE_CONTROL => Some(Ok(self.feature_control)),
+            SPEC_CTRL => self.read_spec_ctrl(),
             0x480..=0x493 => Some(self.capabilities.msr(msr).ok_or_else(|| Exception::gp(0).into())),
             _ => None,
         }
@@ -184,6 +188,7 @@ impl Extension for Vmx {
                 }
                 Some(if is_legal { Ok(()) } else { Err(Exception::gp(0).into()) })
             }
+            SPEC_CTRL => self.write_spec_ctrl(h, value),
             0x480..=0x493 => Some(Err(Exception::gp(0).into())),
             _ => None,
         }
@@ -315,6 +320,7 @@ impl Extension for Vmx {
             Feature::Invpcid => secondary::ENABLE_INVPCID,
             Feature::Xsaves => secondary::ENABLE_XSAVES_XRSTORS,
             Feature::Waitpkg => secondary::ENABLE_USER_WAIT_AND_PAUSE,
+            Feature::Msrlist => tertiary::ENABLE_MSR_LIST_INSTRUCTIONS,
             _ => return false,
         };
         !self.vmcs.has(enable)

@@ -63,6 +63,8 @@ pub enum Intercept {
     /// A start-up message with this vector.
     Sipi(u8),
     TripleFault,
+    /// An event's delivery would never come to an end.
+    Endless,
     /// INT n with this vector.
     SoftwareInterrupt(u8),
     /// INT1.

@@ -96,7 +96,11 @@ fn take_unasked(h: &mut P, exception: Exception) -> Step {
         let rf = if is_fault { rflags::RF } else { 0 };
         let event = Delivery { origin: Origin::Exception, vector: e.vector, error: e.error, length: 0 };
         let Some(second) = delivered(h, event, h.core.pc, rf)? else { return Ok(()) };
-        e = in_place_of(h, event, second)?;
+        let next = in_place_of(h, event, second)?;
+        if next == e && e.vector == vector::AC {
+            return deliver_for_ever(h, event);
+        }
+        e = next;
     }
 }
 
@@ -124,6 +128,16 @@ fn in_place_of(h: &mut P, event: Delivery, second: Exception) -> Step<Exception>
 
 fn ask_about(h: &mut P, exception: Exception, first: Option<Delivery>) -> Step {
     ask_after(h, || Intercept::Exception { exception, software: false, first })
+}
+
+/// The delivery of an alignment check comes to another, and that one's to the next: a processor never gets to the end of an instruction. Here its
+/// clock goes on, events that are due are taken, and the instruction faults again.
+fn deliver_for_ever(h: &mut P, event: Delivery) -> Step {
+    h.arch.delivering = Some(event);
+    let result = ask_after(h, || Intercept::Endless);
+    h.arch.delivering = None;
+    h.core.check_interrupts = true;
+    result
 }
 
 /// Delivers an interrupt that an instruction or somebody outside asks for; `rip` is the linear address where it returns to.

@@ -280,11 +280,16 @@ impl Lbr {
     }
 }
 
+/// Whether IA32_LBR_CTL may have a value.
+pub(crate) fn is_ctl(value: u64) -> bool {
+    value & !ctl::ALL == 0
+}
+
 /// Whether WRMSR would take all words of a [state](Lbr::state).
 pub(crate) fn is_state(arch: &X86, words: &[u64]) -> bool {
     let is_record =
         |r: &[u64]| r[..2].iter().all(|ip| arch.is_canonical_in_registers(*ip)) && r[2] & !info::WRITABLE == 0;
-    words[0] & !ctl::ALL == 0 && is_depth(words[1]) && words[2..].chunks_exact(3).all(is_record)
+    is_ctl(words[0]) && is_depth(words[1]) && words[2..].chunks_exact(3).all(is_record)
 }
 
 /// Loads a state. Where it is all zeros, which initializes, the depth stays.
@@ -497,7 +502,7 @@ pub(crate) fn write_control(h: &mut P, number: u32, value: u64) -> Step {
         0x1c8 => value & !select::ALL == 0,
         0xc000_010e => value & !select::ALL_AMD == 0,
         0x1c9 => value < DEPTH as u64,
-        0x14ce => value & !ctl::ALL == 0,
+        0x14ce => is_ctl(value),
         0x14cf => is_depth(value),
         _ => true,
     };

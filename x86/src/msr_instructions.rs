@@ -4,7 +4,7 @@
 use emu_core::engine::{Lift, Step};
 
 use crate::exception::Exception;
-use crate::extension::{Intercept, ask_before};
+use crate::extension::{Intercept, ask_before, require_enabled};
 use crate::mode::Mode;
 use crate::model::{CpuModel, Feature};
 use crate::model_specific::pair;
@@ -51,6 +51,7 @@ pub(crate) fn wrmsrlist(h: &mut P, _: Operand) -> Step {
 
 fn each(h: &mut P, one: impl Fn(&mut P, u32, u64) -> Step) -> Step {
     h.fault_if(!h.arch.is_64(), Exception::UD)?;
+    require_enabled(h, Feature::Msrlist)?;
     h.require_cpl_0()?;
     h.fault_if((h.reg(RSI) | h.reg(RDI)) & 7 != 0, Exception::gp(0))?;
     while h.reg(RCX) != 0 {

@@ -62,6 +62,11 @@ impl Vmx {
             !v.has(entry::LOAD_PERF_GLOBAL_CTRL) || v[GUEST_PERF_GLOBAL_CTRL] & !x86::msr::perf_global_bits(h) == 0,
             "reserved bits are 0",
         )?;
+        self.require(
+            GUEST_LBR_CTL,
+            !v.has(entry::LOAD_LBR_CTL) || x86::msr::is_lbr_ctl(v[GUEST_LBR_CTL]),
+            "reserved bits are 0",
+        )?;
         self.require(GUEST_PAT, !v.has(entry::LOAD_PAT) || is_pat(v[GUEST_PAT]), "memory types")?;
         if v.has(entry::LOAD_EFER) {
             let value = v[GUEST_EFER];

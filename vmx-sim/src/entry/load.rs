@@ -11,6 +11,7 @@ use super::{Check, Vmx, activity, interruptibility as blocking};
 use crate::control::{entry, pin, secondary};
 use crate::exit::VALID;
 use crate::field::*;
+use crate::msr::LBR_CTL;
 use crate::tags::Tags;
 
 /// Bits of CR0 that a VM entry does not change: ET, CD, NW and what is reserved.
@@ -78,7 +79,10 @@ impl Vmx {
             x86::msr::set_pat(h, v[GUEST_PAT]);
         }
         if v.has(entry::LOAD_PERF_GLOBAL_CTRL) {
-            let _ = x86::msr::write(h, x86::msr::PERF_GLOBAL_CTRL, self.vmcs[GUEST_PERF_GLOBAL_CTRL]);
+            let _ = x86::msr::write(h, x86::msr::PERF_GLOBAL_CTRL, v[GUEST_PERF_GLOBAL_CTRL]);
+        }
+        if v.has(entry::LOAD_LBR_CTL) {
+            let _ = x86::msr::write(h, LBR_CTL, v[GUEST_LBR_CTL]);
         }
     }
 

@@ -10,6 +10,7 @@ use super::Abort;
 use super::save::CR0_KEPT;
 use crate::control::exit;
 use crate::field::*;
+use crate::msr::LBR_CTL;
 use crate::vmx::Vmx;
 
 /// DR7 of the host.
@@ -49,6 +50,9 @@ impl Vmx {
             let _ = x86::msr::write(h, x86::msr::PERF_GLOBAL_CTRL, self.vmcs[HOST_PERF_GLOBAL_CTRL]);
         }
         let v = &self.vmcs;
+        if v.has(exit::CLEAR_LBR_CTL) {
+            let _ = x86::msr::write(h, LBR_CTL, 0);
+        }
         if v.has(exit::LOAD_PKRS) {
             h.arch.pkrs = v[HOST_PKRS] as u32;
         }

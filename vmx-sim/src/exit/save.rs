@@ -12,6 +12,7 @@ use crate::control::{entry, exit, pin, secondary};
 use crate::entry::activity;
 use crate::entry::interruptibility;
 use crate::field::*;
+use crate::msr::LBR_CTL;
 use crate::vmx::Vmx;
 
 /// What RFLAGS.RF is saved as ("Saving RIP, RSP, RFLAGS, and SSP").
@@ -70,6 +71,9 @@ impl Vmx {
         }
         if perf {
             v[GUEST_PERF_GLOBAL_CTRL] = x86::msr::read(h, x86::msr::PERF_GLOBAL_CTRL).unwrap_or(0);
+        }
+        if self.capabilities.has(entry::LOAD_LBR_CTL) {
+            v[GUEST_LBR_CTL] = x86::msr::read(h, LBR_CTL).unwrap_or(0);
         }
         if self.capabilities.has(entry::LOAD_PKRS) {
             v[GUEST_PKRS] = h.arch.pkrs.into();

@@ -214,7 +214,7 @@ pub fn enter(base: Base, spoil: fn(&mut Vmcs)) -> Outcome {
 
 /// Likewise, in a machine that something is done to before; and gives it back.
 pub fn enter_with(base: Base, spoil: fn(&mut Vmcs), prepare: impl FnOnce(&mut Bare)) -> (Outcome, Bare) {
-    let model = "intel,+la57,+pks";
+    let model = "intel,+la57,+pks,+arch_lbr,+msrlist,+msr_imm,+user_msr,+wrmsrns";
     let mut bare = Bare::new(model);
     let mut vmx = Vmx::new(&CpuModel::parse(model).unwrap());
     vmx.vmxon = Some(REGION - 0x1000);

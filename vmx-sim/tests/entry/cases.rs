@@ -56,6 +56,13 @@ const CASES: &[Case] = &[
         on(v, primary::ACTIVATE_SECONDARY_CONTROLS);
         v[SECONDARY_CONTROLS] = 1 << 24;
     }),
+    case(Base::Long, TERTIARY_CONTROLS, "reserved bits as IA32_VMX_PROCBASED_CTLS3 says", |v| {
+        on(v, primary::ACTIVATE_TERTIARY_CONTROLS);
+        v[TERTIARY_CONTROLS] = 1 << 63;
+    }),
+    case(Base::Everything, GUEST_LBR_CTL, "reserved bits are 0", |v| {
+        v[GUEST_LBR_CTL] = 1 << 4;
+    }),
     case(Base::Long, CR3_TARGET_COUNT, "no more than 4 CR3-target values", |v| {
         v[CR3_TARGET_COUNT] = 5;
     }),

@@ -226,6 +226,11 @@ pub fn is_debugctl(arch: &X86, value: u64) -> bool {
     lbr::is_debugctl(arch, value)
 }
 
+/// Whether IA32_LBR_CTL may have a value.
+pub fn is_lbr_ctl(value: u64) -> bool {
+    lbr::is_ctl(value)
+}
+
 /// The bits that there are of IA32_PERF_GLOBAL_CTRL.
 pub fn perf_global_bits(h: &P) -> u64 {
     perf::global_bits(h)
