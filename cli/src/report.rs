@@ -1,5 +1,6 @@
 //! What is told at the end of a run, and the lists that `undervisor` prints.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -129,18 +130,23 @@ pub fn features() -> String {
 /// How an architecture names its reasons.
 pub type ReasonName = fn(u32) -> &'static str;
 
-/// What has been counted: level, reason, how often.
-fn counted(counts: &[[u64; REASONS]; LEVELS]) -> Vec<(usize, usize, u64)> {
-    let all = (0..LEVELS).flat_map(|l| (0..REASONS).map(move |r| (l, r, counts[l][r])));
-    all.filter(|(.., n)| *n != 0).collect()
+/// What has been counted: level, reason, how often. Reasons of one name are one.
+fn counted(counts: &[[u64; REASONS]; LEVELS], name: ReasonName) -> BTreeMap<(usize, &'static str), u64> {
+    let mut all = BTreeMap::new();
+    for (level, counts) in counts.iter().enumerate() {
+        for (reason, n) in counts.iter().enumerate().filter(|(_, n)| **n != 0) {
+            *all.entry((level, name(reason as u32))).or_insert(0) += n;
+        }
+    }
+    all
 }
 
 fn count_table(text: &mut String, title: &str, counts: &[[u64; REASONS]; LEVELS], name: ReasonName) {
-    let mut all = counted(counts);
-    all.sort_by_key(|(l, _, n)| (*l, u64::MAX - n));
+    let mut all: Vec<_> = counted(counts, name).into_iter().collect();
+    all.sort_by_key(|((level, _), n)| (*level, u64::MAX - n));
     let _ = writeln!(text, "\nlevel  {title:40} {:>12}", "count");
-    for (level, reason, n) in all {
-        let _ = writeln!(text, "L{level:<5} {:40} {n:>12}", name(reason as u32));
+    for ((level, reason), n) in all {
+        let _ = writeln!(text, "L{level:<5} {reason:40} {n:>12}");
     }
 }
 
@@ -150,8 +156,8 @@ pub fn stats_table(stats: &Stats, name: ReasonName) -> String {
     for (level, n) in stats.instructions.iter().enumerate().filter(|(_, n)| **n != 0) {
         let _ = writeln!(text, "L{level:<5} {n:>15}");
     }
-    count_table(&mut text, "traps and interrupts", &stats.exits, name);
-    if !counted(&stats.injections).is_empty() {
+    count_table(&mut text, "exits, traps and interrupts", &stats.exits, name);
+    if stats.injections.as_flattened().iter().any(|n| *n != 0) {
         count_table(&mut text, "made pending for the guest at this level", &stats.injections, name);
     }
     let switches: Vec<_> = (0..LEVELS)
@@ -178,11 +184,8 @@ pub fn stats_json(stats: &Stats, name: ReasonName) -> Value {
     let mut levels = serde_json::Map::new();
     for level in 0..LEVELS {
         let by_reason = |counts| {
-            let mut reasons = serde_json::Map::new();
-            for (_, reason, n) in counted(counts).into_iter().filter(|(l, ..)| *l == level) {
-                reasons.insert(name(reason as u32).into(), n.into());
-            }
-            reasons
+            let of_level = counted(counts, name).into_iter().filter(|((l, _), _)| *l == level);
+            of_level.map(|((_, reason), n)| (reason.to_owned(), n.into())).collect::<serde_json::Map<_, _>>()
         };
         let (exits, injections) = (by_reason(&stats.exits), by_reason(&stats.injections));
         let n = stats.instructions[level];

@@ -8,7 +8,7 @@ use crate::engine::Lifted;
 /// Levels that are told apart: 0 is unused (Undervisor itself), 1 the hypervisor, 2 its guest, and so on.
 pub const LEVELS: usize = 6;
 /// Reasons that are told apart at each level.
-pub const REASONS: usize = 128;
+pub const REASONS: usize = 384;
 
 /// What kind of event it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

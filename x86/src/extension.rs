@@ -39,6 +39,9 @@ pub enum When {
 /// A general register, by number.
 pub type Register = u8;
 
+/// In statistics, an extension's exits are counted by reasons from here on, behind the vectors of exceptions and interrupts.
+pub const FIRST_EXIT: u32 = 256;
+
 /// In place of a register's number: the operand is in memory.
 pub const IN_MEMORY: Register = 0xff;
 

@@ -178,13 +178,14 @@ fn delivered(h: &mut P, event: Delivery, rip: u64, rf: u64) -> Step<Option<Excep
 }
 
 fn note(h: &mut P, e: Exception) {
-    h.world.events.count_exit(1, e.vector.into());
+    let level = h.arch.level();
+    h.world.events.count_exit(level, e.vector.into());
     if h.world.events.is_on() {
         let details = [("error", e.error.unwrap_or(0).into()), ("address", e.address)];
         let event = Event {
             count: h.core.count(),
             vcpu: h.core.index,
-            level: 1,
+            level,
             pc: h.core.pc,
             kind: Kind::Trap,
             name: name(e.vector),
@@ -291,7 +292,7 @@ fn inject(h: &mut P, event: Delivery) -> Step {
 }
 
 fn take_from_outside(h: &mut P, vector: u8, source: Source) -> Step {
-    h.world.events.count_exit(1, vector.into());
+    h.world.events.count_exit(h.arch.level(), vector.into());
     h.core.check_interrupts = true;
     take(h, vector, source, h.core.pc)?;
     // An extension may have something to say before the handler's first instruction.

@@ -3,7 +3,9 @@
 use emu_core::engine::{Stop, Vcpu};
 use emu_core::machine::Machine;
 use serde_json::json;
+use vmx_sim::exit::Reason;
 use x86::exception;
+use x86::extension;
 use x86::platform::board::Transport;
 use x86::platform::loader::{Module, Protocol};
 use x86::platform::pc::{self, CONSOLE, FirmwareShape, Images, PcConfig};
@@ -145,9 +147,10 @@ impl Platform for X86 {
     }
 
     fn reason_name(reason: u32) -> &'static str {
-        match u8::try_from(reason) {
-            Ok(vector @ 0..32) => exception::name(vector),
-            _ => "interrupt",
+        match reason.checked_sub(extension::FIRST_EXIT) {
+            Some(exit) => Reason::of(exit.into()).map_or("exit", Reason::name),
+            None if reason < 32 => exception::name(reason as u8),
+            None => "interrupt",
         }
     }
 

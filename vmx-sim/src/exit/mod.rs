@@ -193,7 +193,7 @@ impl Vmx {
 
     /// For statistics and traces.
     fn note_exit(&self, h: &mut P, e: &Exit) {
-        h.world.events.count_exit(2, e.reason as u32);
+        h.world.events.count_exit(2, extension::FIRST_EXIT + e.reason as u32);
         h.count_level(2);
         if !h.world.events.is_on() {
             return;
