@@ -230,7 +230,7 @@ pub fn run(bytes: &[u8]) {
         },
     );
     let end = bare.machine.run(3000);
-    let is_shutdown = |stop: Stop| stop.kind == StopKind::Shutdown && stop.code == 8;
+    let is_shutdown = |stop: Stop| stop.kind() == StopKind::Shutdown && stop.code() == 8;
     match end {
         End::Limit | End::Deadlock => {}
         End::Shutdown(_, stop) if is_shutdown(stop) => {}
