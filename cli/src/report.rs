@@ -101,6 +101,11 @@ const FEATURES: &[(&str, &str, &str)] = &[
         "Q35, i440FX; bzImage, PVH, Multiboot 1 and 2, ELF; SeaBIOS, OVMF, also with SMM; ACPI with S3 and NUMA, SMBIOS, virtio by PCI and MMIO",
     ),
     (
+        "x86 VMX",
+        "yes",
+        "all instructions; VM entries with every check, VM exits with all they tell; VPID-tagged translations; preemption timer, MTF, windows, virtual NMIs",
+    ),
+    (
         "x86 VMX: virtual APIC",
         "yes",
         "TPR shadow, APIC accesses by memory and MSRs, register virtualization, virtual and posted interrupts, IPI virtualization",
@@ -115,7 +120,8 @@ const FEATURES: &[(&str, &str, &str)] = &[
         "yes",
         "VMCS shadowing, MSR lists and MSRs by immediates, IA32_SPEC_CTRL, IA32_LBR_CTL, instruction timeout",
     ),
-    ("x86 VMX, SVM", "no", "not yet"),
+    ("x86 VT-d", "no", "not yet"),
+    ("x86 SVM", "no", "not yet"),
     ("Arm EL2", "no", "not yet"),
 ];
 

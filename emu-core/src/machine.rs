@@ -377,6 +377,8 @@ impl<A: Arch + Clone> Machine<A> {
 
     /// The machine at this moment.
     pub fn save(&mut self) -> Image {
+        // What is on its way to a vCPU arrives, as it would before anything else.
+        self.see_to_events();
         let vcpus = self.vcpus.iter().map(|v| VcpuState {
             regs: held_registers::<A>().map(|r| v.core.regs[r]).collect(),
             pc: v.core.pc,

@@ -465,8 +465,6 @@ pub fn run(bytes: &[u8]) {
             break;
         }
         disturb(&mut machine, &mut r);
-        // What has come from outside reaches its processor when the machine runs next; a snapshot does not hold what is on its way.
-        machine.run(machine.retired());
     }
     let image = machine.save();
     let mut other = board(choice);
