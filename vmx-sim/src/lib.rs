@@ -8,7 +8,7 @@
 //! | [`instructions`] | "VMX Instruction Reference" |
 //! | [`entry`] | "VM Entries" |
 //! | [`exit`] | "VM Exits", appendix "VMX Basic Exit Reasons" |
-//! | [`nonroot`] | "VMX Non-Root Operation" |
+//! | [`nonroot`], `msr`, `function`, `shadowing` | "VMX Non-Root Operation" |
 //! | [`apic`] | "APIC Virtualization and Virtual Interrupts" |
 //! | [`ept`], [`tags`] | "VMX Support for Address Translation" |
 

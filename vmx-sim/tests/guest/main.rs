@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "the tests of VM entries use the rest")]
 mod base;
 mod execute;
+mod io;
 mod log;
 mod machine;
 mod msr;
