@@ -86,20 +86,20 @@ pub const ALL: &[Guest] = &[
             a.cpuid()
         })
     }),
-    guest("VMRESUME and VMCALL", "round trips/s", TRAPS, TRIP, |a, d, f| {
-        vmx::trips(a, d, f, TRAPS, 0, CodeAssembler::vmcall)
+    guest("VMRESUME and VMCALL", "round trips/s", TRAPS / 4, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRAPS / 4, 0, CodeAssembler::vmcall)
     }),
-    guest("VMRESUME and CPUID", "round trips/s", TRAPS, TRIP, |a, d, f| {
-        vmx::trips(a, d, f, TRAPS, 0, CodeAssembler::cpuid)
+    guest("VMRESUME and CPUID", "round trips/s", TRAPS / 4, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRAPS / 4, 0, CodeAssembler::cpuid)
     }),
-    guest("VMRESUME and HLT", "round trips/s", TRAPS, TRIP, |a, d, f| {
-        vmx::trips(a, d, f, TRAPS, vmx::HLT_EXITING, CodeAssembler::hlt)
+    guest("VMRESUME and HLT", "round trips/s", TRAPS / 4, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRAPS / 4, vmx::HLT_EXITING, CodeAssembler::hlt)
     }),
-    guest("VMRESUME and IN", "round trips/s", TRAPS, TRIP, |a, d, f| {
-        vmx::trips(a, d, f, TRAPS, vmx::UNCONDITIONAL_IO_EXITING, |a| a.in_(al, 0x80))
+    guest("VMRESUME and IN", "round trips/s", TRAPS / 4, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRAPS / 4, vmx::UNCONDITIONAL_IO_EXITING, |a| a.in_(al, 0x80))
     }),
-    guest("VMRESUME and an EPT violation", "round trips/s", TRAPS, TRIP, |a, d, f| {
-        vmx::trips(a, d, f, TRAPS, 0, |a| {
+    guest("VMRESUME and an EPT violation", "round trips/s", TRAPS / 4, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRAPS / 4, 0, |a| {
             a.mov(rax, vmx::UNMAPPED)?;
             a.mov(rax, qword_ptr(rax))
         })
