@@ -51,6 +51,9 @@ pub(crate) struct Repeat {
 /// The function number of this module's call.
 pub(crate) const FUNCTION: u16 = 0x181;
 
+/// Bytes of an operation on strings that is short.
+const SHORT: usize = 256;
+
 /// A call does no more elements, so that what comes from outside is not kept waiting.
 const MOST: u64 = 4096;
 /// An element that is done by itself counts as so many, so that no instruction takes longer than a thousand others.
@@ -226,7 +229,15 @@ impl Repeat {
             return Ok(0);
         }
         let len = n * bytes;
-        let mut buffer = [0u8; PAGE_SIZE as usize];
+        // Most are short, and to clear a page takes longer than all the rest then.
+        let (mut short, mut page);
+        let buffer: &mut [u8] = if len <= SHORT as u64 {
+            short = [0; SHORT];
+            &mut short
+        } else {
+            page = [0; PAGE_SIZE as usize];
+            &mut page
+        };
         let data = &mut buffer[..len as usize];
         if self.what == Does::Move {
             let source = h.resolve(from, 1, Intent::Read, 0)?.pa;
