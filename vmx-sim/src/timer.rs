@@ -15,12 +15,17 @@ fn ticks(h: &P) -> u64 {
 
 impl Vmx {
     /// The guest begins.
-    pub(crate) fn start_timer(&mut self, h: &P) {
-        self.timer_expires = self.vmcs.has(pin::ACTIVATE_VMX_PREEMPTION_TIMER).then(|| {
-            let tsc = h.arch.tsc(h.core.count());
-            let expires = ticks(h).wrapping_add(self.vmcs[PREEMPTION_TIMER_VALUE]) << TIMER_RATE;
-            h.core.count() + if self.vmcs[PREEMPTION_TIMER_VALUE] == 0 { 0 } else { expires.wrapping_sub(tsc) }
-        });
+    pub(crate) fn start_timer(&mut self, h: &mut P) {
+        if !self.vmcs.has(pin::ACTIVATE_VMX_PREEMPTION_TIMER) {
+            self.timer_expires = None;
+            return;
+        }
+        let (now, value) = (h.core.count(), self.vmcs[PREEMPTION_TIMER_VALUE]);
+        let expires = ticks(h).wrapping_add(value) << TIMER_RATE;
+        let left = if value == 0 { 0 } else { expires.wrapping_sub(h.arch.tsc(now)) };
+        self.timer_expires = Some(now + left);
+        // The machine is to know when it comes to zero.
+        h.core.call_for_attention();
     }
 
     /// It has come to zero.

@@ -12,5 +12,6 @@ mod restart;
 mod shadowing;
 mod sub_page;
 mod timeout;
+mod timer;
 mod virtualization;
 mod walk;
