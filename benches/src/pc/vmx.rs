@@ -175,6 +175,10 @@ pub fn trips(
     body(a)?;
     a.vmcall()?;
     a.set_label(&mut begin)?;
+    a.mov(eax, 1)?;
+    a.cpuid()?;
+    a.bt(ecx, 5)?;
+    a.jae(failed)?;
     operation(a)?;
     paging(a)?;
     vmcs(a, primary, guest, exit)?;
