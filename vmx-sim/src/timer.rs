@@ -34,8 +34,10 @@ impl Vmx {
     }
 
     /// The guest ends: what is left is saved, if that is wanted.
-    pub(crate) fn stop_timer(&mut self, h: &P) {
+    pub(crate) fn stop_timer(&mut self, h: &mut P) {
         let Some(expires) = self.timer_expires.take() else { return };
+        // Nor does the machine plan for it any longer: whether it once did is no state.
+        h.core.call_for_attention();
         if self.vmcs.has(exit::SAVE_PREEMPTION_TIMER) {
             let left = expires.saturating_sub(h.core.count());
             self.vmcs[PREEMPTION_TIMER_VALUE] = left.div_ceil(1 << TIMER_RATE);
