@@ -101,16 +101,15 @@ pub(crate) fn null_stack(cpl: u8) -> Segment {
     Segment { selector: cpl.into(), base: 0, limit: u32::MAX, attributes }
 }
 
-/// What a selector loads in real and virtual-8086 mode: limits stay in the one, and are 64 KiB in the other.
+/// What a selector loads in real and virtual-8086 mode: limits stay in the one, with granularity and size, and are 64 KiB in the other.
 pub(crate) fn real(h: &P, i: usize, selector: u16) -> Segment {
     let base = u64::from(selector) << 4;
     if h.arch.is_v8086() {
         return Segment { selector, base, limit: 0xffff, attributes: Attributes(0xf3) };
     }
     let old = h.arch.segments[i];
-    let big = old.attributes.0 & 0xf000;
-    let limit = if old.attributes.is_unusable() { 0xffff } else { old.limit };
-    Segment { selector, base, limit, attributes: Attributes(big & 0x5000 | 0x93) }
+    let (limit, kept) = if old.attributes.is_unusable() { (0xffff, 0) } else { (old.limit, old.attributes.0 & 0xd000) };
+    Segment { selector, base, limit, attributes: Attributes(kept | 0x93) }
 }
 
 /// What a selector loads into SS for privilege level `cpl`.

@@ -153,6 +153,25 @@ fn real_mode(chipset: Chipset, code: &[u8]) -> Machine<X86> {
     machine
 }
 
+/// A selector that is loaded in real mode leaves limit, granularity and default size as they were, so that the segment is one that
+/// protected mode could have loaded: a VM entry asks for that.
+#[test]
+fn real_mode_keeps_limits_with_their_granularity() {
+    // jmp 0100:6c05; mov ax, 0200h; mov ds, ax; hlt
+    let code = [0xea, 0x05, 0x6c, 0x00, 0x01, 0xb8, 0x00, 0x02, 0x8e, 0xd8, 0xf4];
+    let mut machine = real_mode(Chipset::Q35, &code);
+    for segment in &mut machine.vcpus[0].arch.segments {
+        (segment.limit, segment.attributes.0) = (u32::MAX, 0x8093);
+    }
+    machine.run(4);
+    let segments = &machine.vcpus[0].arch.segments;
+    for (i, selector) in [(1, 0x100), (3, 0x200)] {
+        let s = segments[i];
+        assert_eq!((s.selector, s.base, s.limit), (selector, u64::from(selector) << 4, u32::MAX));
+        assert_eq!(s.attributes.0 & 0xf093, 0x8093, "segment {i}");
+    }
+}
+
 /// "MS-DOS Compatibility Sub-mode": in real mode with CR0.NE clear, an unmasked exception is IRQ 13, whose handler goes by port F0h.
 #[test]
 fn an_error_of_the_x87_is_irq_13() {
