@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
@@ -160,17 +160,21 @@ impl Archive {
         if missing.is_empty() {
             return Ok(());
         }
-        fs::create_dir_all(&self.directory)?;
-        let private = cache::scratch_beside(&self.directory.join("apt"))?;
-        let done =
-            Apt::open(self, &private).and_then(|apt| missing.iter().try_for_each(|package| self.add(&apt, package)));
-        fs::remove_dir_all(&private)?;
-        done
+        self.with_apt(|apt| {
+            missing.iter().try_for_each(|package| {
+                let files = apt.download(&apt.closure(package)?)?;
+                self.unpack(apt, package, &files, |_| Ok(()))
+            })
+        })
     }
 
     /// One package from the cache, fetched first where it is not there.
     pub fn unpacked(&self, package: &str) -> Result<Unpacked, Error> {
         self.fetch(&[package])?;
+        self.in_the_cache(package)
+    }
+
+    fn in_the_cache(&self, package: &str) -> Result<Unpacked, Error> {
         let packages = fs::read_to_string(self.listing(package))?.lines().map(str::to_owned).collect();
         Ok(Unpacked { root: self.directory.join(package), packages })
     }
@@ -190,22 +194,65 @@ impl Archive {
         self.directory.join(format!("{package}.packages"))
     }
 
-    fn add(&self, apt: &Apt, package: &str) -> Result<(), Error> {
-        let files = apt.download(&apt.closure(package)?)?;
-        let root = self.directory.join(package);
-        cache::directory(&root, |scratch| {
-            files
-                .iter()
-                .try_for_each(|file| run(Command::new("dpkg-deb").arg("--extract").arg(file).arg(scratch)).map(drop))
+    /// A root file system with these packages and all that they depend on, from the cache or fetched for it. `name` is its name there.
+    /// `/usr` is merged; nothing is configured, and there is no documentation.
+    pub fn root(&self, name: &str, packages: &[&str]) -> Result<Unpacked, Error> {
+        let name = format!("root-{name}");
+        if !self.listing(&name).is_file() {
+            self.with_apt(|apt| {
+                let files = apt.download_with_dependencies(packages)?;
+                self.unpack(apt, &name, &files, |root| {
+                    for merged in ["bin", "sbin", "lib", "lib64"] {
+                        fs::create_dir_all(root.join("usr").join(merged))?;
+                        symlink(format!("usr/{merged}"), root.join(merged))?;
+                    }
+                    for mount_point in ["boot", "dev", "proc", "run", "sys", "tmp"] {
+                        fs::create_dir_all(root.join(mount_point))?;
+                    }
+                    for unread in ["doc", "info", "lintian", "locale", "man"] {
+                        let directory = root.join("usr/share").join(unread);
+                        if directory.is_dir() {
+                            fs::remove_dir_all(directory)?;
+                        }
+                    }
+                    Ok(())
+                })
+            })?;
+        }
+        self.in_the_cache(&name)
+    }
+
+    /// What needs the network, with an apt that is gone afterwards.
+    fn with_apt(&self, work: impl FnOnce(&Apt) -> Result<(), Error>) -> Result<(), Error> {
+        fs::create_dir_all(&self.directory)?;
+        let private = cache::scratch_beside(&self.directory.join("apt"))?;
+        let done = Apt::open(self, &private).and_then(|apt| work(&apt));
+        fs::remove_dir_all(&private)?;
+        done
+    }
+
+    /// Unpacks packages into one tree and lists them.
+    fn unpack(
+        &self,
+        apt: &Apt,
+        name: &str,
+        files: &[PathBuf],
+        finish: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        cache::directory(&self.directory.join(name), |scratch| {
+            for file in files {
+                run(Command::new("dpkg-deb").arg("--extract").arg(file).arg(scratch))?;
+            }
+            finish(scratch)
         })?;
         let mut listing = String::new();
-        for file in &files {
+        for file in files {
             let format = "--showformat=${Package} ${Version} ${Architecture}\n";
             listing += &run(Command::new("dpkg-deb").arg("--show").arg(format).arg(file))?;
         }
         let scratch = apt.directory.join("listing");
         fs::write(&scratch, listing)?;
-        fs::rename(&scratch, self.listing(package))?;
+        fs::rename(&scratch, self.listing(name))?;
         Ok(())
     }
 }
@@ -313,6 +360,18 @@ impl Apt {
                 .ok_or_else(|| Error::Missing { what: package.clone(), root: downloads })?;
             files.push(file);
         }
+        Ok(files)
+    }
+
+    /// The files of packages and of all that they depend on.
+    fn download_with_dependencies(&self, packages: &[&str]) -> Result<Vec<PathBuf>, Error> {
+        let words = ["install", "--quiet", "--yes", "--download-only", "--no-install-recommends"];
+        self.run("apt-get", words.iter().chain(packages))?;
+        let mut files: Vec<PathBuf> = fs::read_dir(self.directory.join("cache/archives"))?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .collect();
+        files.sort();
         Ok(files)
     }
 }

@@ -46,6 +46,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("PM-Timer failed consistency check", "under QEMU with Xen, which keeps the timer from its domains"),
     ("unsupported p6 CPU model", "under QEMU with Xen, which hides the performance counters"),
     ("intel_pstate: CPU model not supported", "under QEMU with Xen, which hides MSRs"),
+    ("ACPI: IRQ 4 override to edge(!), high(!)", "of 7.2 in guests of QEMU 11.1's, on any processor"),
     ("FACS address mismatch in FADT", "under QEMU with Xen: both have the 32-bit address only"),
     ("Std. Loglevel: Errors, warnings", "Xen's own settings"),
     ("Guest Loglevel:", "Xen's own settings"),

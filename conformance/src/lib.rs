@@ -20,4 +20,5 @@ pub mod modules;
 pub mod pc_boots;
 pub mod prepare;
 pub mod riscv_tests;
+pub mod root_disk;
 pub mod suite;

@@ -79,6 +79,11 @@ impl Modules {
         Ok(Modules { directory: directory.into(), loadable, builtin })
     }
 
+    /// Whether there is such a module, or the kernel has it in itself.
+    pub fn has(&self, name: &str) -> bool {
+        self.loadable.contains_key(&normal(name)) || self.is_builtin(name)
+    }
+
     /// Whether the kernel has the module in itself.
     pub fn is_builtin(&self, name: &str) -> bool {
         self.builtin.contains_key(&normal(name))

@@ -35,7 +35,14 @@ pub enum Way {
     Xen,
     /// By its own entry; then `kvm_client` makes guests of KVM, which is loaded with these parameters.
     Kvm(Kvm),
+    /// By its own entry; then QEMU, from a disk, makes a guest of KVM, which is loaded with these parameters: the same kernel again, with
+    /// so many processors and further words on its command line.
+    Vmm(Kvm, u32, &'static str),
 }
+
+/// A guest's guest: `kvm_client`, with all that it has, and with little.
+const CLIENT: &str = " kvmtest";
+const SHORT_CLIENT: &str = " kvmtest=none,hello=1,port=10000,pages=500,msi=100,timer=20,smp=50,modes=1";
 
 /// Parameters of `kvm_intel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +123,9 @@ impl Boot {
             Way::SecureGrub => "ovmf-secure-grub",
             Way::Xen => "xen",
             Way::Kvm(kvm) => &kvm.name(),
+            Way::Vmm(kvm, cpus, words) => {
+                &format!("vmm-{cpus}-{}{}", kvm.name(), if words.is_empty() { "" } else { "-client" })
+            }
         };
         let machine = self.machine.replace(",numa=", "-numa");
         format!("{}-{}-{}-{machine}-{way}", self.suite, self.cpus, self.model)
@@ -136,8 +146,9 @@ impl Boot {
             Way::Entry(name) => format!("{},entry={name}", self.machine),
             _ => self.machine.into(),
         };
+        let memory = if matches!(self.way, Way::Vmm(..)) { "2G" } else { "1G" };
         let mut a: Vec<OsString> =
-            ["--machine", &machine, "--cpu", self.model, "--memory", "1G"].map(Into::into).into();
+            ["--machine", &machine, "--cpu", self.model, "--memory", memory].map(Into::into).into();
         a.extend(["--smp".into(), self.cpus.to_string().into()]);
         match (self.way, &files.xen) {
             (Way::Xen, Some(xen)) => {
@@ -157,6 +168,12 @@ impl Boot {
                 a.push(files.initrd.clone().into());
                 let words = match self.way {
                     Way::Kvm(kvm) => format!(" quiet kvmtest{}", kvm.words()),
+                    Way::Vmm(kvm, cpus, words) => {
+                        let mut disk = files.root_disk.clone().into_os_string();
+                        disk.push(",ro");
+                        a.extend(["--drive".into(), disk]);
+                        format!(" quiet vmm={cpus}{} -- console=ttyS0 quiet{words}", kvm.words())
+                    }
                     _ if self.suspends() => " shell".into(),
                     _ => String::new(),
                 };
@@ -184,6 +201,10 @@ impl Boot {
                 let nested = if kvm.nested { "nested" } else { "nested-off" };
                 expected.push(format!("KVM-CLIENT: {nested} "));
                 expected.extend(["KVM-CLIENT: port count=100000 ".into(), "KVM-CLIENT: OK".into()]);
+            }
+            Way::Vmm(_, cpus, words) => {
+                expected.push(format!("UNDERVISOR-SHELL: up cpus={cpus} "));
+                expected.extend((!words.is_empty()).then(|| "KVM-CLIENT: OK".into()));
             }
             _ => {}
         }
@@ -221,7 +242,23 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::SecureSuspend));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Xen));
     boots.extend(with_kvm());
+    boots.extend(with_vmm());
     boots
+}
+
+/// Debian's QEMU with KVM and Debian's kernel in it, and KVM again in that.
+fn with_vmm() -> Vec<Boot> {
+    use Translation::{Ept, Shadow, UnrestrictedGuest};
+    let boot = |suite, cpus, translation, enable_apicv, nested, inner, words| {
+        let way = Way::Vmm(Kvm { translation, enable_apicv, nested }, inner, words);
+        Boot { suite, cpus, model: "intel", machine: "q35", way }
+    };
+    vec![
+        boot(Suite::Trixie, 1, UnrestrictedGuest, true, true, 1, CLIENT),
+        boot(Suite::Sid, 2, UnrestrictedGuest, true, true, 2, SHORT_CLIENT),
+        boot(Suite::Trixie, 2, Ept, false, true, 2, SHORT_CLIENT),
+        boot(Suite::Sid, 1, Shadow, false, false, 1, ""),
+    ]
 }
 
 /// Six boots with KVM in which every pair of values of suite, processors, translation, APIC virtualization and nesting occurs.
@@ -291,7 +328,24 @@ impl Files {
     pub fn determinism(&self) -> Vec<Outcome> {
         let mut outcomes: Vec<_> = [1, 4].par_iter().flat_map(|cpus| self.determinism_with(*cpus)).collect();
         outcomes.extend(self.determinism_with_kvm());
+        outcomes.push(self.determinism_with_vmm());
         outcomes
+    }
+
+    /// With QEMU, its guest, and the guest of that.
+    fn determinism_with_vmm(&self) -> Outcome {
+        let kvm = Kvm { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true };
+        let way = Way::Vmm(kvm, 2, SHORT_CLIENT);
+        let boot = Boot { suite: Suite::Trixie, cpus: 2, model: "intel", machine: "q35", way };
+        let (arguments, expected) = boot.arguments(self.of(boot.suite));
+        let names = ["vmm-once", "vmm-again"];
+        let [once, again] = names.map(|name| self.run(name, &arguments, &expected, ""));
+        determinism::states(
+            "QEMU with KVM and KVM in its guest: the same run twice: the same state",
+            &once,
+            &again,
+            true,
+        )
     }
 
     /// With KVM and its guests: the same run twice, the second time with a snapshot while the guests run, which goes on to the same state.
@@ -370,7 +424,7 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (33, 33));
+        assert_eq!((names.len(), count), (37, 37));
     }
 
     #[test]

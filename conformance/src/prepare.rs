@@ -9,6 +9,7 @@ use crate::grub;
 use crate::guests::{AMD64_INIT, AMD64_KVM_CLIENT, RISCV64_INIT, RISCV64_KVM_CLIENT};
 use crate::initramfs::Initramfs;
 use crate::modules::{self, Modules};
+use crate::root_disk;
 
 /// The modules that the riscv64 guest loads unless it is told otherwise.
 pub const RISCV64_MODULES: &[&str] = &["kvm", "virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng"];
@@ -18,6 +19,12 @@ pub const AMD64_MODULES: &[&str] = &["virtio_pci", "virtio_mmio", "virtio_blk", 
 
 /// The modules of which the amd64 guest loads one, with what it needs, where its processor has VMX or SVM and KVM is asked for.
 const AMD64_HYPERVISORS: [&str; 2] = ["kvm_intel", "kvm_amd"];
+
+/// The modules of the file system of a virtual-machine monitor's disk; of checksums, whichever the kernel has.
+const AMD64_ROOT_DISK: [&str; 2] = ["crc32c_generic", "ext4"];
+
+/// What that disk has, with all that it depends on.
+const AMD64_VMM: &[&str] = &["qemu-system-x86"];
 
 /// The commands of busybox that have a name in `/bin`.
 const COMMANDS: &[&str] = &[
@@ -237,6 +244,8 @@ pub struct Amd64 {
     pub ovmf_variables: PathBuf,
     /// A disk with the kernel and GRUB, for BIOS and UEFI.
     pub disk: PathBuf,
+    /// A disk with a root file system that has QEMU, and this kernel and initial RAM file system in `/boot`.
+    pub root_disk: PathBuf,
     /// Xen, uncompressed; where the suite has one.
     pub xen: Option<PathBuf>,
     /// `uname -r`.
@@ -258,6 +267,7 @@ impl Prepared for Amd64 {
             ovmf_secure: file("OVMF_CODE_4M.secboot.fd"),
             ovmf_variables: file("OVMF_VARS_4M.fd"),
             disk: file("grub.img"),
+            root_disk: file("root.img"),
             xen: Some(file("xen")).filter(|xen| xen.is_file()),
             release: String::new(),
         }
@@ -269,8 +279,8 @@ fn xen_package(suite: Suite) -> Option<&'static str> {
     (suite == Suite::Trixie).then_some("xen-hypervisor-4.20-amd64")
 }
 
-/// Makes `vmlinuz`, `initrd.cpio` (`initrd.cpio.gz`), `bios-256k.bin`, `OVMF_{CODE,VARS}_4M.fd`, `OVMF_CODE_4M.secboot.fd`, `grub.img`, `xen` and
-/// `packages.txt` in `out`. The kernel is what `metapackage` stands for: `linux-image-amd64` or `linux-image-cloud-amd64`.
+/// Makes `vmlinuz`, `initrd.cpio` (`initrd.cpio.gz`), `bios-256k.bin`, `OVMF_{CODE,VARS}_4M.fd`, `OVMF_CODE_4M.secboot.fd`, `grub.img`, `root.img`,
+/// `xen` and `packages.txt` in `out`. The kernel is what `metapackage` stands for: `linux-image-amd64` or `linux-image-cloud-amd64`.
 pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> Result<Amd64, Error> {
     let archive = Archive::new(suite, "amd64");
     if options.refresh {
@@ -291,6 +301,9 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     for hypervisor in AMD64_HYPERVISORS {
         add_modules(&mut fs, &kernel, &[hypervisor], &format!("/{hypervisor}.order"))?;
     }
+    let modules = Modules::open(&kernel.modules)?;
+    let root_disk: Vec<&str> = AMD64_ROOT_DISK.into_iter().filter(|name| modules.has(name)).collect();
+    add_modules(&mut fs, &kernel, &root_disk, "/root_disk.order")?;
     fs.file("/bin/kvm_client", 0o755, AMD64_KVM_CLIENT.bytes()?);
     let initrd = write_initramfs(&fs, out, options.gzip)?;
     write(&out.join("vmlinuz"), &read(&kernel.image)?)?;
@@ -305,7 +318,9 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     }
     let files = Amd64 { initrd, release: kernel.release, ..Amd64::at(out) };
     grub::write_disk(&files.disk, &files.image, &files.initrd)?;
-    let mut trees = vec![&kernel.tree, &busybox, &seabios, &ovmf];
+    let root = archive.root("vmm", AMD64_VMM)?;
+    root_disk::write(&files.root_disk, &root, &[&files.image, &files.initrd])?;
+    let mut trees = vec![&kernel.tree, &busybox, &seabios, &ovmf, &root];
     if let Some(tree) = &xen {
         let image = tree.file("boot/xen-4.20-amd64.gz")?;
         write(&out.join("xen"), &uncompressed(&image)?)?;

@@ -2,6 +2,8 @@
 # The first process of the guest. Words on the kernel's command line:
 #   kvmtest[=words]  runs /bin/kvm_client with these words (see kvm_client.c)
 #   module.name=value  a parameter of a module, as modprobe would give it
+#   vmm[=cpus]       starts the QEMU of the disk's file system with KVM, on the kernel in its /boot, with so many processors (1) and the words
+#                    behind `--` as that kernel's command line
 #   shell            an interactive shell afterwards, instead of powering off
 #   quiet            of the kernel's own: fewer messages before this script
 
@@ -10,7 +12,8 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 
-read -r cmdline < /proc/cmdline
+read -r whole < /proc/cmdline
+cmdline=${whole%% -- *}
 
 load() { # the modules of a list
 	while read -r module; do
@@ -27,7 +30,7 @@ load() { # the modules of a list
 
 load /modules.order
 case " $cmdline " in
-*" kvmtest"* | *" shell "*)
+*" kvmtest"* | *" vmm"* | *" shell "*)
 	flags=$(grep -m1 ^flags /proc/cpuinfo)
 	case " $flags " in
 	*" vmx "*) load /kvm_intel.order ;;
@@ -37,7 +40,17 @@ case " $cmdline " in
 esac
 
 echo "UNDERVISOR-SHELL: up cpus=$(nproc) linux=$(uname -r)"
-[ ! -b /dev/vda ] || echo "UNDERVISOR-DRIVE: $(md5sum < /dev/vda)"
+
+vmm() { # processors
+	load /root_disk.order
+	mount -t ext4 -o ro /dev/vda /mnt
+	mount --bind /dev /mnt/dev
+	mount -t proc proc /mnt/proc
+	mount -t tmpfs tmp /mnt/tmp
+	chroot /mnt /usr/bin/qemu-system-x86_64 -machine q35,accel=kvm -cpu host -smp "$1" -m 512M -nodefaults -no-reboot -display none \
+		-serial stdio -drive file=/dev/vda,format=raw,if=virtio,readonly=on -kernel /boot/vmlinuz -initrd /boot/initrd.cpio \
+		-append "${whole#* -- }" < /dev/null
+}
 
 rc=0
 shell=
@@ -48,6 +61,12 @@ for word in $cmdline; do
 		;;
 	kvmtest=*)
 		kvm_client "${word#kvmtest=}" || rc=$?
+		;;
+	vmm)
+		vmm 1 || rc=$?
+		;;
+	vmm=*)
+		vmm "${word#vmm=}" || rc=$?
 		;;
 	shell)
 		shell=1
