@@ -206,9 +206,10 @@ impl Archive {
                         fs::create_dir_all(root.join("usr").join(merged))?;
                         symlink(format!("usr/{merged}"), root.join(merged))?;
                     }
-                    for mount_point in ["boot", "dev", "proc", "run", "sys", "tmp"] {
+                    for mount_point in ["boot", "dev", "proc", "run", "sys", "tmp", "var/lib", "var/log"] {
                         fs::create_dir_all(root.join(mount_point))?;
                     }
+                    symlink("/run", root.join("var/run"))?;
                     for unread in ["doc", "info", "lintian", "locale", "man"] {
                         let directory = root.join("usr/share").join(unread);
                         if directory.is_dir() {

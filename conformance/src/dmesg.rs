@@ -52,13 +52,31 @@ const KNOWN: &[(&str, &str)] = &[
     ("Guest Loglevel:", "Xen's own settings"),
 ];
 
+/// What a kernel says that begins a log of a domain of the kind PVH.
+const PVH_DOMAIN: &str = "Booting kernel on Xen PVH";
+
+/// What such a kernel complains about on any processor: it has no I/O APIC, no PCI, no 8254, and no system control interrupt.
+const KNOWN_OF_PVH_DOMAINS: &[&str] = &[
+    "HVMOP_pagetable_dying not supported",
+    "tsc: Fast TSC calibration failed",
+    "ACPI: No IOAPIC entries present",
+    "ACPI: setting ELCR to 0200 (from ffff)",
+    "spinlock event irq",
+    "PCI: Fatal: No config space access function found",
+    "ACPI: OSL: SCI (ACPI GSI 9) not registered",
+    "PCI: System does not support PCI",
+];
+
 /// The complaints on a console that nobody knows of, each once; none where all is well.
 pub fn complaints(console: &str) -> Vec<&str> {
     let mut found: Vec<&str> = Vec::new();
+    let of_domains = if console.contains(PVH_DOMAIN) { KNOWN_OF_PVH_DOMAINS } else { &[] };
+    let is_known =
+        |text: &str| KNOWN.iter().map(|(known, _)| known).chain(of_domains).any(|known| text.contains(known));
     for line in console.lines().map(|l| l.trim_end_matches('\r')) {
         let Some((is_warning, text)) = message(line) else { continue };
         let is_complaint = is_warning || ALARMS.iter().any(|word| text.contains(word));
-        if is_complaint && !KNOWN.iter().any(|(known, _)| text.contains(known)) && !found.contains(&text) {
+        if is_complaint && !is_known(text) && !found.contains(&text) {
             found.push(text);
         }
     }
@@ -97,6 +115,11 @@ mod tests {
     fn what_is_seen_elsewhere_is_none() {
         for (known, why) in KNOWN {
             assert_eq!(complaints(&format!("<3>[    1.0] x {known} y")), [""; 0], "{why}");
+        }
+        for known in KNOWN_OF_PVH_DOMAINS {
+            let line = format!("<3>[    1.0] {known}");
+            assert_eq!(complaints(&line), [*known], "elsewhere it is one");
+            assert_eq!(complaints(&format!("<6>[    0.9] {PVH_DOMAIN}\n{line}")), [""; 0]);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 
 use rayon::prelude::*;
 
@@ -33,6 +34,8 @@ pub enum Way {
     SecureGrub,
     /// Xen starts it as its first domain.
     Xen,
+    /// The same, and the first domain starts it as a second one, of the kind PVH.
+    XenDomain,
     /// By its own entry; then `kvm_client` makes guests of KVM, which is loaded with these parameters.
     Kvm(Kvm),
     /// By its own entry; then QEMU, from a disk, makes a guest of KVM, which is loaded with these parameters: the same kernel again, with
@@ -122,6 +125,7 @@ impl Boot {
             Way::SecureSuspend => "ovmf-secure-suspend",
             Way::SecureGrub => "ovmf-secure-grub",
             Way::Xen => "xen",
+            Way::XenDomain => "xen-domain",
             Way::Kvm(kvm) => &kvm.name(),
             Way::Vmm(kvm, cpus, words) => {
                 &format!("vmm-{cpus}-{}{}", kvm.name(), if words.is_empty() { "" } else { "-client" })
@@ -146,22 +150,24 @@ impl Boot {
             Way::Entry(name) => format!("{},entry={name}", self.machine),
             _ => self.machine.into(),
         };
-        let memory = if matches!(self.way, Way::Vmm(..)) { "2G" } else { "1G" };
+        let memory = if matches!(self.way, Way::Vmm(..) | Way::XenDomain) { "2G" } else { "1G" };
         let mut a: Vec<OsString> =
             ["--machine", &machine, "--cpu", self.model, "--memory", memory].map(Into::into).into();
         a.extend(["--smp".into(), self.cpus.to_string().into()]);
         match (self.way, &files.xen) {
-            (Way::Xen, Some(xen)) => {
+            (Way::Xen | Way::XenDomain, Some(xen)) => {
                 let mut kernel = files.image.clone().into_os_string();
                 kernel.push("=console=hvc0 quiet");
+                if self.way == Way::XenDomain {
+                    kernel.push(" domu=pvh -- console=hvc0 quiet");
+                    a.extend(["--drive".into(), read_only(&files.root_disk)]);
+                }
                 a.extend(["--kernel".into(), xen.into(), "--module".into(), kernel, "--module".into()]);
                 a.push(files.initrd.clone().into());
-                a.extend(["--append", "console=com1 com1=115200,8n1 dom0_mem=512M"].map(Into::into));
+                a.extend(["--append", "console=com1 com1=115200,8n1 dom0_mem=768M"].map(Into::into));
             }
             (Way::BiosGrub | Way::OvmfGrub | Way::SecureGrub, _) => {
-                let mut disk = files.disk.clone().into_os_string();
-                disk.push(",ro");
-                a.extend(["--drive".into(), disk]);
+                a.extend(["--drive".into(), read_only(&files.disk)]);
             }
             _ => {
                 a.extend(["--kernel".into(), files.image.clone().into(), "--initrd".into()]);
@@ -169,9 +175,7 @@ impl Boot {
                 let words = match self.way {
                     Way::Kvm(kvm) => format!(" quiet kvmtest{}", kvm.words()),
                     Way::Vmm(kvm, cpus, words) => {
-                        let mut disk = files.root_disk.clone().into_os_string();
-                        disk.push(",ro");
-                        a.extend(["--drive".into(), disk]);
+                        a.extend(["--drive".into(), read_only(&files.root_disk)]);
                         format!(" quiet vmm={cpus}{} -- console=ttyS0 quiet{words}", kvm.words())
                     }
                     _ if self.suspends() => " shell".into(),
@@ -202,6 +206,8 @@ impl Boot {
                 expected.push(format!("KVM-CLIENT: {nested} "));
                 expected.extend(["KVM-CLIENT: port count=100000 ".into(), "KVM-CLIENT: OK".into()]);
             }
+            // What the second domain has said is shown after it has ended.
+            Way::XenDomain => expected.push("UNDERVISOR-SHELL: up cpus=2 ".into()),
             Way::Vmm(_, cpus, words) => {
                 expected.push(format!("UNDERVISOR-SHELL: up cpus={cpus} "));
                 expected.extend((!words.is_empty()).then(|| "KVM-CLIENT: OK".into()));
@@ -213,6 +219,13 @@ impl Boot {
         }
         (a, expected)
     }
+}
+
+/// A drive that is only read.
+fn read_only(image: &Path) -> OsString {
+    let mut drive = image.as_os_str().to_owned();
+    drive.push(",ro");
+    drive
 }
 
 /// Every kernel with 1, 2 and 4 processors of each vendor; each chipset, entry and firmware once.
@@ -241,6 +254,7 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::OvmfSuspend));
     boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::SecureSuspend));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Xen));
+    boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::XenDomain));
     boots.extend(with_kvm());
     boots.extend(with_vmm());
     boots
@@ -424,7 +438,7 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (37, 37));
+        assert_eq!((names.len(), count), (38, 38));
     }
 
     #[test]

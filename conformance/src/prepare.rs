@@ -23,8 +23,8 @@ const AMD64_HYPERVISORS: [&str; 2] = ["kvm_intel", "kvm_amd"];
 /// The modules of the file system of a virtual-machine monitor's disk; of checksums, whichever the kernel has.
 const AMD64_ROOT_DISK: [&str; 2] = ["crc32c_generic", "ext4"];
 
-/// What that disk has, with all that it depends on.
-const AMD64_VMM: &[&str] = &["qemu-system-x86"];
+/// The modules that Xen's tools need in its first domain.
+const AMD64_XEN: [&str; 4] = ["xen_evtchn", "xen_gntdev", "xen_privcmd", "xenfs"];
 
 /// The commands of busybox that have a name in `/bin`.
 const COMMANDS: &[&str] = &[
@@ -244,7 +244,7 @@ pub struct Amd64 {
     pub ovmf_variables: PathBuf,
     /// A disk with the kernel and GRUB, for BIOS and UEFI.
     pub disk: PathBuf,
-    /// A disk with a root file system that has QEMU, and this kernel and initial RAM file system in `/boot`.
+    /// A disk with a root file system that has QEMU, Xen's tools where the suite has Xen, and this kernel and initial RAM file system in `/boot`.
     pub root_disk: PathBuf,
     /// Xen, uncompressed; where the suite has one.
     pub xen: Option<PathBuf>,
@@ -274,9 +274,9 @@ impl Prepared for Amd64 {
     }
 }
 
-/// The package of Xen's hypervisor, in the suites that have it.
-fn xen_package(suite: Suite) -> Option<&'static str> {
-    (suite == Suite::Trixie).then_some("xen-hypervisor-4.20-amd64")
+/// The packages of Xen's hypervisor and of its tools, in the suites whose we take.
+fn xen_packages(suite: Suite) -> Option<[&'static str; 2]> {
+    (suite == Suite::Trixie).then_some(["xen-hypervisor-4.20-amd64", "xen-utils-4.20"])
 }
 
 /// Makes `vmlinuz`, `initrd.cpio` (`initrd.cpio.gz`), `bios-256k.bin`, `OVMF_{CODE,VARS}_4M.fd`, `OVMF_CODE_4M.secboot.fd`, `grub.img`, `root.img`,
@@ -287,7 +287,7 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
         archive.forget()?;
     }
     let mut packages = vec![metapackage, "busybox-static"];
-    packages.extend(xen_package(suite));
+    packages.extend(xen_packages(suite).map(|[hypervisor, _]| hypervisor));
     archive.fetch(&packages)?;
     let kernel = archive.kernel_of(metapackage)?;
     let busybox = archive.unpacked("busybox-static")?;
@@ -295,7 +295,7 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     let stable = Archive::new(Suite::Trixie, "amd64");
     stable.fetch(&["seabios", "ovmf"])?;
     let (seabios, ovmf) = (stable.unpacked("seabios")?, stable.unpacked("ovmf")?);
-    let xen = xen_package(suite).map(|package| archive.unpacked(package)).transpose()?;
+    let xen = xen_packages(suite).map(|[hypervisor, _]| archive.unpacked(hypervisor)).transpose()?;
 
     let mut fs = initramfs(&kernel, &busybox, AMD64_INIT, &options.modules)?;
     for hypervisor in AMD64_HYPERVISORS {
@@ -304,6 +304,7 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     let modules = Modules::open(&kernel.modules)?;
     let root_disk: Vec<&str> = AMD64_ROOT_DISK.into_iter().filter(|name| modules.has(name)).collect();
     add_modules(&mut fs, &kernel, &root_disk, "/root_disk.order")?;
+    add_modules(&mut fs, &kernel, &AMD64_XEN, "/xen.order")?;
     fs.file("/bin/kvm_client", 0o755, AMD64_KVM_CLIENT.bytes()?);
     let initrd = write_initramfs(&fs, out, options.gzip)?;
     write(&out.join("vmlinuz"), &read(&kernel.image)?)?;
@@ -318,7 +319,8 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     }
     let files = Amd64 { initrd, release: kernel.release, ..Amd64::at(out) };
     grub::write_disk(&files.disk, &files.image, &files.initrd)?;
-    let root = archive.root("vmm", AMD64_VMM)?;
+    let tools: Vec<_> = ["qemu-system-x86"].into_iter().chain(xen_packages(suite).map(|[_, tools]| tools)).collect();
+    let root = archive.root("vmm", &tools)?;
     root_disk::write(&files.root_disk, &root, &[&files.image, &files.initrd])?;
     let mut trees = vec![&kernel.tree, &busybox, &seabios, &ovmf, &root];
     if let Some(tree) = &xen {

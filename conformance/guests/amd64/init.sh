@@ -4,6 +4,7 @@
 #   module.name=value  a parameter of a module, as modprobe would give it
 #   vmm[=cpus]       starts the QEMU of the disk's file system with KVM, on the kernel in its /boot, with so many processors (1) and the words
 #                    behind `--` as that kernel's command line
+#   domu[=type]      under Xen, starts a domain of this type (pvh, hvm, pv) in the same way
 #   shell            an interactive shell afterwards, instead of powering off
 #   quiet            of the kernel's own: fewer messages before this script
 
@@ -41,15 +42,45 @@ esac
 
 echo "UNDERVISOR-SHELL: up cpus=$(nproc) linux=$(uname -r)"
 
-vmm() { # processors
+root() { # of the disk
 	load /root_disk.order
 	mount -t ext4 -o ro /dev/vda /mnt
-	mount --bind /dev /mnt/dev
+	for shared in dev sys; do mount --bind /$shared /mnt/$shared; done
 	mount -t proc proc /mnt/proc
-	mount -t tmpfs tmp /mnt/tmp
+	mkdir -p /dev/pts && mount -t devpts devpts /mnt/dev/pts
+	for written in run tmp var/lib var/log; do mount -t tmpfs tmp /mnt/$written; done
+}
+
+vmm() { # processors
+	root
 	chroot /mnt /usr/bin/qemu-system-x86_64 -machine q35,accel=kvm -cpu host -smp "$1" -m 512M -nodefaults -no-reboot -display none \
 		-serial stdio -drive file=/dev/vda,format=raw,if=virtio,readonly=on -kernel /boot/vmlinuz -initrd /boot/initrd.cpio \
 		-append "${whole#* -- }" < /dev/null
+}
+
+domu() { # type
+	load /xen.order
+	root
+	mount -t xenfs xenfs /mnt/proc/xen
+	(cd /mnt && mkdir -p run/lock run/xen run/xenstored var/lib/xen var/lib/xenstored var/log/xen/console)
+	cat > /mnt/tmp/domu.cfg <<-END
+		name = "domu"
+		type = "$1"
+		memory = 256
+		vcpus = 2
+		kernel = "/boot/vmlinuz"
+		ramdisk = "/boot/initrd.cpio"
+		cmdline = "${whole#* -- }"
+		on_reboot = "destroy"
+		on_crash = "destroy"
+	END
+	tools=$(cd /mnt && echo usr/lib/xen-[0-9]*/bin)
+	for daemon in xenstored xen-init-dom0 "xenconsoled --log=guest"; do
+		# shellcheck disable=SC2086 # they are words
+		chroot /mnt /$tools/$daemon || return
+	done
+	chroot /mnt "/$tools/xl" create -F /tmp/domu.cfg
+	cat /mnt/var/log/xen/console/guest-domu.log
 }
 
 rc=0
@@ -67,6 +98,12 @@ for word in $cmdline; do
 		;;
 	vmm=*)
 		vmm "${word#vmm=}" || rc=$?
+		;;
+	domu)
+		domu pvh || rc=$?
+		;;
+	domu=*)
+		domu "${word#domu=}" || rc=$?
 		;;
 	shell)
 		shell=1
