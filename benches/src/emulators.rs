@@ -10,6 +10,7 @@ use wait4::Wait4;
 
 use crate::pc::disk::{CYLINDERS, disk};
 use crate::pc::image::ENTRY;
+use crate::pc::linux::expected;
 use crate::report::{Measured, Peer, Run};
 
 /// Who runs a guest.
@@ -101,15 +102,23 @@ impl Laboratory {
         best
     }
 
-    /// Boots Linux on a PC.
-    pub fn pc_linux(&self, emulator: Emulator, files: &Path) -> Measured {
+    /// Boots Linux on a PC with a root file system on a disk; the console must show that so many kernels have come up and gone down.
+    pub fn pc_linux(&self, emulator: Emulator, files: &Path, words: &str, boots: usize) -> Measured {
         if emulator == Emulator::Peer(Peer::Bochs) {
             return self.bochs(&files.join("grub.img"), 0, 1024, "reboot: Power down");
         }
-        let mut command = self.pc_command(emulator, "1G")?;
+        let mut command = self.pc_command(emulator, "2G")?;
+        let disk = files.join("root.img");
+        match emulator {
+            Emulator::Undervisor => command.args(["--drive", &format!("{},ro", disk.display())]),
+            Emulator::Peer(_) => {
+                command.args(["-drive", &format!("file={},format=raw,if=virtio,readonly=on", disk.display())])
+            }
+        };
         command.arg("--kernel").arg(files.join("vmlinuz")).arg("--initrd").arg(files.join("initrd.cpio"));
-        command.args(["--append", "console=ttyS0 quiet"]);
-        self.best(&mut command, &["UNDERVISOR-DONE rc=0".into()])
+        command.args(["--append", &format!("console=ttyS0 {words}")]);
+        let expected = expected(words, boots);
+        self.best_that(&mut command, |succeeded, shown| succeeded && expected(shown))
     }
 
     /// Boots Bochs from a disk of so many cylinders, or as many as it finds. It always ends by what it calls a panic: `expected` is in its log, or on its serial port.

@@ -56,7 +56,7 @@ pub fn rows<'a>(
 }
 
 /// What a run took more than another, without which the figure is worth nothing.
-fn more_than(base: &Measured, run: Measured) -> Measured {
+pub fn more_than(base: &Measured, run: Measured) -> Measured {
     let (base, run) = (base.clone()?, run?);
     let seconds = run.seconds - base.seconds;
     if seconds <= 0.0 {

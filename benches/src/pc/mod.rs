@@ -3,18 +3,16 @@
 pub mod disk;
 mod guests;
 pub mod image;
+pub mod linux;
 mod vmx;
 
 use std::path::Path;
 
 use crate::emulators::{Emulator, Laboratory};
-use crate::report::{Peer, Row, Target, Unit};
+use crate::report::{Peer, Row, Unit};
 
 /// Whose columns the table has.
 const PEERS: &[Peer] = &[Peer::QemuPc, Peer::Bochs];
-/// A boot at most takes 1.5 times as long as QEMU's.
-const BOOT: &[Target] = &[Target { peer: Peer::QemuPc, times: 1.0 / 1.5 }];
-
 /// The rows whose names `wanted` accepts. `files` holds what `prepare-amd64` makes, for each suite.
 pub fn rows(laboratory: &Laboratory, files: Option<&Path>, wanted: impl Fn(&str) -> bool) {
     crate::report::print_head(PEERS);
@@ -43,20 +41,7 @@ pub fn rows(laboratory: &Laboratory, files: Option<&Path>, wanted: impl Fn(&str)
         println!("| boots | skipped: UNDERVISOR_PC_BOOT_FILES is not set |");
         return;
     };
-    for suite in ["trixie", "sid"] {
-        let name = format!("boot of {suite} to power-off");
-        if wanted(&name) {
-            let run = |emulator| laboratory.pc_linux(emulator, &files.join(suite));
-            Row {
-                name: &name,
-                unit: Unit::Seconds,
-                ours: run(Emulator::Undervisor),
-                peers: PEERS.iter().map(|peer| (*peer, run(Emulator::Peer(*peer)))).collect(),
-                targets: BOOT,
-            }
-            .print();
-        }
-    }
+    linux::rows(laboratory, files, wanted);
 }
 
 /// Writes the bare guests' images, for a profiler or a debugger.
