@@ -48,6 +48,8 @@ const KNOWN: &[(&str, &str)] = &[
     ("intel_pstate: CPU model not supported", "under QEMU with Xen, which hides MSRs"),
     ("ACPI: IRQ 4 override to edge(!), high(!)", "of 7.2 in guests of QEMU 11.1's, on any processor"),
     ("FACS address mismatch in FADT", "under QEMU with Xen: both have the 32-bit address only"),
+    ("HVMOP_pagetable_dying not supported", "in Xen's HVM and PVH domains on any processor"),
+    ("spinlock event irq", "Xen's domains with more than one processor, on any"),
     ("Std. Loglevel: Errors, warnings", "Xen's own settings"),
     ("Guest Loglevel:", "Xen's own settings"),
 ];
@@ -57,11 +59,9 @@ const PVH_DOMAIN: &str = "Booting kernel on Xen PVH";
 
 /// What such a kernel complains about on any processor: it has no I/O APIC, no PCI, no 8254, and no system control interrupt.
 const KNOWN_OF_PVH_DOMAINS: &[&str] = &[
-    "HVMOP_pagetable_dying not supported",
     "tsc: Fast TSC calibration failed",
     "ACPI: No IOAPIC entries present",
     "ACPI: setting ELCR to 0200 (from ffff)",
-    "spinlock event irq",
     "PCI: Fatal: No config space access function found",
     "ACPI: OSL: SCI (ACPI GSI 9) not registered",
     "PCI: System does not support PCI",

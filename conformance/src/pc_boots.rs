@@ -34,8 +34,8 @@ pub enum Way {
     SecureGrub,
     /// Xen starts it as its first domain.
     Xen,
-    /// The same, and the first domain starts it as a second one, of the kind PVH.
-    XenDomain,
+    /// The same, and the first domain starts it as a second one, of this kind: `pvh`, or `hvm` with QEMU's devices and SeaBIOS.
+    XenDomain(&'static str),
     /// By its own entry; then `kvm_client` makes guests of KVM, which is loaded with these parameters.
     Kvm(Kvm),
     /// By its own entry; then QEMU, from a disk, makes a guest of KVM, which is loaded with these parameters: the same kernel again, with
@@ -125,7 +125,7 @@ impl Boot {
             Way::SecureSuspend => "ovmf-secure-suspend",
             Way::SecureGrub => "ovmf-secure-grub",
             Way::Xen => "xen",
-            Way::XenDomain => "xen-domain",
+            Way::XenDomain(kind) => &format!("xen-{kind}"),
             Way::Kvm(kvm) => &kvm.name(),
             Way::Vmm(kvm, cpus, words) => {
                 &format!("vmm-{cpus}-{}{}", kvm.name(), if words.is_empty() { "" } else { "-client" })
@@ -150,16 +150,16 @@ impl Boot {
             Way::Entry(name) => format!("{},entry={name}", self.machine),
             _ => self.machine.into(),
         };
-        let memory = if matches!(self.way, Way::Vmm(..) | Way::XenDomain) { "2G" } else { "1G" };
+        let memory = if matches!(self.way, Way::Vmm(..) | Way::XenDomain(_)) { "2G" } else { "1G" };
         let mut a: Vec<OsString> =
             ["--machine", &machine, "--cpu", self.model, "--memory", memory].map(Into::into).into();
         a.extend(["--smp".into(), self.cpus.to_string().into()]);
         match (self.way, &files.xen) {
-            (Way::Xen | Way::XenDomain, Some(xen)) => {
+            (Way::Xen | Way::XenDomain(_), Some(xen)) => {
                 let mut kernel = files.image.clone().into_os_string();
                 kernel.push("=console=hvc0 quiet");
-                if self.way == Way::XenDomain {
-                    kernel.push(" domu=pvh -- console=hvc0 quiet");
+                if let Way::XenDomain(kind) = self.way {
+                    kernel.push(format!(" domu={kind} -- console=hvc0 quiet"));
                     a.extend(["--drive".into(), read_only(&files.root_disk)]);
                 }
                 a.extend(["--kernel".into(), xen.into(), "--module".into(), kernel, "--module".into()]);
@@ -207,7 +207,7 @@ impl Boot {
                 expected.extend(["KVM-CLIENT: port count=100000 ".into(), "KVM-CLIENT: OK".into()]);
             }
             // What the second domain has said is shown after it has ended.
-            Way::XenDomain => expected.push("UNDERVISOR-SHELL: up cpus=2 ".into()),
+            Way::XenDomain(_) => expected.push("UNDERVISOR-SHELL: up cpus=2 ".into()),
             Way::Vmm(_, cpus, words) => {
                 expected.push(format!("UNDERVISOR-SHELL: up cpus={cpus} "));
                 expected.extend((!words.is_empty()).then(|| "KVM-CLIENT: OK".into()));
@@ -254,7 +254,8 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::OvmfSuspend));
     boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::SecureSuspend));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Xen));
-    boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::XenDomain));
+    boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::XenDomain("pvh")));
+    boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::XenDomain("hvm")));
     boots.extend(with_kvm());
     boots.extend(with_vmm());
     boots
@@ -438,7 +439,7 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (38, 38));
+        assert_eq!((names.len(), count), (39, 39));
     }
 
     #[test]

@@ -275,8 +275,8 @@ impl Prepared for Amd64 {
 }
 
 /// The packages of Xen's hypervisor and of its tools, in the suites whose we take.
-fn xen_packages(suite: Suite) -> Option<[&'static str; 2]> {
-    (suite == Suite::Trixie).then_some(["xen-hypervisor-4.20-amd64", "xen-utils-4.20"])
+fn xen_packages(suite: Suite) -> Option<[&'static str; 3]> {
+    (suite == Suite::Trixie).then_some(["xen-hypervisor-4.20-amd64", "xen-utils-4.20", "qemu-system-xen"])
 }
 
 /// Makes `vmlinuz`, `initrd.cpio` (`initrd.cpio.gz`), `bios-256k.bin`, `OVMF_{CODE,VARS}_4M.fd`, `OVMF_CODE_4M.secboot.fd`, `grub.img`, `root.img`,
@@ -287,7 +287,7 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
         archive.forget()?;
     }
     let mut packages = vec![metapackage, "busybox-static"];
-    packages.extend(xen_packages(suite).map(|[hypervisor, _]| hypervisor));
+    packages.extend(xen_packages(suite).map(|[hypervisor, ..]| hypervisor));
     archive.fetch(&packages)?;
     let kernel = archive.kernel_of(metapackage)?;
     let busybox = archive.unpacked("busybox-static")?;
@@ -295,7 +295,7 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     let stable = Archive::new(Suite::Trixie, "amd64");
     stable.fetch(&["seabios", "ovmf"])?;
     let (seabios, ovmf) = (stable.unpacked("seabios")?, stable.unpacked("ovmf")?);
-    let xen = xen_packages(suite).map(|[hypervisor, _]| archive.unpacked(hypervisor)).transpose()?;
+    let xen = xen_packages(suite).map(|[hypervisor, ..]| archive.unpacked(hypervisor)).transpose()?;
 
     let mut fs = initramfs(&kernel, &busybox, AMD64_INIT, &options.modules)?;
     for hypervisor in AMD64_HYPERVISORS {
@@ -319,7 +319,10 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     }
     let files = Amd64 { initrd, release: kernel.release, ..Amd64::at(out) };
     grub::write_disk(&files.disk, &files.image, &files.initrd)?;
-    let tools: Vec<_> = ["qemu-system-x86"].into_iter().chain(xen_packages(suite).map(|[_, tools]| tools)).collect();
+    let tools: Vec<_> = ["qemu-system-x86"]
+        .into_iter()
+        .chain(xen_packages(suite).into_iter().flat_map(|[_, tools @ ..]| tools))
+        .collect();
     let root = archive.root("vmm", &tools)?;
     root_disk::write(&files.root_disk, &root, &[&files.image, &files.initrd])?;
     let mut trees = vec![&kernel.tree, &busybox, &seabios, &ovmf, &root];
