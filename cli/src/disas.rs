@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use emu_core::event::Code;
 use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
 use object::{Architecture, Object, ObjectSection, SectionKind};
 use riscv::cpu::CpuConfig;
@@ -18,6 +19,11 @@ pub fn one(isa: Isa, bytes: &[u8], pc: u64) -> (usize, String) {
         Some(bits) => x86(bits, bytes, pc),
         None => riscv(bytes),
     }
+}
+
+/// The instruction that an event is about.
+pub fn code(code: &Code) -> String {
+    x86(code.bits, code.bytes, code.ip).1
 }
 
 fn x86(bits: u32, bytes: &[u8], pc: u64) -> (usize, String) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use emu_core::event::{LEVELS, REASONS, Stats};
+use emu_core::event::{Failed, Handled, LAST_EXACT, LEVELS, REASONS, Rule, Stats, level_name};
 use riscv::cpu::{CpuConfig, Ext};
 use serde_json::{Value, json};
 use x86::model::{CpuModel, Vendor};
@@ -136,36 +136,96 @@ pub fn features() -> String {
 /// How an architecture names its reasons.
 pub type ReasonName = fn(u32) -> &'static str;
 
+/// What has been counted of a reason.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    /// How often.
+    pub times: u64,
+    /// How it was handled, if it was an exit.
+    pub handled: Handled,
+}
+
 /// What has been counted: level, reason, how often. Reasons of one name are one.
-fn counted(counts: &[[u64; REASONS]; LEVELS], name: ReasonName) -> BTreeMap<(usize, &'static str), u64> {
-    let mut all = BTreeMap::new();
+pub fn counted(
+    counts: &[[u64; REASONS]; LEVELS],
+    handled: Option<&[[Handled; REASONS]; LEVELS]>,
+    name: ReasonName,
+) -> BTreeMap<(u8, &'static str), Counted> {
+    let mut all: BTreeMap<_, Counted> = BTreeMap::new();
     for (level, counts) in counts.iter().enumerate() {
-        for (reason, n) in counts.iter().enumerate().filter(|(_, n)| **n != 0) {
-            *all.entry((level, name(reason as u32))).or_insert(0) += n;
+        for (reason, times) in counts.iter().enumerate().filter(|(_, n)| **n != 0) {
+            let counted = all.entry((level as u8, name(reason as u32))).or_default();
+            counted.times += times;
+            let one = handled.map_or_else(Handled::default, |h| h[level][reason]);
+            counted.handled.times += one.times;
+            counted.handled.instructions += one.instructions;
         }
     }
     all
 }
 
-fn count_table(text: &mut String, title: &str, counts: &[[u64; REASONS]; LEVELS], name: ReasonName) {
-    let mut all: Vec<_> = counted(counts, name).into_iter().collect();
-    all.sort_by_key(|((level, _), n)| (*level, u64::MAX - n));
-    let _ = writeln!(text, "\nlevel  {title:40} {:>12}", "count");
-    for ((level, reason), n) in all {
-        let _ = writeln!(text, "L{level:<5} {reason:40} {n:>12}");
+/// The mean number of the hypervisor's instructions from an exit to the next entry.
+pub fn mean(handled: Handled) -> Option<f64> {
+    (handled.times != 0).then(|| handled.instructions as f64 / handled.times as f64)
+}
+
+fn by_count(all: BTreeMap<(u8, &'static str), Counted>) -> Vec<((u8, &'static str), Counted)> {
+    let mut all: Vec<_> = all.into_iter().collect();
+    all.sort_by_key(|((level, _), counted)| (*level, u64::MAX - counted.times));
+    all
+}
+
+fn exit_table(text: &mut String, stats: &Stats, name: ReasonName) {
+    let all = by_count(counted(&stats.exits, Some(&stats.handled), name));
+    let _ = writeln!(
+        text,
+        "\nlevel  {:40} {:>12} {:>7} {:>12}",
+        "exits, traps and interrupts", "count", "share", "handled in"
+    );
+    let mut total = [0; LEVELS];
+    all.iter().for_each(|((level, _), counted)| total[usize::from(*level)] += counted.times);
+    for ((level, reason), counted) in all {
+        let share = 100.0 * counted.times as f64 / total[usize::from(level)] as f64;
+        let mean = mean(counted.handled).map_or_else(String::new, |mean| format!("{mean:>12.1}"));
+        let level = level_name(level);
+        let line = format!("{level:6} {reason:40} {:>12} {share:>6.1}% {mean}", counted.times);
+        let _ = writeln!(text, "{}", line.trim_end());
     }
+}
+
+fn injection_table(text: &mut String, stats: &Stats, name: ReasonName) {
+    let all = by_count(counted(&stats.injections, None, name));
+    if all.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\nlevel  {:40} {:>12}", "made pending for the guest at this level", "count");
+    for ((level, reason), counted) in all {
+        let _ = writeln!(text, "{:6} {reason:40} {:>12}", level_name(level), counted.times);
+    }
+}
+
+/// Entries that failed, by rule.
+pub fn failed_table(stats: &Stats) -> String {
+    let mut text = String::new();
+    if stats.failed.is_empty() {
+        return text;
+    }
+    let _ = writeln!(text, "\nVM entries that failed {:>21}  last value: rule", "count");
+    for (rule, failed) in &stats.failed {
+        let (what, value) = (format!("{}: {}", rule.seen, rule.field), failed.value);
+        let _ = writeln!(text, "{what:34} {:>9}  {value:#x}: {}", failed.times, rule.rule);
+    }
+    text
 }
 
 /// The counts as a table, by level.
 pub fn stats_table(stats: &Stats, name: ReasonName) -> String {
     let mut text = String::from("level  instructions\n");
-    for (level, n) in stats.instructions.iter().enumerate().filter(|(_, n)| **n != 0) {
-        let _ = writeln!(text, "L{level:<5} {n:>15}");
+    for (level, n) in (0..).zip(&stats.instructions).filter(|(_, n)| **n != 0) {
+        let _ = writeln!(text, "{:6} {n:>15}", level_name(level));
     }
-    count_table(&mut text, "exits, traps and interrupts", &stats.exits, name);
-    if stats.injections.as_flattened().iter().any(|n| *n != 0) {
-        count_table(&mut text, "made pending for the guest at this level", &stats.injections, name);
-    }
+    exit_table(&mut text, stats, name);
+    injection_table(&mut text, stats, name);
     let switches: Vec<_> = (0..LEVELS)
         .flat_map(|a| (0..LEVELS).map(move |b| (a, b)))
         .map(|(a, b)| (a, b, stats.switches[a][b]))
@@ -177,7 +237,7 @@ pub fn stats_table(stats: &Stats, name: ReasonName) -> String {
             let _ = writeln!(text, "L{from} -> L{to} {n:>15}");
         }
     }
-    text
+    text + &failed_table(stats)
 }
 
 /// Prints the counts, beside the console.
@@ -188,16 +248,38 @@ pub fn print_stats(stats: &Stats, name: ReasonName) {
 /// The counts for the summary.
 pub fn stats_json(stats: &Stats, name: ReasonName) -> Value {
     let mut levels = serde_json::Map::new();
-    for level in 0..LEVELS {
-        let by_reason = |counts| {
-            let of_level = counted(counts, name).into_iter().filter(|((l, _), _)| *l == level);
-            of_level.map(|((_, reason), n)| (reason.to_owned(), n.into())).collect::<serde_json::Map<_, _>>()
+    let exits = counted(&stats.exits, Some(&stats.handled), name);
+    let injections = counted(&stats.injections, None, name);
+    for (level, n) in (0..).zip(&stats.instructions) {
+        let by_reason = |all: &BTreeMap<(u8, &'static str), Counted>, value: fn(&Counted) -> Option<Value>| {
+            let of_level = all.iter().filter(|((l, _), _)| *l == level);
+            of_level
+                .filter_map(|((_, reason), c)| Some(((*reason).to_owned(), value(c)?)))
+                .collect::<serde_json::Map<_, _>>()
         };
-        let (exits, injections) = (by_reason(&stats.exits), by_reason(&stats.injections));
-        let n = stats.instructions[level];
-        if n != 0 || !exits.is_empty() || !injections.is_empty() {
-            levels.insert(format!("L{level}"), json!({ "instructions": n, "exits": exits, "injections": injections }));
+        let exits_by = by_reason(&exits, |c| Some(c.times.into()));
+        let injections = by_reason(&injections, |c| Some(c.times.into()));
+        if *n == 0 && exits_by.is_empty() && injections.is_empty() {
+            continue;
         }
+        let mut of_level = json!({ "instructions": n, "exits": exits_by, "injections": injections });
+        let handled = by_reason(&exits, |c| mean(c.handled).map(Value::from));
+        if !handled.is_empty() {
+            of_level["mean_handler_instructions"] = Value::Object(handled);
+        }
+        if level > LAST_EXACT {
+            of_level["inferred"] = true.into();
+        }
+        levels.insert(format!("L{level}"), of_level);
     }
     Value::Object(levels)
+}
+
+/// Entries that failed, for the summary.
+pub fn failed_json(stats: &Stats) -> Value {
+    let one = |(rule, failed): (&Rule, &Failed)| {
+        let value = format!("{:#x}", failed.value);
+        json!({ "seen": rule.seen, "field": rule.field, "rule": rule.rule, "count": failed.times, "last_value": value })
+    };
+    stats.failed.iter().map(one).collect()
 }

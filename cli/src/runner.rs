@@ -398,6 +398,7 @@ impl<'a, A: Platform> Runner<'a, A> {
             "console_hash": hashes.next(),
             "device_console_hashes": hashes.collect::<Vec<_>>(),
             "levels": report::stats_json(&self.machine.world.events.stats, A::reason_name),
+            "failed_entries": report::failed_json(&self.machine.world.events.stats),
             "harts": self.machine.vcpus.iter().map(A::summary).collect::<Vec<_>>(),
         })
     }

@@ -5,8 +5,9 @@ use std::io::{BufWriter, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use emu_core::engine::Lifted;
-use emu_core::event::{Event, Kind, Sink};
+use emu_core::event::{Event, Kind, LAST_EXACT, Sink, level_name};
 
+use crate::disas;
 use crate::options::{TraceEvents, TraceFormat};
 
 /// A trace in a file.
@@ -19,15 +20,29 @@ pub struct Trace {
     error: Option<std::io::Error>,
 }
 
+/// The level of the guest that is entered. Exits lead to the hypervisor, and switches tell theirs among the details.
+fn entered(event: &Event) -> Option<u8> {
+    event.to.filter(|_| event.kind == Kind::Entry)
+}
+
 impl Trace {
     fn line(&mut self, event: &Event) -> std::io::Result<()> {
         match self.format {
             TraceFormat::Text => {
-                let Event { vcpu, level, pc, .. } = event;
-                let count = self.before + event.count;
-                write!(self.to, "{count} cpu{vcpu} L{level} {pc:#x} {} {}", event.kind.name(), event.name)?;
+                let Event { vcpu, pc, .. } = event;
+                let (count, level) = (self.before + event.count, level_name(event.level));
+                write!(self.to, "{count} cpu{vcpu} {level} {pc:#x} {} {}", event.kind.name(), event.name)?;
+                if let Some(to) = entered(event) {
+                    write!(self.to, " to={}", level_name(to))?;
+                }
                 for (name, value) in event.details {
                     write!(self.to, " {name}={value:#x}")?;
+                }
+                if let Some(code) = &event.code {
+                    write!(self.to, " insn=\"{}\"", disas::code(code))?;
+                }
+                for (name, text) in event.words {
+                    write!(self.to, " {name}=\"{text}\"")?;
                 }
                 writeln!(self.to)
             }
@@ -36,8 +51,20 @@ impl Trace {
                     "count": self.before + event.count, "cpu": event.vcpu, "level": event.level, "pc": format!("{:#x}", event.pc),
                     "kind": event.kind.name(), "name": event.name,
                 });
+                if event.level > LAST_EXACT || event.to.is_some_and(|to| to > LAST_EXACT) {
+                    object["inferred"] = true.into();
+                }
+                if let Some(to) = entered(event) {
+                    object["to"] = to.into();
+                }
+                if let Some(code) = &event.code {
+                    object["insn"] = disas::code(code).into();
+                }
                 for (name, value) in event.details {
                     object[*name] = format!("{value:#x}").into();
+                }
+                for (name, text) in event.words {
+                    object[*name] = (*text).into();
                 }
                 writeln!(self.to, "{object}")
             }

@@ -64,22 +64,35 @@ impl Operation {
     }
 }
 
-/// Numbers of the VM-instruction error ("VM Instruction Error Numbers").
-pub(crate) mod error {
-    pub(crate) const VMCALL_IN_ROOT: u64 = 1;
-    pub(crate) const VMCLEAR_ADDRESS: u64 = 2;
-    pub(crate) const VMCLEAR_VMXON_POINTER: u64 = 3;
-    pub(crate) const VMLAUNCH_NOT_CLEAR: u64 = 4;
-    pub(crate) const VMRESUME_NOT_LAUNCHED: u64 = 5;
-    pub(crate) const CONTROL_FIELDS: u64 = 7;
-    pub(crate) const HOST_STATE: u64 = 8;
-    pub(crate) const VMPTRLD_ADDRESS: u64 = 9;
-    pub(crate) const VMPTRLD_VMXON_POINTER: u64 = 10;
-    pub(crate) const VMPTRLD_REVISION: u64 = 11;
-    pub(crate) const UNSUPPORTED_COMPONENT: u64 = 12;
-    pub(crate) const VMXON_IN_ROOT: u64 = 15;
-    pub(crate) const BLOCKED_BY_MOV_SS: u64 = 26;
-    pub(crate) const INVALID_OPERAND: u64 = 28;
+macro_rules! errors {
+    ($($name:ident = $number:literal $text:literal,)*) => {
+        /// Numbers of the VM-instruction error ("VM Instruction Error Numbers").
+        pub(crate) mod error {
+            $(pub(crate) const $name: u64 = $number;)*
+
+            /// What a number says.
+            pub(crate) fn name(number: u64) -> &'static str {
+                match number { $($number => $text,)* _ => "" }
+            }
+        }
+    };
+}
+
+errors! {
+    VMCALL_IN_ROOT = 1 "VMCALL executed in VMX root operation",
+    VMCLEAR_ADDRESS = 2 "VMCLEAR with invalid physical address",
+    VMCLEAR_VMXON_POINTER = 3 "VMCLEAR with VMXON pointer",
+    VMLAUNCH_NOT_CLEAR = 4 "VMLAUNCH with non-clear VMCS",
+    VMRESUME_NOT_LAUNCHED = 5 "VMRESUME with non-launched VMCS",
+    CONTROL_FIELDS = 7 "VM entry with invalid control fields",
+    HOST_STATE = 8 "VM entry with invalid host-state fields",
+    VMPTRLD_ADDRESS = 9 "VMPTRLD with invalid physical address",
+    VMPTRLD_VMXON_POINTER = 10 "VMPTRLD with VMXON pointer",
+    VMPTRLD_REVISION = 11 "VMPTRLD with incorrect revision identifier",
+    UNSUPPORTED_COMPONENT = 12 "VMREAD or VMWRITE of an unsupported component",
+    VMXON_IN_ROOT = 15 "VMXON in VMX root operation",
+    BLOCKED_BY_MOV_SS = 26 "VM entry with events blocked by MOV SS",
+    INVALID_OPERAND = 28 "invalid operand of INVEPT or INVVPID",
 }
 
 /// CF: VMfailInvalid. ZF: VMfailValid.

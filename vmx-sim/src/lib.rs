@@ -15,15 +15,18 @@
 pub mod apic;
 pub mod capability;
 pub mod control;
+pub mod describe;
 pub mod entry;
 pub mod ept;
 pub mod exit;
 pub mod field;
 mod function;
 pub mod instructions;
+mod level;
 mod msr;
 mod msr_list;
 pub mod nonroot;
+mod notes;
 mod shadowing;
 pub mod tags;
 mod timer;

@@ -1,11 +1,12 @@
 //! A virtual-machine control structure (SDM vol. 3C, chapter "Virtual Machine Control Structures").
 //!
 //! The region's layout is ours, revision [`REVISION`](crate::capability::REVISION): the revision identifier with the shadow-VMCS indicator, the
-//! VMX-abort indicator, 4 bytes each; the launch state, 8 bytes; then all fields by their slots, 8 bytes each. The current VMCS is held in the
+//! VMX-abort indicator, the launch state, the guest's inferred level, 4 bytes each; then all fields by their slots, 8 bytes each. The current VMCS is held in the
 //! processor, and goes back to its region when another becomes current, at VMCLEAR and at VMXOFF.
 
 use std::ops::{Index, IndexMut};
 
+use emu_core::event::LEVELS;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use x86::processor::P;
 
@@ -16,6 +17,8 @@ use crate::field::{Field, PRIMARY_CONTROLS, SLOTS};
 const ABORT_INDICATOR: u64 = 4;
 /// Where the launch state is.
 const LAUNCH_STATE: u64 = 8;
+/// Where the guest's level is.
+const LEVEL: u64 = 12;
 /// Where the fields begin.
 const FIELDS: u64 = 16;
 
@@ -30,11 +33,13 @@ pub struct Vmcs {
     pub is_launched: bool,
     /// It is a shadow VMCS.
     pub is_shadow: bool,
+    /// The level of its guest, as far as that can be told (`level.rs`); 0 if it has never been entered.
+    pub level: u8,
 }
 
 impl Default for Vmcs {
     fn default() -> Self {
-        Vmcs { fields: Box::new([0; SLOTS]), is_launched: false, is_shadow: false }
+        Vmcs { fields: Box::new([0; SLOTS]), is_launched: false, is_shadow: false, level: 0 }
     }
 }
 
@@ -69,6 +74,7 @@ impl Vmcs {
         let mut v = Vmcs {
             is_shadow: word(0) as u32 & SHADOW != 0,
             is_launched: word(LAUNCH_STATE) & 1 != 0,
+            level: (word(LEVEL) as u8).min(LEVELS as u8 - 1),
             ..Vmcs::default()
         };
         for (i, field) in v.fields.iter_mut().enumerate() {
@@ -90,7 +96,7 @@ impl Vmcs {
         let mut put = |offset: u64, value: u64| {
             let _ = h.write_physical(region + offset, 8, value);
         };
-        put(LAUNCH_STATE, self.is_launched.into());
+        put(LAUNCH_STATE, u64::from(self.is_launched) | u64::from(self.level) << (8 * (LEVEL - LAUNCH_STATE)));
         for (i, field) in self.fields.iter().enumerate() {
             put(FIELDS + 8 * i as u64, *field);
         }
@@ -103,7 +109,7 @@ impl Vmcs {
 
     /// VMCLEAR of a region that is not in the processor: the launch state is "clear".
     pub fn clear(h: &mut P, region: u64) {
-        let _ = h.write_physical(region + LAUNCH_STATE, 8, 0);
+        let _ = h.write_physical(region + LAUNCH_STATE, 4, 0);
     }
 
     /// A field of a region that is not in the processor.
@@ -140,16 +146,16 @@ impl IndexMut<Field> for Vmcs {
 
 impl Serialize for Vmcs {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        (self.fields.as_slice(), self.is_launched, self.is_shadow).serialize(s)
+        (self.fields.as_slice(), self.is_launched, self.is_shadow, self.level).serialize(s)
     }
 }
 
 impl<'de> Deserialize<'de> for Vmcs {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         use serde::de::Error;
-        let (fields, is_launched, is_shadow) = <(Vec<u64>, bool, bool)>::deserialize(d)?;
+        let (fields, is_launched, is_shadow, level) = <(Vec<u64>, bool, bool, u8)>::deserialize(d)?;
         let fields = fields.into_boxed_slice().try_into().map_err(|_| D::Error::custom("a VMCS has other fields"))?;
-        Ok(Vmcs { fields, is_launched, is_shadow })
+        Ok(Vmcs { fields, is_launched, is_shadow, level })
     }
 }
 

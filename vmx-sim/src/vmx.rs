@@ -15,6 +15,7 @@ use crate::control::{pin, primary, secondary, tertiary};
 use crate::entry::Failure;
 use crate::field::*;
 use crate::instructions::Operation;
+use crate::level::Levels;
 use crate::msr::SPEC_CTRL;
 use crate::tags::Tags;
 use crate::vmcs::Vmcs;
@@ -62,6 +63,8 @@ pub struct Vmx {
     pub(crate) pauses: Option<(u64, u64)>,
     /// What the guest's virtual APIC has to do yet.
     pub(crate) apic: Virtual,
+    /// At which level guests are.
+    pub(crate) levels: Levels,
     /// The last VM entry that failed: which rule it broke.
     #[serde(skip)]
     pub failure: Option<Failure>,
@@ -91,6 +94,7 @@ impl Vmx {
             iret_unblocked_at: None,
             pauses: None,
             apic: Virtual::default(),
+            levels: Levels::default(),
             failure: None,
         }
     }
@@ -324,6 +328,10 @@ impl Extension for Vmx {
             _ => return false,
         };
         !self.vmcs.has(enable)
+    }
+
+    fn level(&self) -> u8 {
+        if self.in_guest { self.guest_level() } else { 1 }
     }
 
     fn wakes_at(&self) -> Option<u64> {

@@ -5,7 +5,11 @@ macro_rules! bits {
     ($(#[$m:meta])* $module:ident { $($(#[$n:meta])* $name:ident = $bit:literal,)* }) => {
         $(#[$m])*
         #[allow(missing_docs, reason = "the manual's names")]
-        pub mod $module { $($(#[$n])* pub const $name: u64 = 1 << $bit;)* }
+        pub mod $module {
+            $($(#[$n])* pub const $name: u64 = 1 << $bit;)*
+            /// All of them, by name.
+            pub const ALL: &[(&str, u64)] = &[$((stringify!($name), $name),)*];
+        }
     };
 }
 

@@ -182,15 +182,7 @@ fn note(h: &mut P, e: Exception) {
     h.world.events.count_exit(level, e.vector.into());
     if h.world.events.is_on() {
         let details = [("error", e.error.unwrap_or(0).into()), ("address", e.address)];
-        let event = Event {
-            count: h.core.count(),
-            vcpu: h.core.index,
-            level,
-            pc: h.core.pc,
-            kind: Kind::Trap,
-            name: name(e.vector),
-            details: &details,
-        };
+        let event = Event { details: &details, ..h.event(Kind::Trap, name(e.vector)) };
         h.world.events.send(&event);
     }
 }

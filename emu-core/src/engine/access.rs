@@ -236,16 +236,24 @@ impl<A: Arch> Hart<'_, A> {
     #[cold]
     fn tell_of_device(&mut self, kind: Kind, pa: u64, size: u8, value: u64) {
         let details = [("address", pa), ("size", size.into()), ("value", value)];
-        let event = Event {
+        let event = Event { pc: self.pc_now(), details: &details, ..self.event(kind, "") };
+        self.world.events.send(&event);
+    }
+
+    /// An event of this vCPU, at its present level, with nothing more to say.
+    pub fn event<'a>(&self, kind: Kind, name: &'a str) -> Event<'a> {
+        Event {
             count: self.core.count(),
             vcpu: self.core.index,
             level: self.arch.level(),
-            pc: self.pc_now(),
+            pc: self.core.pc,
             kind,
-            name: "",
-            details: &details,
-        };
-        self.world.events.send(&event);
+            name,
+            details: &[],
+            words: &[],
+            to: None,
+            code: None,
+        }
     }
 
     /// A device was called: whatever that has set off is for the run loop to see to.

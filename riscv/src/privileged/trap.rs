@@ -204,9 +204,15 @@ fn change_mode(h: &mut H, mode: Priv, v: bool, now: super::counters::Now) {
         h.count_level(level);
         let (from, to) = (usize::from(level), 1 + usize::from(v));
         h.world.events.stats.switches[from][to] += 1;
+        if v {
+            let retired = h.core.retired();
+            h.world.events.end_handling(h.core.index, retired);
+        }
         if h.world.events.is_on() {
             let name = if v { "enter" } else { "leave" };
-            send(h, Kind::Switch, name, &[("to", to as u64), ("mode", mode as u64)]);
+            let details = [("to", to as u64), ("mode", mode as u64)];
+            let event = Event { details: &details, to: Some(to as u8), ..h.event(Kind::Switch, name) };
+            h.world.events.send(&event);
         }
     }
     if h.arch.csr.counters.is_filtered() {
@@ -414,6 +420,10 @@ fn note_event(h: &mut H, trap: &Trap, target: Target) {
     let level = 1 + u8::from(h.arch.v);
     let reason = trap.code + if trap.interrupt { INTERRUPT_REASONS } else { 0 };
     h.world.events.count_exit(level, reason);
+    if h.arch.v && target != Target::Guest {
+        let retired = h.core.retired();
+        h.world.events.begin_handling(h.core.index, level, reason, retired);
+    }
     if h.world.events.is_on() {
         let (kind, name) = if trap.interrupt {
             (Kind::Interrupt, interrupt_name(trap.code))
@@ -447,15 +457,7 @@ pub(crate) fn note_injection(h: &mut H, number: u32, details: &[(&'static str, u
 }
 
 pub(crate) fn send(h: &mut H, kind: Kind, name: &str, details: &[(&'static str, u64)]) {
-    let event = Event {
-        count: h.core.count(),
-        vcpu: h.core.index,
-        level: 1 + u8::from(h.arch.v),
-        pc: h.core.pc,
-        kind,
-        name,
-        details,
-    };
+    let event = Event { details, ..h.event(kind, name) };
     h.world.events.send(&event);
 }
 

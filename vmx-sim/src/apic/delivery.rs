@@ -42,6 +42,7 @@ impl Vmx {
     /// "Virtual-Interrupt Delivery".
     fn deliver_virtual_interrupt(&mut self, h: &mut P) {
         let vector = self.take_vector(h);
+        self.note_virtual_interrupt(h, vector);
         self.apic.recognized = false;
         // "Monitor Trap Flag": its VM exit follows the delivery.
         self.trap_flag_from = self.trap_flag_from.min(extension::present_instruction(h));

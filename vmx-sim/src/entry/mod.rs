@@ -81,46 +81,61 @@ impl Vmx {
     /// VMLAUNCH and VMRESUME ("Basic VM-Entry Checks").
     pub(crate) fn enter(&mut self, h: &mut P, launch: bool) -> Step {
         if self.current.is_none() || self.vmcs.is_shadow {
+            let rule =
+                if self.current.is_none() { "there is a current VMCS" } else { "the current VMCS is no shadow VMCS" };
+            self.note_refusal(h, "VMfailInvalid", "current VMCS", self.current.unwrap_or(u64::MAX), rule, 0);
             extension::set_arithmetic_flags(h, 1);
             return Ok(());
         }
         let present = extension::present_instruction(h);
         if h.arch.shadow == Some(present) && h.arch.shadow_holds_traps {
+            self.note_refusal(h, "error 26", "blocking", 2, "events are not blocked by MOV SS", 0);
             return self.fail(h, error::BLOCKED_BY_MOV_SS);
         }
         if launch && self.vmcs.is_launched {
+            self.note_refusal(h, "error 4", "launch state", 1, "clear, for VMLAUNCH", 0);
             return self.fail(h, error::VMLAUNCH_NOT_CLEAR);
         }
         if !launch && !self.vmcs.is_launched {
+            self.note_refusal(h, "error 5", "launch state", 0, "launched, for VMRESUME", 0);
             return self.fail(h, error::VMRESUME_NOT_LAUNCHED);
         }
         // "Checks on VMX Controls and Host-State Area".
         if let Err(failure) = self.check_controls(h) {
-            self.failure = Some(failure);
+            self.blame(h, "error 7", failure);
             return self.fail(h, error::CONTROL_FIELDS);
         }
         if let Err(failure) = self.check_host(h) {
-            self.failure = Some(failure);
+            self.blame(h, "error 8", failure);
             return self.fail(h, error::HOST_STATE);
         }
         succeed(h)?;
         // "Checking and Loading Guest State".
         if let Err(failure) = self.check_guest(h) {
-            self.failure = Some(failure);
+            self.blame(h, "exit 33", failure);
             return self.fail_entry(h, Reason::EntryGuestState, failure.qualification);
         }
         h.count_level(1);
         if let Err(failure) = self.load_guest(h) {
-            self.failure = Some(failure);
+            self.blame(h, "exit 33", failure);
             return self.fail_entry(h, Reason::EntryGuestState, failure.qualification);
         }
         let (address, count) = (self.vmcs[ENTRY_MSR_LOAD_ADDRESS], self.vmcs[ENTRY_MSR_LOAD_COUNT]);
         if let Err(number) = msr_list::load(self, h, address, count, true) {
+            let rule = "every entry of the list can be loaded";
+            self.note_refusal(h, "exit 34", ENTRY_MSR_LOAD_ADDRESS.name(), address + 16 * (number - 1), rule, number);
             return self.fail_entry(h, Reason::EntryMsrLoading, number);
         }
         if launch {
             self.vmcs.is_launched = true;
         }
+        self.note_entry(h, launch);
         self.begin(h)
+    }
+
+    /// A VM entry fails by a rule: the guest sees what hardware shows of it, and listeners the rule.
+    fn blame(&mut self, h: &mut P, seen: &'static str, failure: Failure) {
+        self.failure = Some(failure);
+        self.note_failed_entry(h, seen, &failure);
     }
 }

@@ -28,22 +28,28 @@ fn segment(r: Register) -> u64 {
     }
 }
 
+/// What was fetched at RIP: the bytes of an instruction, and perhaps more; none if nothing of it is held.
+pub(crate) fn code_at_rip(h: &P) -> Vec<u8> {
+    let pc = h.core.pc;
+    let mut bytes = Vec::with_capacity(20);
+    let first = pc & !3;
+    for at in (first..=pc + LONGEST).step_by(4) {
+        match h.peek_code(at) {
+            Some(word) => bytes.extend(word.to_le_bytes()),
+            None => break,
+        }
+    }
+    bytes.drain(..bytes.len().min((pc - first) as usize));
+    bytes
+}
+
 impl Decoded {
     /// Decodes it.
     pub fn at_rip(h: &P) -> Option<Decoded> {
-        let pc = h.core.pc;
-        let mut bytes = Vec::with_capacity(20);
-        let first = pc & !3;
-        for at in (first..=pc + LONGEST).step_by(4) {
-            match h.peek_code(at) {
-                Some(word) => bytes.extend(word.to_le_bytes()),
-                None => break,
-            }
-        }
-        let bytes = bytes.get((pc - first) as usize..)?;
+        let bytes = code_at_rip(h);
         let mode = Mode::of(h.arch);
         let bits = mode.code.bits();
-        let insn = Decoder::with_ip(bits, bytes, mode.ip(pc), DecoderOptions::NONE).decode();
+        let insn = Decoder::with_ip(bits, &bytes, mode.ip(h.core.pc), DecoderOptions::NONE).decode();
         (!insn.is_invalid()).then_some(Decoded { insn, code_size: u64::from(bits.trailing_zeros() - 4) })
     }
 

@@ -6,7 +6,6 @@ mod reason;
 mod save;
 
 use emu_core::engine::{Step, Stop, StopKind};
-use emu_core::event::{Event, Kind};
 use x86::control::cr0;
 use x86::extension::{self, Delivery, Origin, moved};
 use x86::processor::P;
@@ -18,6 +17,7 @@ use crate::tags::Tags;
 use crate::vmcs::Vmcs;
 use crate::vmx::Vmx;
 pub use information::Decoded;
+pub(crate) use information::code_at_rip;
 pub use reason::Reason;
 pub(crate) use save::Resume;
 
@@ -101,10 +101,10 @@ fn is_software(origin: Origin) -> bool {
 impl Vmx {
     /// Leaves the guest.
     pub(crate) fn exit(&mut self, h: &mut P, e: Exit) -> Stop {
-        self.note_exit(h, &e);
         let delivering = h.arch.delivering.take();
         self.record(h, &e, delivering);
         self.save_guest(h, &e, delivering);
+        self.note_exit(h, &e);
         self.stop_timer(h);
         self.end_virtual_apic();
         let (address, count) = (self.vmcs[EXIT_MSR_STORE_ADDRESS], self.vmcs[EXIT_MSR_STORE_COUNT]);
@@ -139,7 +139,7 @@ impl Vmx {
         self.vmcs[EXIT_QUALIFICATION] = qualification;
         self.timer_expires = None;
         h.arch.injected = None;
-        self.note_exit(h, &Exit::of(reason).qualified(qualification));
+        self.count_entry_failure(h, reason);
         match self.return_to_host(h) {
             stop if stop.kind() == StopKind::Moved => {
                 h.core.next_pc = h.core.pc;
@@ -189,31 +189,6 @@ impl Vmx {
             v[GUEST_PHYSICAL_ADDRESS] = physical;
         }
         v[ENTRY_INTERRUPTION_INFORMATION] &= !VALID;
-    }
-
-    /// For statistics and traces.
-    fn note_exit(&self, h: &mut P, e: &Exit) {
-        h.world.events.count_exit(2, extension::FIRST_EXIT + e.reason as u32);
-        h.count_level(2);
-        if !h.world.events.is_on() {
-            return;
-        }
-        let details = [
-            ("reason", e.reason as u64),
-            ("qualification", e.qualification),
-            ("physical", e.physical.unwrap_or(0)),
-            ("interruption", e.interruption.map_or(0, |(i, _)| i)),
-        ];
-        let event = Event {
-            count: h.core.count(),
-            vcpu: h.core.index,
-            level: 2,
-            pc: h.core.pc,
-            kind: Kind::Switch,
-            name: e.reason.name(),
-            details: &details,
-        };
-        h.world.events.send(&event);
     }
 
     /// What an exception has to say in a guest that is in this mode: real mode has no error codes.

@@ -157,15 +157,8 @@ pub(crate) fn enter(h: &mut P, halted: bool) {
 /// For traces.
 fn note(h: &mut P) {
     if h.world.events.is_on() {
-        let event = Event {
-            count: h.core.count(),
-            vcpu: h.core.index,
-            level: 1,
-            pc: h.core.pc,
-            kind: Kind::Trap,
-            name: "SMI",
-            details: &[("smbase", h.arch.smm.base.into())],
-        };
+        let details = [("smbase", h.arch.smm.base.into())];
+        let event = Event { level: 1, details: &details, ..h.event(Kind::Trap, "SMI") };
         h.world.events.send(&event);
     }
 }
