@@ -10,12 +10,14 @@ mod gdb;
 mod machine;
 mod options;
 mod outputs;
+mod page;
 mod recording;
 mod report;
 mod run;
 mod runner;
 mod steps;
 mod terminal;
+mod timeline;
 mod trace;
 
 use std::process::ExitCode;

@@ -231,6 +231,10 @@ pub struct Run {
     /// Print exits by reason and level at the end
     #[arg(long, help_heading = "Reports")]
     pub stats: bool,
+    /// Write a page that shows levels over time, exits by reason, where guests are left, entries that failed: one HTML file
+    /// that opens offline
+    #[arg(long, value_name = "FILE", help_heading = "Reports")]
+    pub report: Option<PathBuf>,
     /// Write a summary
     #[arg(long, value_name = "FILE", help_heading = "Reports")]
     pub json: Option<PathBuf>,

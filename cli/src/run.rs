@@ -37,7 +37,13 @@ fn console_ends(o: &Run, config: &Config) -> Result<Vec<End>, UserError> {
 
 /// Files that the run writes.
 fn written(o: &Run) -> Vec<Named<'_>> {
-    let files = [("--json", &o.json), ("--record", &o.record), ("--snapshot", &o.snapshot), ("--trace", &o.trace)];
+    let files = [
+        ("--json", &o.json),
+        ("--record", &o.record),
+        ("--report", &o.report),
+        ("--snapshot", &o.snapshot),
+        ("--trace", &o.trace),
+    ];
     let mut written = Vec::new();
     for (option, path) in files {
         written.extend(path.as_deref().map(|path| Named { option, path }));

@@ -14,11 +14,13 @@ use crate::error::{UserError, about, tell};
 use crate::machine::{Config, Platform};
 use crate::options::Run;
 use crate::outputs;
+use crate::page;
 use crate::recording::{self, Beginning, Replay};
 use crate::report;
 use crate::steps::Stepper;
 use crate::terminal::{Terminal, Typed};
-use crate::trace::Tracer;
+use crate::timeline::Gatherer;
+use crate::trace::{Listeners, Tracer};
 
 /// At every multiple of so many instructions consoles are looked at and keys are let in. Part of no machine's state, but of
 /// where a run with `--expect` or `--fail-on` ends.
@@ -83,6 +85,7 @@ pub struct Runner<'a, A: Platform> {
     begins: Option<Beginning>,
     recorded: Vec<Stamped>,
     trace: Option<Tracer>,
+    gatherer: Option<Gatherer>,
     snapshot_due: Option<u64>,
     /// So many instructions, then consoles are looked at.
     next_look: u64,
@@ -121,6 +124,7 @@ impl<'a, A: Platform> Runner<'a, A> {
             begins,
             recorded: Vec::new(),
             trace,
+            gatherer: None,
             snapshot_due: o.snapshot_at,
             next_look: 0,
             has_failed: false,
@@ -163,8 +167,13 @@ impl<'a, A: Platform> Runner<'a, A> {
                 self.machine.arrive(port, &[]);
             }
         }
-        if let Some(trace) = &self.trace {
-            self.machine.world.events.listen(Box::new(trace.clone()));
+        if self.o.report.is_some() {
+            let levels = self.machine.vcpus.iter().map(|v| v.arch.level());
+            self.gatherer = Some(Gatherer::new(self.machine.count(), levels));
+        }
+        let listeners = Listeners { trace: self.trace.clone(), gatherer: self.gatherer.clone() };
+        if !listeners.is_empty() {
+            self.machine.world.events.listen(Box::new(listeners));
         }
     }
 
@@ -303,6 +312,9 @@ impl<'a, A: Platform> Runner<'a, A> {
         if let Some(trace) = &self.trace {
             trace.lock().reset(machine.count());
         }
+        if let Some(gatherer) = &self.gatherer {
+            gatherer.lock().reset(machine.count());
+        }
         // A device that is reset keeps its backing storage, and nothing else.
         let is_drive = |device: &&mut Box<dyn emu_core::device::Device>| device.name() == "virtio-blk";
         let drives = machine.world.bus.devices_mut().filter(is_drive).map(|device| {
@@ -361,6 +373,13 @@ impl<'a, A: Platform> Runner<'a, A> {
         if self.o.stats {
             report::print_stats(&self.machine.world.events.stats, A::reason_name);
         }
+        if let (Some(path), Some(gatherer)) = (&self.o.report, self.gatherer.take()) {
+            let mut run = self.summary(ended, ended.code);
+            run["machine"] = self.title().into();
+            let timeline = gatherer.lock().json(self.machine.count());
+            let page = page::page(&run, &self.machine.world.events.stats, A::reason_name, timeline);
+            self.note(outputs::save(path, &[page.as_bytes()]));
+        }
         if let Some(path) = &self.o.json {
             let code = if self.has_failed { 2 } else { ended.code };
             let text = format!("{:#}\n", self.summary(ended, code));
@@ -380,6 +399,14 @@ impl<'a, A: Platform> Runner<'a, A> {
             tell(&ended.text);
         }
         if self.has_failed { 2 } else { ended.code }
+    }
+
+    /// What the machine is, and what runs in it.
+    fn title(&self) -> String {
+        let name = A::any(&self.config).name();
+        let runs = [&self.o.kernel, &self.o.firmware, &self.o.restore].into_iter().flatten().next();
+        let file = runs.and_then(|path| path.file_name()).map(|name| format!(" with {}", name.display()));
+        format!("{name}{}", file.unwrap_or_default())
     }
 
     fn summary(&mut self, ended: &Ended, code: u8) -> serde_json::Value {

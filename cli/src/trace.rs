@@ -9,6 +9,7 @@ use emu_core::event::{Event, Kind, LAST_EXACT, Sink, level_name};
 
 use crate::disas;
 use crate::options::{TraceEvents, TraceFormat};
+use crate::timeline::Gatherer;
 
 /// A trace in a file.
 pub struct Trace {
@@ -168,5 +169,41 @@ impl Sink for Tracer {
 
     fn uops(&mut self, block: &Lifted) {
         self.lock().try_to(|trace| trace.block(block));
+    }
+}
+
+/// All who listen to a run.
+pub struct Listeners {
+    /// `--trace`.
+    pub trace: Option<Tracer>,
+    /// `--report`.
+    pub gatherer: Option<Gatherer>,
+}
+
+impl Listeners {
+    /// Nobody does.
+    pub fn is_empty(&self) -> bool {
+        self.trace.is_none() && self.gatherer.is_none()
+    }
+}
+
+impl Sink for Listeners {
+    fn event(&mut self, event: &Event) {
+        if let Some(trace) = &mut self.trace {
+            trace.event(event);
+        }
+        if let Some(gatherer) = &mut self.gatherer {
+            gatherer.event(event);
+        }
+    }
+
+    fn wants_uops(&self) -> bool {
+        self.trace.as_ref().is_some_and(Tracer::wants_uops)
+    }
+
+    fn uops(&mut self, block: &Lifted) {
+        if let Some(trace) = &mut self.trace {
+            trace.uops(block);
+        }
     }
 }

@@ -73,7 +73,8 @@ pub fn qualification(reason: Reason, q: u64) -> String {
             let direction = if q >> 3 & 1 == 0 { "out" } else { "in" };
             let more = words([(q >> 4 & 1 != 0, "string"), (q >> 5 & 1 != 0, "rep")]);
             let more = if more.is_empty() { more } else { format!(", {more}") };
-            format!("{direction} port {:#x}, {} bytes{more}", q >> 16 & 0xffff, (q & 7) + 1)
+            let size = ["byte", "2 bytes", "", "4 bytes"][(q & 3) as usize];
+            format!("{direction} {size}, port {:#x}{more}", q >> 16 & 0xffff)
         }
         Reason::TaskSwitch => {
             let source = ["CALL", "IRET", "JMP", "a task gate"][(q >> 30 & 3) as usize];
@@ -264,8 +265,8 @@ mod tests {
     #[test]
     fn qualifications_in_words() {
         let is = |reason, q, text: &str| assert_eq!(qualification(reason, q), text);
-        is(Reason::Io, 0x3f8 << 16, "out port 0x3f8, 1 bytes");
-        is(Reason::Io, 0x60 << 16 | 0x38 | 3, "in port 0x60, 4 bytes, string, rep");
+        is(Reason::Io, 0x3f8 << 16, "out byte, port 0x3f8");
+        is(Reason::Io, 0x60 << 16 | 0x38 | 3, "in 4 bytes, port 0x60, string, rep");
         is(Reason::ControlRegister, 3 | 1 << 8, "to CR3 from rcx");
         is(Reason::EptViolation, 0x182, "write of the translation, EPT allows ---");
         is(Reason::Cpuid, 0, "");

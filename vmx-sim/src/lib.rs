@@ -21,6 +21,7 @@ pub mod ept;
 pub mod exit;
 pub mod field;
 mod function;
+pub mod inspect;
 pub mod instructions;
 mod level;
 mod msr;

@@ -50,6 +50,14 @@ impl Config {
         }
     }
 
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Config::Riscv(_) => riscv::NAMES[0],
+            Config::Pc(_) => pc::NAMES[0],
+        }
+    }
+
     /// Its virtio devices.
     pub fn virtio(&self) -> &[VirtioDevice] {
         match self {

@@ -13,7 +13,7 @@ const RESERVED_INFORMATION: u64 = 0x7fff_f000;
 
 impl Vmx {
     /// All of them.
-    pub(super) fn check_controls(&self, h: &mut P) -> Check {
+    pub(crate) fn check_controls(&self, h: &mut P) -> Check {
         self.check_execution_controls(h)?;
         self.check_exit_controls()?;
         self.check_entry_controls()

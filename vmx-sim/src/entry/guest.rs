@@ -14,7 +14,7 @@ use crate::field::*;
 const RFLAGS_RESERVED: u64 = !0x3f_7fd7;
 
 impl Vmx {
-    pub(super) fn check_guest(&self, h: &mut P) -> Check {
+    pub(crate) fn check_guest(&self, h: &mut P) -> Check {
         self.check_guest_registers(h)?;
         self.check_guest_segments()?;
         self.check_descriptor_tables()?;

@@ -22,7 +22,7 @@ impl Vmx {
         (value as i64) << shift >> shift == value as i64
     }
 
-    pub(super) fn check_host(&self, h: &P) -> Check {
+    pub(crate) fn check_host(&self, h: &P) -> Check {
         self.check_host_registers(h)?;
         self.check_host_segments()?;
         self.check_address_space_size(h)

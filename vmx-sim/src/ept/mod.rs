@@ -6,6 +6,7 @@
 //! ```
 
 mod exit;
+pub mod explain;
 mod log;
 mod sub_page;
 mod virtualization;
