@@ -7,6 +7,7 @@ mod disas;
 mod error;
 mod expect;
 mod gdb;
+mod inspect;
 mod machine;
 mod options;
 mod outputs;
@@ -48,6 +49,7 @@ fn run_command(command: Command) -> Result<u8, UserError> {
         Command::Run(run) => run::run(&run),
         Command::Conformance(c) => conformance::run(&c),
         Command::Demo => demo::run(),
+        Command::Inspect(i) => inspect::run(&i),
         Command::Disas(d) => disas::run(&d),
         Command::Features => print(&report::features()).map(|()| 0),
         Command::Cpus => print(&report::cpus()).map(|()| 0),

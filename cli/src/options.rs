@@ -22,6 +22,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Run a hypervisor of our own with a guest, and show what happened: needs no file
     Demo,
+    /// Look into a snapshot: registers, VMX operation and the VMCS with the names of its bits, walks of paging and EPT
+    Inspect(Inspect),
     /// Disassemble a file: the code of an ELF file, or all of a raw one
     Disas(Disas),
     /// Run a public test suite that was built elsewhere
@@ -95,6 +97,43 @@ impl Isa {
             Isa::Riscv => None,
         }
     }
+}
+
+#[derive(Args)]
+pub struct Inspect {
+    /// The snapshot
+    pub snapshot: PathBuf,
+    /// One vCPU alone [default: all of them; for a walk the first]
+    #[arg(long, value_name = "N")]
+    pub vcpu: Option<usize>,
+    /// The VMCS whose region is at this physical address, ordinary or shadow
+    #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with = "walk")]
+    pub vmcs: Option<u64>,
+    /// Walk an address through paging and through the second stage, step by step
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub walk: Option<u64>,
+    /// Whose address it is
+    #[arg(long = "as", value_name = "KIND", default_value = "va", requires = "walk")]
+    pub kind: AddressKind,
+}
+
+/// Whose an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AddressKind {
+    /// Virtual (linear), as the vCPU is
+    Va,
+    /// Virtual (linear), of the guest
+    Gva,
+    /// Guest-physical
+    Gpa,
+    /// Physical
+    Pa,
+}
+
+/// A number, with 0x in hexadecimal.
+pub fn address(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").map(|hex| u64::from_str_radix(&hex.replace('_', ""), 16));
+    digits.unwrap_or_else(|| text.parse()).map_err(|_| "expected an address, such as 0xffff888000001000".to_owned())
 }
 
 #[derive(Args)]

@@ -82,7 +82,7 @@ fn patterns(o: &Run) -> Result<Vec<(Verdict, Pattern)>, UserError> {
 }
 
 /// What a snapshot is of: how its machine was made, and its state.
-fn load_snapshot(path: &Path) -> Result<(Source, Image), UserError> {
+pub fn load_snapshot(path: &Path) -> Result<(Source, Image), UserError> {
     let (source, image) = snapshot::load(path)?;
     let source = emu_core::from_bytes(&source).map_err(|e| about(path.display(), format!("corrupted: {e}")))?;
     Ok((source, image))

@@ -253,7 +253,10 @@ mod tests {
         let columns = &t.tracks[0].columns;
         let sum = |level: usize| columns.iter().map(|c| c.at[level]).sum::<u64>();
         assert_eq!([0, 1, 2, 3, 4, 5].map(sum), expected);
-        assert!(columns.len() <= COLUMNS && columns[..columns.len() - 1].iter().all(|c| c.at.iter().sum::<u64>() == t.width));
+        assert!(
+            columns.len() <= COLUMNS
+                && columns[..columns.len() - 1].iter().all(|c| c.at.iter().sum::<u64>() == t.width)
+        );
         assert_eq!(columns.iter().map(|c| c.exits).sum::<u64>(), 10_000);
     }
 
@@ -265,7 +268,10 @@ mod tests {
             t.leaves(0, 0, (2, i), "rare", String::new);
         }
         let json = t.json(1);
-        assert_eq!((&json["sites"][0]["reason"], &json["sites"][0]["count"]), (&"frequent".into(), &(3 * SITES).into()));
+        assert_eq!(
+            (&json["sites"][0]["reason"], &json["sites"][0]["count"]),
+            (&"frequent".into(), &(3 * SITES).into())
+        );
         assert!(t.held <= SITES && t.forgotten > SITES as u64);
     }
 }

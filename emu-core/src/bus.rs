@@ -195,6 +195,12 @@ impl Bus {
         self.devices.iter_mut()
     }
 
+    /// The device that answers at an address, by its name, and the offset in its registers.
+    pub fn device_at(&self, space: Space, address: u64) -> Option<(&'static str, u64)> {
+        let stretch = self.find(space, address)?;
+        Some((self.devices[usize::from(stretch.mapping.device.0)].name(), stretch.offset(address)))
+    }
+
     #[inline]
     fn find(&self, space: Space, address: u64) -> Option<&Stretch> {
         let stretches = &self.stretches[space as usize];

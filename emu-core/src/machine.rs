@@ -445,6 +445,8 @@ impl<A: Arch + Clone> Machine<A> {
         self.planned.fill(None);
         self.count = state.count;
         self.idle = state.idle;
+        // Whoever looks at a vCPU before it runs finds it at that count.
+        self.vcpus.iter_mut().for_each(|v| v.core.stand_at(state.count));
         Ok(())
     }
 

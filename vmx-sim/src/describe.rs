@@ -11,7 +11,7 @@ use crate::instructions::error;
 use crate::vmcs::Vmcs;
 
 /// Names of the bits that are set; "bit N" for what has none.
-fn bits(value: u64, known: &[(&'static str, u64)]) -> String {
+pub fn bits(value: u64, known: &[(&'static str, u64)]) -> String {
     let name = |n: u32| {
         let name = known.iter().find(|(_, bit)| *bit == 1 << n);
         name.map_or_else(|| format!("bit {n}"), |(name, _)| (*name).to_owned())
@@ -117,7 +117,7 @@ pub fn rights(read: bool, write: bool, execute: bool) -> String {
 }
 
 /// "Guest Register State": access rights of a segment.
-fn access_rights(value: u64) -> String {
+pub fn access_rights(value: u64) -> String {
     if value >> 16 & 1 != 0 {
         return "unusable".to_owned();
     }

@@ -37,7 +37,9 @@ impl Vmx {
         };
         let _ = writeln!(text, "  current VMCS {current:#x}, {}", state(&self.vmcs));
         if self.in_guest {
-            text.push_str("  its guest is at work: guest state is in the processor, that of the VMCS is of the last VM entry\n");
+            text.push_str(
+                "  its guest is at work: guest state is in the processor, that of the VMCS is of the last VM entry\n",
+            );
         } else if self.vmcs.is_shadow {
             text.push_str("  a VM entry would fail: VMfailInvalid: it is a shadow VMCS\n");
         } else {

@@ -14,7 +14,6 @@ use emu_core::machine::{End, Machine};
 use gdbstub::arch::{Arch, RegId, Registers};
 use gdbstub::common::{Signal, Tid};
 use gdbstub::conn::ConnectionExt;
-use gdbstub::outputln;
 use gdbstub::stub::run_blocking::{BlockingEventLoop, Event, WaitForStopReasonError};
 use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
 use gdbstub::target::ext::base::BaseOps;
@@ -31,8 +30,10 @@ use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps
 use gdbstub::target::{Target, TargetError, TargetResult};
 
 use crate::error::{UserError, about, tell};
+use crate::inspect::{self, Question};
 use crate::machine::Platform;
 use crate::options::Isa;
+use crate::report;
 use crate::runner::{Ended, Runner};
 
 /// What the debugger has to know of an architecture.
@@ -357,18 +358,45 @@ impl<A: Platform> HwWatchpoint for Debugged<'_, '_, A> {
 
 impl<A: Platform> MonitorCmd for Debugged<'_, '_, A> {
     fn handle_monitor_cmd(&mut self, cmd: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Self::Error> {
-        match cmd {
-            b"memory current" => self.view = View::Current,
-            b"memory physical" => self.view = View::Physical,
-            b"memory guest" => self.view = View::Guest,
-            b"count" => {
-                outputln!(out, "{} instructions, {} ns", self.runner.machine.retired(), self.runner.machine.now());
-                return Ok(());
-            }
-            _ => outputln!(out, "memory current|physical|guest: whose addresses are used; count: where the machine is"),
-        }
-        outputln!(out, "memory: {:?}", self.view);
+        let text = String::from_utf8_lossy(cmd);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let answer = self.monitor(&words).unwrap_or_else(|e| format!("{}\n", e.0));
+        out.write_raw(answer.as_bytes());
         Ok(())
+    }
+}
+
+const HELP: &str = "\
+memory [current|physical|guest]     whose addresses the debugger uses
+count                               where the machine is
+stats                               exits by level and reason, entries that failed
+inspect [vcpu N]                    state of the vCPUs, with the VMCS and the names of its bits
+inspect vmcs ADDRESS                the VMCS in a region of memory, ordinary or shadow
+walk ADDRESS [va|gva|gpa|pa] [vcpu N]
+                                    paging and the second stage, step by step
+vmx [vcpu N]                        VMX operation, and the last VM entry that failed
+";
+
+impl<A: Platform> Debugged<'_, '_, A> {
+    /// What a monitor command says.
+    fn monitor(&mut self, words: &[&str]) -> Result<String, UserError> {
+        let machine = &mut self.runner.machine;
+        match words {
+            ["memory"] => {}
+            ["memory", "current"] => self.view = View::Current,
+            ["memory", "physical"] => self.view = View::Physical,
+            ["memory", "guest"] => self.view = View::Guest,
+            ["count"] => return Ok(format!("{} instructions, {} ns\n", machine.retired(), machine.now())),
+            ["stats"] => {
+                machine.settle_stats();
+                return Ok(report::stats_table(&machine.world.events.stats, A::reason_name));
+            }
+            [command @ ("inspect" | "walk" | "vmx"), rest @ ..] => {
+                return inspect::answer(machine, &Question::of_words(command, rest)?);
+            }
+            _ => return Ok(HELP.to_owned()),
+        }
+        Ok(format!("memory: {:?}\n", self.view))
     }
 }
 

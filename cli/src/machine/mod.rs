@@ -17,6 +17,7 @@ pub use self::pc::machine_options as pc_options;
 pub use self::riscv::machine_options as riscv_options;
 use crate::error::{UserError, about};
 use crate::gdb::Debuggable;
+use crate::inspect::Inspectable;
 use crate::options::{DeviceKind, Run};
 use crate::outputs::Named;
 
@@ -68,7 +69,7 @@ impl Config {
 }
 
 /// What the command line has to know of an architecture and its machine.
-pub trait Platform: Debuggable {
+pub trait Platform: Debuggable + Inspectable {
     /// What its machine is made from.
     type Config: Clone;
 

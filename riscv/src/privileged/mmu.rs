@@ -173,6 +173,21 @@ struct Walk<'a, 'b> {
     intent: Intent,
     /// Nothing may be changed: A and D stay, faults leave no trace.
     quiet: bool,
+    /// Who wants to know of each entry that is read.
+    trail: Option<&'a mut Vec<WalkStep>>,
+}
+
+/// A page table entry that a walk has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalkStep {
+    /// It is of the G-stage.
+    pub guest_stage: bool,
+    /// Its level: 0 has leaves alone.
+    pub level: u32,
+    /// Its physical address.
+    pub at: u64,
+    /// What it holds.
+    pub entry: u64,
 }
 
 /// One of the two stages.
@@ -218,6 +233,9 @@ impl Walk<'_, '_> {
             let vpn = address >> low & if wider { 0x7ff } else { 0x1ff };
             let at = self.table_entry(stage, table + vpn * 8, false)?;
             let entry = self.h.world.ram.load(at, 8).map_err(|_| Fail::Access)?;
+            if let Some(trail) = &mut self.trail {
+                trail.push(WalkStep { guest_stage: stage == Stage::Guest, level, at, entry });
+            }
             // 3.
             let fault = |w: &Self| Err(w.page_fault(stage, address));
             if entry & pte::V == 0 || entry & (pte::R | pte::W) == pte::W || entry & pte::RESERVED != 0 {
@@ -327,7 +345,7 @@ impl Walk<'_, '_> {
         let intent = if write { Intent::Write } else { Intent::Read };
         let pa = if stage == Stage::First && self.who.v {
             let who = Who { mxr_both: false, hlvx: false, ..self.who };
-            let mut implicit = Walk { h: self.h, who, intent, quiet: self.quiet };
+            let mut implicit = Walk { h: self.h, who, intent, quiet: self.quiet, trail: self.trail.as_deref_mut() };
             let register = implicit.h.arch.csr.hgatp;
             let pseudo = if write { PSEUDO_WRITE } else { PSEUDO_READ };
             let leaf = implicit.walk(Stage::Guest, register, address).map_err(|f| match f {
@@ -379,7 +397,7 @@ pub(crate) fn walk(h: &mut H, access: Access) -> Step<Mapping> {
     let intent = access.intent;
     let who = who(h, access.as_whom, intent);
     h.arch.csr.counters.count(super::counters::Event::TlbMiss);
-    let result = Walk { h, who, intent, quiet: false }.translate(&access);
+    let result = Walk { h, who, intent, quiet: false, trail: None }.translate(&access);
     result.map_err(|fail| {
         let page = |code: u32| Stop::exception(code, access.va);
         let mut details = FaultDetails { as_guest: who.v, ..FaultDetails::default() };
@@ -441,8 +459,52 @@ pub fn debug_translate(h: &mut H, va: u64, view: View) -> Option<u64> {
         // User pages are not executable for a supervisor, nor readable without SUM: ask as their user too.
         let modes = [who.mode, if who.mode == Priv::Machine { Priv::Machine } else { Priv::User }];
         modes.into_iter().find_map(|mode| {
-            let map = Walk { h, who: Who { mode, ..who }, intent, quiet: true }.translate(&access).ok()?;
+            let map = Walk { h, who: Who { mode, ..who }, intent, quiet: true, trail: None }.translate(&access).ok()?;
             Some(map.pa | va & 0xfff)
         })
     })
+}
+
+/// Why a walk leads nowhere, for people.
+fn why(fail: &Fail) -> String {
+    match fail {
+        Fail::Page => "page fault".to_owned(),
+        Fail::Guest(gpa, 0) => format!("guest-page fault at guest-physical {gpa:#x}"),
+        Fail::Guest(gpa, _) => format!("guest-page fault at guest-physical {gpa:#x}, of a page table entry"),
+        Fail::Access => "access fault".to_owned(),
+    }
+}
+
+/// The walk of a load from an address, by a supervisor with SUM and MXR, and where it leads; for people, with no effect on anything. A guest's is
+/// through both stages, a guest-physical address through the G-stage.
+pub fn debug_walk(h: &mut H, address: u64, of: Addresses) -> (Vec<WalkStep>, Result<u64, String>) {
+    let mut trail = Vec::new();
+    let intent = Intent::Read;
+    let mut who = who(h, AS_DEBUGGER, intent);
+    (who.sum, who.mxr, who.mxr_both) = (true, true, true);
+    if of != Addresses::Current {
+        (who.mode, who.v) = (Priv::Supervisor, true);
+    }
+    let register = h.arch.csr.hgatp;
+    let mut once = |who: Who, trail: &mut Vec<WalkStep>| {
+        let mut walk = Walk { h, who, intent, quiet: true, trail: Some(trail) };
+        if of == Addresses::GuestPhysical {
+            return walk.walk(Stage::Guest, register, address).map(|leaf| leaf.pa);
+        }
+        let access = Access { va: address, intent, as_whom: AS_DEBUGGER, size: 1 };
+        walk.translate(&access).map(|map| map.pa | address & 0xfff)
+    };
+    let result = once(who, &mut trail);
+    (trail, result.map_err(|fail| why(&fail)))
+}
+
+/// Whose addresses a walk is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// The hart's, as it is.
+    Current,
+    /// Virtual ones of the guest whose tables vsatp and hgatp name.
+    Guest,
+    /// Guest-physical ones.
+    GuestPhysical,
 }

@@ -17,7 +17,7 @@ pub use environment::{CacheBlock, require_cache_block, require_wrs};
 pub use instructions::ROWS;
 pub use interrupt::{NMI_PIN, irq};
 pub(crate) use interrupt::{has_reason_to_wake, signal, take_interrupt, tick, wakes_at};
-pub use mmu::{View, debug_translate};
+pub use mmu::{Addresses, View, WalkStep, debug_translate, debug_walk};
 pub(crate) use mmu::{access_fault, space, walk};
 pub use pmp::PmpRange;
 pub(crate) use trap::take_exception;

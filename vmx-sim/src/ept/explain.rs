@@ -184,7 +184,11 @@ mod tests {
                 match explained {
                     Ok(page) if page.rights & right != 0 => {
                         ends[0] += 1;
-                        assert_eq!(done.map(|d| (d.physical, u32::from(d.size_log2))), Ok((page.physical, page.size_log2)), "{case}");
+                        assert_eq!(
+                            done.map(|d| (d.physical, u32::from(d.size_log2))),
+                            Ok((page.physical, page.size_log2)),
+                            "{case}"
+                        );
                     }
                     Ok(_) => {
                         ends[1] += 1;
