@@ -1,6 +1,8 @@
 //! `--gdb`, spoken to as GDB does.
 
 mod common;
+#[path = "vmx/guest.rs"]
+mod vmx_guest;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,6 +18,11 @@ impl Session {
     fn ask(&mut self, packet: &str) -> String {
         let sum = packet.bytes().fold(0u8, u8::wrapping_add);
         write!(self.0, "${packet}#{sum:02x}").unwrap();
+        self.reply()
+    }
+
+    /// The next packet's contents.
+    fn reply(&mut self) -> String {
         let mut byte = [0];
         let mut next = |stream: &mut TcpStream| {
             stream.read_exact(&mut byte).unwrap();
@@ -38,6 +45,20 @@ impl Session {
         next(&mut self.0);
         self.0.write_all(b"+").unwrap();
         String::from_utf8(reply).unwrap()
+    }
+
+    /// Sends a monitor command; what it says.
+    fn monitor(&mut self, command: &str) -> String {
+        let hex: String = command.bytes().map(|b| format!("{b:02x}")).collect();
+        let mut text = String::new();
+        let mut reply = self.ask(&format!("qRcmd,{hex}"));
+        while let Some(hex) = reply.strip_prefix('O').filter(|rest| *rest != "K") {
+            let byte = |i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap() as char;
+            text.extend((0..hex.len()).step_by(2).map(byte));
+            reply = self.reply();
+        }
+        assert_eq!(reply, "OK", "{command}");
+        text
     }
 
     fn register(&mut self, number: usize) -> u64 {
@@ -210,6 +231,46 @@ fn a_session_with_a_pc_of_four_processors() {
     assert_eq!(gdb.ask("Z2,10002e,8"), "OK");
     let stop = gdb.ask("vCont;c");
     assert!(stop.contains("watch:10002e"), "{stop}");
+    write!(gdb.0, "$vKill;1#6e").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn monitor_commands_look_into_the_machine() {
+    let dir = Dir::new("gdb-monitor");
+    let kernel = dir.file("kernel", &vmx_guest::code());
+    let machine = ["--machine", "pc,entry=raw64", "--memory", "64M", "--kernel", &kernel];
+    let (mut child, mut gdb) = debug(&machine, Stdio::null());
+    let has = |text: &str, words: &[&str]| words.iter().for_each(|w| assert!(text.contains(w), "{w}: {text}"));
+    has(&gdb.monitor("help"), &["inspect vmcs ADDRESS", "walk ADDRESS", "stats"]);
+    assert_eq!(gdb.monitor("nonsense"), gdb.monitor("help"));
+    has(&gdb.monitor("vmx"), &["vCPU 0\n", "VMX: off; IA32_FEATURE_CONTROL 0x0"]);
+    has(&gdb.monitor("walk 0x100000 gva"), &["this vCPU has no guest"]);
+    assert_eq!(gdb.monitor("memory physical"), "memory: Physical\n");
+    // To where the machine would power off.
+    let code = vmx_guest::code();
+    let out = code.windows(3).position(|w| w == [0x66, 0xef, 0xf4]).unwrap() as u64;
+    assert_eq!(gdb.ask(&format!("Z0,{:x},1", vmx_guest::AT + out)), "OK");
+    assert!(gdb.ask("vCont;c").contains("swbreak"));
+    has(
+        &gdb.monitor("vmx"),
+        &["root operation", "a VM entry would fail: exit 33: GUEST_RFLAGS = 0x0: ", "the last VM entry that failed"],
+    );
+    has(&gdb.monitor("stats"), &["EPT violation", "exit 33: GUEST_RFLAGS"]);
+    has(&gdb.monitor("inspect vcpu 0"), &["rax  0x", "GUEST_RIP", "Host-state area"]);
+    has(&gdb.monitor("inspect vmcs 0x202000"), &["VMCS 0x202000 in memory", "guest at L3?"]);
+    has(&gdb.monitor("walk 0x100000 gva vcpu 0"), &["EPT PDE", "physical 0x100000: RAM: bc"]);
+    has(&gdb.monitor("walk 0x100000"), &["PML4E", "linear 0x100000 -> physical 0x100000"]);
+    for (wrong, words) in [
+        ("walk", "expected an address"),
+        ("walk x", "expected an address"),
+        ("walk 1 so", "so: expected va, gva, gpa, pa"),
+        ("inspect vcpu 9", "vCPU 9: the machine has 1"),
+        ("inspect vcpu", "vcpu: expected a number"),
+        ("vmx vmcs 1", "knows no such word"),
+    ] {
+        has(&gdb.monitor(wrong), &[words]);
+    }
     write!(gdb.0, "$vKill;1#6e").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

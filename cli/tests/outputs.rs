@@ -90,7 +90,7 @@ fn a_full_disk_is_told() {
     is_refused(&[&run[..], &more].concat(), &["/dev/full", "trace", "No space left"]);
     assert_eq!((&dir.json("json")["cause"], &dir.json("json")["exit_code"]), (&"power-off".into(), &2.into()));
     assert!(fs::metadata(record).is_ok());
-    for option in ["--json", "--record"] {
+    for option in ["--json", "--record", "--report"] {
         is_refused(&[&run[..], &[option, "/dev/full"]].concat(), &["/dev/full", "No space left"]);
         assert!(fs::metadata("/dev/full").unwrap().file_type().is_char_device(), "a device is not replaced");
     }
@@ -121,6 +121,7 @@ fn no_file_is_written_twice_or_read_and_written() {
     refused(&["--json", &x, "--trace", &around], &["--json", "--trace", "same file"]);
     refused(&["--console", &format!("file:{x}"), "--record", &x], &["--console", "--record"]);
     refused(&["--trace", &kernel], &["--trace", "--kernel"]);
+    refused(&["--report", &kernel], &["--report", "--kernel"]);
     refused(&["--drive", &disk, "--json", &disk], &["--json", "--drive"]);
     refused(&["--initrd", &disk, "--console", &format!("file:{disk}")], &["--console", "--initrd"]);
     std::os::unix::fs::symlink(&disk, dir.path("link")).unwrap();

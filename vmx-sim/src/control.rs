@@ -131,12 +131,8 @@ controls! {
     }
 }
 
-/// The names of the bits that are set in a field of controls; "bit N" for what has none.
-pub fn names(field: Field, value: u64) -> Vec<String> {
+/// The controls that a field has.
+pub fn known(field: Field) -> impl Iterator<Item = Control> {
     let groups = [pin::ALL, primary::ALL, secondary::ALL, tertiary::ALL, exit::ALL, exit_2::ALL, entry::ALL];
-    let name = |bit: u32| {
-        let known = groups.iter().copied().flatten().find(|c| c.field == field && c.bit == bit);
-        known.map_or_else(|| format!("bit {bit}"), |c| c.name.to_lowercase())
-    };
-    (0..64).filter(|bit| value >> bit & 1 != 0).map(name).collect()
+    groups.into_iter().flatten().copied().filter(move |c| c.field == field)
 }

@@ -3,21 +3,41 @@
 use x86::control::{self, cr0, cr4, dr6, efer, rflags};
 use x86::exception;
 
-use crate::control::names;
+use crate::control::known;
 use crate::entry::{activity, interruptibility};
 use crate::exit::{ENTRY_FAILURE, NMI_UNBLOCKING, Reason, VALID};
 use crate::field::*;
 use crate::instructions::error;
 use crate::vmcs::Vmcs;
 
-/// Names of the bits that are set; "bit N" for what has none.
-pub fn bits(value: u64, known: &[(&'static str, u64)]) -> String {
-    let name = |n: u32| {
-        let name = known.iter().find(|(_, bit)| *bit == 1 << n);
-        name.map_or_else(|| format!("bit {n}"), |(name, _)| (*name).to_owned())
-    };
-    let set = (0..64).filter(|n| value >> n & 1 != 0).map(name);
-    set.collect::<Vec<_>>().join(" ")
+/// Names of the bits that are set, in the order of `known`; then the numbers of those that have none.
+pub fn bits(value: u64, known: &[(&str, u64)]) -> String {
+    let named = known.iter().filter(|(_, bit)| value & bit != 0).map(|(name, _)| *name);
+    let unnamed = known.iter().fold(value, |rest, (_, bit)| rest & !bit);
+    let numbers = (unnamed != 0).then(|| ranges(unnamed));
+    named.map(str::to_owned).chain(numbers).collect::<Vec<_>>().join(" ")
+}
+
+/// Numbers of the bits that are set: `bits 1 4-6`.
+fn ranges(mut value: u64) -> String {
+    let mut text = "bits".to_owned();
+    while value != 0 {
+        let first = value.trailing_zeros();
+        let length = (value >> first).trailing_ones();
+        text += &match length {
+            1 => format!(" {first}"),
+            _ => format!(" {first}-{}", first + length - 1),
+        };
+        value &= !(u64::MAX >> (64 - length) << first);
+    }
+    text
+}
+
+/// Controls that are 1, by name. Those without one are 1 because they must be.
+fn controls(f: Field, value: u64) -> String {
+    let all: Vec<_> = known(f).map(|c| (c.name.to_lowercase(), 1 << c.bit)).collect();
+    let all: Vec<_> = all.iter().map(|(name, bit)| (name.as_str(), *bit)).collect();
+    bits(value, &all)
 }
 
 /// The words whose condition holds, with commas.
@@ -184,7 +204,7 @@ pub fn field(v: &Vmcs, f: Field) -> String {
         | TERTIARY_CONTROLS
         | EXIT_CONTROLS
         | SECONDARY_EXIT_CONTROLS
-        | ENTRY_CONTROLS => names(f, value).join(", "),
+        | ENTRY_CONTROLS => controls(f, value),
         GUEST_CR0 | HOST_CR0 | CR0_MASK | CR0_READ_SHADOW => bits(value, cr0::ALL),
         GUEST_CR4 | HOST_CR4 | CR4_MASK | CR4_READ_SHADOW => bits(value, cr4::ALL),
         GUEST_EFER | HOST_EFER => bits(value, efer::ALL),
@@ -238,7 +258,7 @@ mod tests {
         let mut v = Vmcs::default();
         for (f, value, text) in [
             (GUEST_CR0, 0x8000_0031, "PE ET NE PG"),
-            (GUEST_CR4, 1 << 13 | 1 << 40, "VMXE bit 40"),
+            (GUEST_CR4, 1 << 13 | 1 << 40, "VMXE bits 40"),
             (GUEST_RFLAGS, 0x246, "PF ZF IF"),
             (EXIT_REASON, 48, "EPT violation"),
             (EXIT_REASON, 1 << 31 | 33, "VM-entry failure: guest state, VM-entry failure"),
@@ -258,8 +278,9 @@ mod tests {
             v[f] = value;
             assert_eq!(field(&v, f), text, "{f:?}");
         }
+        assert_eq!(bits(u64::MAX, &[("A", 1 << 3)]), "A bits 0-2 4-63");
         v[PRIMARY_CONTROLS] = 1 << 7 | 1 << 1;
-        assert_eq!(field(&v, PRIMARY_CONTROLS), "bit 1, hlt_exiting");
+        assert_eq!(field(&v, PRIMARY_CONTROLS), "hlt_exiting bits 1");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What statistics and listeners are told of VM entries and VM exits (docs/design.md, decision 10).
 
-use emu_core::event::{Event, Kind, Rule};
+use emu_core::event::{Event, Kind, LAST_EXACT, Rule};
 use x86::extension;
 use x86::mode::Mode;
 use x86::processor::P;
@@ -141,6 +141,6 @@ impl Vmx {
     /// The exit that a failed entry is, in the counts.
     pub(crate) fn count_entry_failure(&self, h: &mut P, reason: Reason) {
         debug_assert!(self.vmcs[EXIT_REASON] & ENTRY_FAILURE != 0);
-        h.world.events.count_exit(self.guest_level(), extension::FIRST_EXIT + reason as u32);
+        h.world.events.count_exit(self.vmcs.level.max(LAST_EXACT), extension::FIRST_EXIT + reason as u32);
     }
 }

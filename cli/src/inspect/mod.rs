@@ -25,7 +25,12 @@ pub trait Inspectable: Arch {
     /// Its virtualization in a few lines.
     fn virtualization(h: &mut Hart<'_, Self>) -> String;
 
-    /// The VMCS in a region of memory, or why there is none.
+    /// Whether the vCPU itself holds the VMCS of this region.
+    fn holds_vmcs(_: &Hart<'_, Self>, _region: u64) -> bool {
+        false
+    }
+
+    /// The VMCS of a region, or why there is none.
     fn vmcs(h: &mut Hart<'_, Self>, region: u64) -> Result<String, String>;
 
     /// The steps of a walk, and where it leads; or why there is nothing to walk.
@@ -39,7 +44,7 @@ pub enum What {
     State,
     /// Their virtualization.
     Virtualization,
-    /// A VMCS in memory.
+    /// A VMCS.
     Vmcs(u64),
     /// A walk.
     Walk(u64, AddressKind),
@@ -97,7 +102,9 @@ pub fn answer<A: Platform>(machine: &mut Machine<A>, q: &Question) -> Result<Str
             }
         }
         What::Vmcs(region) => {
-            let mut h = machine.vcpus[one].at(&mut machine.world);
+            let world = &mut machine.world;
+            let holder = machine.vcpus.iter_mut().position(|v| A::holds_vmcs(&v.at(world), region));
+            let mut h = machine.vcpus[holder.unwrap_or(one)].at(world);
             text = A::vmcs(&mut h, region).map_err(|e| about(format!("VMCS {region:#x}"), e))?;
         }
         What::Walk(at, AddressKind::Pa) => text = physical(&machine.world, at),
@@ -128,8 +135,8 @@ pub fn physical(world: &World, at: u64) -> String {
 }
 
 /// An entry of a table, as walks show it.
-pub fn entry(text: &mut String, name: &str, at: u64, entry: u64, says: &str) {
-    let line = format!("  {name:10} {at:#014x}: {entry:#018x}  {says}");
+pub fn entry(text: &mut String, indent: &str, name: &str, at: u64, entry: u64, says: &str) {
+    let line = format!("  {indent}{name:10} {at:#014x}: {entry:#018x}  {says}");
     let _ = writeln!(text, "{}", line.trim_end());
 }
 

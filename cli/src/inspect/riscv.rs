@@ -63,11 +63,15 @@ impl Inspectable for Riscv {
             let flags: String = letters
                 .map(|(i, c)| if step.entry >> (7 - i) & 1 != 0 { c.to_ascii_uppercase() } else { '-' })
                 .collect();
-            let stage = if step.guest_stage { "  G" } else { "" };
+            let (indent, stage) = match (step.guest_stage, kind) {
+                (true, AddressKind::Gpa) => ("", "G "),
+                (true, _) => ("    ", "G "),
+                _ => ("", ""),
+            };
             let page = step.entry >> 10 << 12 & ((1 << 56) - 1);
-            let kind = if step.entry >> 1 & 7 != 0 { "page" } else { "table" };
-            let says = if step.entry & 1 != 0 { format!("{flags} {kind} {page:#x}") } else { "not valid".to_owned() };
-            entry(&mut text, &format!("{stage} level {}", step.level), step.at, step.entry, &says);
+            let what = if step.entry >> 1 & 7 != 0 { "page" } else { "table" };
+            let says = if step.entry & 1 != 0 { format!("{flags} {what} {page:#x}") } else { "not valid".to_owned() };
+            entry(&mut text, indent, &format!("{stage}level {}", step.level), step.at, step.entry, &says);
         }
         match end {
             Ok(pa) => text += &physical(h.world, pa),

@@ -95,14 +95,18 @@ impl Inspectable for X86 {
         }
     }
 
+    fn holds_vmcs(h: &Hart<'_, Self>, region: u64) -> bool {
+        vmx(h).is_some_and(|vmx| vmx.current == Some(region))
+    }
+
     fn vmcs(h: &mut Hart<'_, Self>, region: u64) -> Result<String, String> {
-        let held = vmx(h).filter(|vmx| vmx.current == Some(region));
-        let note = if held.is_some() {
-            "This is the current VMCS: the processor holds it, and memory may be out of date.\n"
-        } else {
-            ""
-        };
-        inspect::region(h, region).map(|text| format!("{note}{text}"))
+        match vmx(h) {
+            Some(vmx) if vmx.current == Some(region) => {
+                let holder = format!("VMCS {region:#x}, current on vCPU {}\n", h.core.index);
+                Ok(holder + &inspect::fields(&vmx.vmcs))
+            }
+            _ => inspect::region(h, region),
+        }
     }
 
     fn steps(h: &mut Hart<'_, Self>, address: u64, kind: AddressKind) -> Result<String, String> {
@@ -118,7 +122,7 @@ impl Inspectable for X86 {
         let ram = &h.world.ram;
         let stage = guest.filter(|vmx| vmx.vmcs.uses_ept());
         let physical_end = if kind == AddressKind::Gpa {
-            second_stage(&mut text, stage, ram, address)
+            second_stage(&mut text, "", stage, ram, address)
         } else {
             let controls = match guest {
                 Some(vmx) if !is_guest => controls_of(&vmx.vmcs, h.arch.controls()),
@@ -146,18 +150,18 @@ fn controls_of(v: &vmx_sim::vmcs::Vmcs, now: Controls) -> Controls {
 }
 
 /// The EPT walk of a guest-physical address, if there is one; the physical address.
-fn second_stage(text: &mut String, vmx: Option<&Vmx>, ram: &Ram, address: u64) -> Result<u64, String> {
+fn second_stage(text: &mut String, indent: &str, vmx: Option<&Vmx>, ram: &Ram, address: u64) -> Result<u64, String> {
     let Some(vmx) = vmx else { return Ok(address) };
     let (steps, end) = vmx.explain(ram, address);
     for step in steps {
-        entry(text, step.name, step.at, step.entry, &step.says);
+        entry(text, indent, step.name, step.at, step.entry, &step.says);
     }
     let page = end.map_err(|end| end.to_string())?;
     let r = page.rights;
     let rights = describe::rights(r & 1 != 0, r & 2 != 0, r & 4 != 0);
     let _ = writeln!(
         text,
-        "guest-physical {address:#x} -> physical {:#x} ({}), rights {rights}",
+        "{indent}guest-physical {address:#x} -> physical {:#x} ({}), rights {rights}",
         page.physical,
         size(page.size_log2)
     );
@@ -177,7 +181,7 @@ impl Tables for Steps<'_> {
     type Stop = String;
 
     fn read(&mut self, address: u64, size: u8) -> Result<u64, String> {
-        let at = second_stage(self.text, self.stage, self.ram, address)?;
+        let at = second_stage(self.text, "    ", self.stage, self.ram, address)?;
         let e = self.ram.load(at, size).map_err(|_| "there is no RAM where the entry should be".to_owned())?;
         let name = self.names.pop().unwrap_or("entry");
         // PS: bit 7 of an entry above the last level; there it is PAT.
@@ -191,7 +195,7 @@ impl Tables for Steps<'_> {
             let flags: String = flags.map(|(.., name)| name).collect();
             format!("{rights}{flags}{}", if is_page { " page" } else { "" })
         };
-        entry(self.text, name, at, e, &says);
+        entry(self.text, "", name, at, e, &says);
         Ok(e)
     }
 
@@ -231,5 +235,5 @@ fn linear(text: &mut String, c: &Controls, stage: Option<&Vmx>, ram: &Ram, addre
     let user = if t.rights.user { ", user" } else { ", supervisor" };
     let page = size(t.size_log2.into());
     let _ = writeln!(text, "linear {address:#x} -> {what} {:#x} ({page}), rights {rights}{user}", t.physical);
-    second_stage(text, stage, ram, t.physical)
+    second_stage(text, "", stage, ram, t.physical)
 }
