@@ -94,7 +94,7 @@ fn statistics_tell_levels_handlers_and_rules() {
     assert!((10.0..14.0).contains(&mean), "{mean}");
     assert!(levels["L3"]["instructions"].as_u64().unwrap() > 2000);
     let failed = dir.json("json")["failed_entries"].clone();
-    assert_eq!((failed.as_array().unwrap().len(), &failed[1]["seen"]), (4, &"error 5".into()), "{failed}");
+    assert_eq!((failed.as_array().unwrap().len(), &failed[1]["seen"]), (4, &"error 7".into()), "{failed}");
 }
 
 #[test]
