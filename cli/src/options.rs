@@ -259,7 +259,8 @@ pub struct Run {
     /// Write events to a file
     #[arg(long, value_name = "FILE", help_heading = "Reports")]
     pub trace: Option<PathBuf>,
-    /// Which events: exits (traps, interrupts, returns, switches), devices, uops (micro-ops of each block),
+    /// Which events: exits (traps, interrupts, returns; exits and entries of guests, with reasons, and why entries
+    /// fail; switches), devices, uops (micro-ops of each block),
     /// insns (each instruction with the registers that it changed, in the form of text: slow)
     #[arg(long, value_delimiter = ',', default_value = "exits,devices", value_name = "LIST", help_heading = "Reports")]
     #[arg(requires = "trace")]

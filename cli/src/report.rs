@@ -120,6 +120,11 @@ const FEATURES: &[(&str, &str, &str)] = &[
         "yes",
         "VMCS shadowing, MSR lists and MSRs by immediates, IA32_SPEC_CTRL, IA32_LBR_CTL, instruction timeout",
     ),
+    (
+        "Tools",
+        "yes",
+        "traces, statistics by level and reason, entries that fail by rule, HTML report, inspect, GDB; levels beyond 2 are inferred",
+    ),
     ("x86 VT-d", "no", "not yet"),
     ("x86 SVM", "no", "not yet"),
     ("Arm EL2", "no", "not yet"),

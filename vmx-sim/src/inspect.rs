@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use emu_core::bus::Space;
 use x86::processor::P;
 
 use crate::capability::REVISION;
 use crate::describe;
 use crate::entry::Failure;
-use crate::field::{Field, Type};
+use crate::field::*;
 use crate::vmcs::{SHADOW, Vmcs};
 use crate::vmx::Vmx;
 
@@ -17,6 +18,14 @@ impl Vmx {
         self.check_controls(h).map_err(|f| ("error 7", f))?;
         self.check_host(h).map_err(|f| ("error 8", f))?;
         self.check_guest(h).map_err(|f| ("exit 33", f))
+    }
+
+    /// Memory that checks of a VM entry read is a device's: a look would change it.
+    fn names_a_device(&self, h: &P) -> bool {
+        let read = [VIRTUAL_APIC_ADDRESS, VMCS_LINK_POINTER, GUEST_CR3].map(|f| self.vmcs[f] & !0xfff);
+        let is_device =
+            |at: u64| (0..0x1000).step_by(4).any(|i| h.world.bus.device_at(Space::Memory, at | i).is_some());
+        read.into_iter().any(is_device)
     }
 
     /// VMX operation in a few lines.
@@ -42,6 +51,8 @@ impl Vmx {
             );
         } else if self.vmcs.is_shadow {
             text.push_str("  a VM entry would fail: VMfailInvalid: it is a shadow VMCS\n");
+        } else if self.names_a_device(h) {
+            text.push_str("  whether it could be entered is not looked at: it names a device's registers\n");
         } else {
             let _ = match self.would_enter(h) {
                 Ok(()) => writeln!(text, "  a VM entry would find no rule broken"),

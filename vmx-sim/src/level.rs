@@ -47,18 +47,36 @@ impl Vmx {
     }
 
     /// A guest is left.
+    #[inline]
     pub(crate) fn infer_from_exit(&mut self, reason: Reason) {
+        if matches!(reason, Reason::Vmlaunch | Reason::Vmresume) {
+            self.asks();
+        }
+    }
+
+    #[cold]
+    fn asks(&mut self) {
         let v = &self.vmcs;
         let cr4 = v[GUEST_CR4] & !v[CR4_MASK] | v[CR4_READ_SHADOW] & v[CR4_MASK];
-        let asks = matches!(reason, Reason::Vmlaunch | Reason::Vmresume) && cr4 & cr4::VMXE != 0;
-        let Some(region) = self.current.filter(|_| asks) else { return };
+        let Some(region) = self.current.filter(|_| cr4 & cr4::VMXE != 0) else { return };
         let (rip, length) = (v[GUEST_RIP], v[EXIT_INSTRUCTION_LENGTH]);
         let rip = [rip, rip.wrapping_add(length)];
         self.levels.asked = Some(Asked { region, level: self.guest_level(), eptp: v[EPT_POINTER], rip });
     }
 
     /// A guest is entered.
+    #[inline]
     pub(crate) fn infer_from_entry(&mut self) {
+        let (level, l) = (self.vmcs.level, &mut self.levels);
+        if level != 0 && l.asked.is_none() && l.within.is_none() {
+            l.present = level;
+        } else {
+            self.infer();
+        }
+    }
+
+    #[cold]
+    fn infer(&mut self) {
         let region = self.current.unwrap_or(u64::MAX);
         let (v, l) = (&mut self.vmcs, &mut self.levels);
         let is_answer = |a: &mut Asked| a.region == region || v.level == 0;
@@ -79,5 +97,89 @@ impl Vmx {
         l.within.take_if(|(of, first)| *of == region && *first == eptp);
         let is_within = l.within.is_some_and(|(of, _)| of == region);
         l.present = if is_within { deeper(v.level) } else { v.level };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use x86::model::CpuModel;
+
+    use super::*;
+    use crate::control::{primary, secondary};
+    use crate::vmcs::Vmcs;
+
+    /// A processor and its VMCSs in memory, by number.
+    struct Rig {
+        vmx: Vmx,
+        regions: Vec<Vmcs>,
+        current: usize,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let mut v = Vmcs::default();
+            v[PRIMARY_CONTROLS] = 1 << primary::ACTIVATE_SECONDARY_CONTROLS.bit;
+            v[SECONDARY_CONTROLS] = 1 << secondary::ENABLE_EPT.bit;
+            v[GUEST_CR4] = cr4::VMXE;
+            Rig { vmx: Vmx::new(&CpuModel::parse("intel").unwrap()), regions: vec![v; 4], current: 0 }
+        }
+
+        /// Enters a VMCS at a RIP with an EPTP; the level.
+        fn enter(&mut self, n: usize, rip: u64, eptp: u64) -> u8 {
+            self.regions[self.current] = self.vmx.vmcs.clone();
+            self.current = n;
+            self.vmx.vmcs = self.regions[n].clone();
+            self.vmx.current = Some(n as u64 * 4096);
+            (self.vmx.vmcs[GUEST_RIP], self.vmx.vmcs[EPT_POINTER]) = (rip, eptp);
+            self.vmx.infer_from_entry();
+            self.vmx.guest_level()
+        }
+
+        fn exit(&mut self, reason: Reason) {
+            self.vmx.vmcs[EXIT_INSTRUCTION_LENGTH] = 3;
+            self.vmx.infer_from_exit(reason);
+        }
+    }
+
+    #[test]
+    fn another_vmcs_is_a_guests_guest() {
+        let mut r = Rig::new();
+        r.vmx.vmcs = r.regions[0].clone();
+        assert_eq!(r.enter(0, 0x100, 1), 2);
+        r.exit(Reason::Vmlaunch);
+        assert_eq!(r.enter(1, 0x200, 2), 3);
+        r.exit(Reason::Cpuid);
+        assert_eq!(r.enter(1, 0x202, 2), 3, "its hypervisor's hypervisor acts for it");
+        r.exit(Reason::ExternalInterrupt);
+        assert_eq!(r.enter(2, 0x300, 3), 2, "another guest, which nobody has asked for");
+        r.exit(Reason::Hlt);
+        assert_eq!((r.enter(0, 0x103, 1), r.enter(1, 0x204, 2)), (2, 3));
+        // A VMRESUME that fails: the guest goes on behind it. Nor does one ask that has no VMX.
+        assert_eq!(r.enter(0, 0x103, 1), 2);
+        r.exit(Reason::Vmresume);
+        assert_eq!((r.enter(0, 0x106, 1), r.enter(3, 0x400, 4)), (2, 2));
+        let mut r = Rig::new();
+        r.regions[0][GUEST_CR4] = 0;
+        r.vmx.vmcs = r.regions[0].clone();
+        r.enter(0, 0x100, 1);
+        r.exit(Reason::Vmlaunch);
+        assert_eq!(r.enter(1, 0x200, 2), 2);
+    }
+
+    #[test]
+    fn so_is_another_eptp_elsewhere() {
+        let mut r = Rig::new();
+        r.vmx.vmcs = r.regions[0].clone();
+        assert_eq!(r.enter(0, 0x100, 1), 2);
+        r.exit(Reason::Vmlaunch);
+        assert_eq!(r.enter(0, 0x103, 5), 2, "behind the instruction: tables were made anew");
+        r.exit(Reason::Vmlaunch);
+        assert_eq!(r.enter(0, 0x200, 2), 3);
+        r.exit(Reason::EptViolation);
+        assert_eq!(r.enter(0, 0x200, 2), 3);
+        r.exit(Reason::Hlt);
+        assert_eq!(r.enter(0, 0x106, 5), 2, "it is back");
+        r.exit(Reason::Vmresume);
+        assert_eq!(r.enter(0, 0x201, 2), 3);
     }
 }

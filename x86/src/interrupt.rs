@@ -285,6 +285,11 @@ fn inject(h: &mut P, event: Delivery) -> Step {
 
 fn take_from_outside(h: &mut P, vector: u8, source: Source) -> Step {
     h.world.events.count_exit(h.arch.level(), vector.into());
+    if h.world.events.is_on() {
+        let details = [("vector", vector.into())];
+        let event = Event { details: &details, ..h.event(Kind::Interrupt, name(vector)) };
+        h.world.events.send(&event);
+    }
     h.core.check_interrupts = true;
     take(h, vector, source, h.core.pc)?;
     // An extension may have something to say before the handler's first instruction.
