@@ -208,7 +208,7 @@ pub fn field(v: &Vmcs, f: Field) -> String {
         GUEST_CR0 | HOST_CR0 | CR0_MASK | CR0_READ_SHADOW => bits(value, cr0::ALL),
         GUEST_CR4 | HOST_CR4 | CR4_MASK | CR4_READ_SHADOW => bits(value, cr4::ALL),
         GUEST_EFER | HOST_EFER => bits(value, efer::ALL),
-        GUEST_RFLAGS => bits(value & !2 & !(3 << 12), &[rflags::ALL, &flags].concat()),
+        GUEST_RFLAGS => bits(value & !2 & !(3 << 12), &[&flags, rflags::ALL].concat()),
         GUEST_S_CET | HOST_S_CET => bits(value & 0xfff, control::user_cet::ALL),
         GUEST_PENDING_DEBUG_EXCEPTIONS => bits(value, dr6::ALL),
         EXCEPTION_BITMAP => exceptions(value),
