@@ -7,6 +7,8 @@ use undervisor_conformance::asm::*;
 
 const HGATP: u32 = 0x680;
 const VSATP: u32 = 0x280;
+const PMPCFG0: u32 = 0x3a0;
+const PMPADDR0: u32 = 0x3b0;
 /// Roots: of the G-stage, Sv39x4; of the VS-stage, Sv39, in the guest's memory.
 const G_ROOT: u64 = RAM + 0x30_0000;
 const VS_ROOT: u64 = RAM + 0x40_0000;
@@ -17,6 +19,11 @@ fn two_stages(a: &mut Asm) {
     const PAGE: u64 = 0xcf;
     a.store_double(G_ROOT + 8 * 2, RAM >> 2 | USER_PAGE);
     a.store_double(VS_ROOT, RAM >> 2 | PAGE);
+    // Supervisors may use all memory.
+    for (csr, value) in [(PMPADDR0, u64::MAX), (PMPCFG0, 0x1f)] {
+        a.li(T0, value);
+        a.csrw(csr, T0);
+    }
     for (csr, root) in [(HGATP, G_ROOT), (VSATP, VS_ROOT)] {
         a.li(T0, 8 << 60 | root >> 12);
         a.csrw(csr, T0);

@@ -471,7 +471,7 @@ fn why(fail: &Fail) -> String {
         Fail::Page => "page fault".to_owned(),
         Fail::Guest(gpa, 0) => format!("guest-page fault at guest-physical {gpa:#x}"),
         Fail::Guest(gpa, _) => format!("guest-page fault at guest-physical {gpa:#x}, of a page table entry"),
-        Fail::Access => "access fault".to_owned(),
+        Fail::Access => "access fault: PMP refuses, or there is no RAM".to_owned(),
     }
 }
 
