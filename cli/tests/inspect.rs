@@ -1,4 +1,4 @@
-//! `undervisor inspect` of a RISC-V machine: registers, CSRs, walks of both stages. (Of a PC: `vmx/`.)
+//! What tools show of a RISC-V machine and its guest: `undervisor inspect`, statistics, the report. (Of a PC: `vmx/`.)
 
 mod common;
 
@@ -58,4 +58,57 @@ fn a_hart_and_its_guest() {
     assert_eq!(inspect(&["--walk", "0x40000000", "--as", "gva"], &["not valid", "ends: page fault"]), Some(0));
     assert_eq!(inspect(&["--walk", "0x10000000"], &["physical 0x10000000: ", "offset 0x0"]), Some(0));
     assert_eq!(inspect(&["--vmcs", "0x80000000"], &["a RISC-V machine has none"]), Some(2));
+}
+
+/// Enters VS-mode, and comes back by ECALL.
+fn a_guest(a: &mut Asm) {
+    const MSTATUS: u32 = 0x300;
+    const MTVEC: u32 = 0x305;
+    const MEPC: u32 = 0x341;
+    for (csr, value) in [(PMPADDR0, u64::MAX), (PMPCFG0, 0x1f), (MSTATUS, 1 << 39 | 1 << 11)] {
+        a.li(T0, value);
+        a.csrw(csr, T0);
+    }
+    for (csr, label) in [(MTVEC, "exit"), (MEPC, "guest")] {
+        a.la(T0, label);
+        a.csrw(csr, T0);
+    }
+    a.mret();
+    a.label("guest");
+    a.li(A0, 500);
+    a.label("count");
+    a.addi(A0, A0, -1);
+    a.bne(A0, ZERO, "count");
+    a.ecall();
+    a.label("exit");
+    a.addi(S0, S0, 1);
+    a.li(T0, 3);
+    a.beq(S0, T0, "done");
+    a.mret();
+    a.label("done");
+    a.power_off();
+    a.label("forever");
+    a.j("forever");
+}
+
+#[test]
+fn a_harts_levels_and_exits() {
+    let dir = Dir::new("levels");
+    let (kernel, page, json) = (dir.file("kernel", &guest(a_guest)), dir.path("page.html"), dir.path("json"));
+    let reports = ["--report", &page, "--json", &json, "--stats"];
+    let out = undervisor(&[&["run", "--firmware", "none", "--kernel", &kernel], &reports[..]].concat());
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+    let levels = &dir.json("json")["levels"]["L2"];
+    let reason = levels["exits"].as_object().unwrap().keys().next().unwrap().clone();
+    assert_eq!((&levels["exits"][&reason], &levels["mean_handler_instructions"][&reason]), (&3.into(), &3.0.into()));
+    let page = std::fs::read_to_string(page).unwrap();
+    let data = page.split_once("id=\"data\">").unwrap().1.split_once("</script>").unwrap().0;
+    let data: serde_json::Value = serde_json::from_str(data).unwrap();
+    let (site, track) = (&data["timeline"]["sites"][0], &data["timeline"]["tracks"][0]);
+    assert_eq!((&site["level"], &site["reason"], &site["count"]), (&"L2".into(), &reason.into(), &3.into()));
+    let of = |level: usize| {
+        track["levels"][level]["at"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum::<u64>()
+    };
+    assert!(of(1) > 20 * of(0) && of(0) > 0, "{track}");
+    assert_eq!(track["exits"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum::<u64>(), 3);
 }
