@@ -260,6 +260,16 @@ fn monitor_commands_look_into_the_machine() {
     has(&gdb.monitor("inspect vcpu 0"), &["rax  0x", "GUEST_RIP", "Host-state area"]);
     has(&gdb.monitor("inspect vmcs 0x202000"), &["VMCS 0x202000 in memory", "guest at L3?"]);
     has(&gdb.monitor("walk 0x100000 gva vcpu 0"), &["EPT PDE", "physical 0x100000: RAM: bc"]);
+    // The guest's memory, while its hypervisor is at work.
+    let alias = vmx_guest::ALIAS + vmx_guest::AT;
+    assert_eq!(gdb.ask(&format!("m{alias:x},3")), "000000");
+    assert_eq!(gdb.monitor("memory guest"), "memory: Guest\n");
+    assert_eq!(gdb.ask(&format!("m{alias:x},3")), "bc0070");
+    assert_eq!(gdb.ask(&format!("m{:x},3", vmx_guest::UNMAPPED)), "E79");
+    has(
+        &gdb.monitor(&format!("walk {alias:#x} gva")),
+        &["guest-physical 0x2100000 -> physical 0x100000 (2-MByte page)"],
+    );
     has(&gdb.monitor("walk 0x100000"), &["PML4E", "linear 0x100000 -> physical 0x100000"]);
     for (wrong, words) in [
         ("walk", "expected an address"),

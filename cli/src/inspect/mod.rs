@@ -12,6 +12,7 @@ use emu_core::bus::Space;
 use emu_core::engine::{Arch, Hart, World};
 use emu_core::machine::Machine;
 
+pub use self::x86::controls_of;
 use crate::error::{UserError, about, print};
 use crate::machine::{Config, Platform};
 use crate::options::{AddressKind, Inspect, address};

@@ -141,7 +141,7 @@ impl Inspectable for X86 {
 }
 
 /// What a guest's translation depends on, where the guest is not at work.
-fn controls_of(v: &vmx_sim::vmcs::Vmcs, now: Controls) -> Controls {
+pub fn controls_of(v: &vmx_sim::vmcs::Vmcs, now: Controls) -> Controls {
     let lma = if v.has(entry_control::IA32E_MODE_GUEST) { efer::LMA | efer::LME } else { 0 };
     let efer = if v.has(entry_control::LOAD_EFER) { v[GUEST_EFER] } else { now.efer & !(efer::LMA | efer::LME) | lma };
     let pdptes =

@@ -14,6 +14,8 @@ pub const SECOND: u64 = 0x20_2000;
 const POINTERS: u64 = 0x20_3000;
 const IDT: u64 = 0x20_4000;
 pub const EPT: u64 = 0x20_5000;
+/// Guest-physical: what is at physical address 0.
+pub const ALIAS: u64 = 0x200_0000;
 /// No EPT entry maps this.
 pub const UNMAPPED: u64 = 1 << 30;
 /// The vector that is injected.
@@ -82,6 +84,7 @@ fn operation(a: A) -> Result {
     a.add(rax, 1 << 21)?;
     a.dec(ecx)?;
     a.jne(entry)?;
+    put(a, EPT + 0x2000 + 8 * (ALIAS >> 21), 0xb7)?;
     a.mov(rbx, POINTERS)?;
     a.vmxon(qword_ptr(rbx))
 }

@@ -81,51 +81,82 @@ pub fn size(log2: u32) -> &'static str {
     }
 }
 
+/// An entry as a walk finds it.
+struct Found {
+    level: u32,
+    at: u64,
+    entry: u64,
+    is_page: bool,
+    /// The walk ends here.
+    end: Option<End>,
+}
+
 impl Vmx {
-    /// What the EPTP of the current VMCS makes of a guest-physical address.
-    pub fn explain(&self, ram: &Ram, address: u64) -> (Vec<Step>, Result<Page, End>) {
+    /// The walk, which tells of each entry.
+    fn walk(&self, ram: &Ram, address: u64, mut tell: impl FnMut(Found)) -> Result<Page, End> {
         let eptp = self.vmcs[EPT_POINTER];
         let top = (eptp >> 3 & 7) as u32 + 1;
         let by_mode = self.vmcs.has(secondary::MODE_BASED_EXECUTE_CONTROL);
         let present = READ | WRITE | EXECUTE | if by_mode { EXECUTE_USER } else { 0 };
-        let mut steps = Vec::new();
         if top > 5 || address >> (12 + 9 * top) != 0 {
-            return (steps, Err(End::TooWide));
+            return Err(End::TooWide);
         }
         let (mut table, mut rights) = (eptp & ADDRESS, present);
         for level in (1..=top).rev() {
             let shift = 12 + 9 * (level - 1);
             let at = table + (address >> shift & 0x1ff) * 8;
-            let Ok(entry) = ram.load(at, 8) else { return (steps, Err(End::NoMemory)) };
+            let entry = ram.load(at, 8).map_err(|_| End::NoMemory)?;
             let is_page = level == 1 || level <= 3 && entry & PAGE != 0;
             let end = if entry & present == 0 {
                 Some(End::NotPresent)
             } else {
                 self.is_misconfigured(entry, level, is_page).then_some(End::Misconfigured)
             };
-            let allowed = describe::rights(entry & READ != 0, entry & WRITE != 0, entry & EXECUTE != 0);
-            let user = if by_mode && entry & EXECUTE_USER != 0 { " user-execute" } else { "" };
-            let flags = if entry & ACCESSED != 0 { " A" } else { "" }.to_owned()
-                + if is_page && entry & DIRTY != 0 { " D" } else { "" };
-            let says = match end {
-                Some(End::NotPresent) => "not present".to_owned(),
-                Some(_) => format!("{allowed}{user}: misconfigured"),
-                None if is_page => format!("{allowed}{user} {}, {}{flags}", size(shift), memory_type(entry)),
-                None => format!("{allowed}{user}{flags}"),
-            };
-            steps.push(Step { name: NAMES[level as usize], at, entry, says });
+            tell(Found { level, at, entry, is_page, end });
             if let Some(end) = end {
-                return (steps, Err(end));
+                return Err(end);
             }
             rights &= entry;
             if is_page {
                 let offset = (1 << shift) - 1;
                 let physical = entry & ADDRESS & !offset | address & offset;
-                return (steps, Ok(Page { physical, size_log2: shift, rights }));
+                return Ok(Page { physical, size_log2: shift, rights });
             }
             table = entry & ADDRESS;
         }
         unreachable!("level 1 maps a page")
+    }
+
+    /// Where the EPTP of the current VMCS leads a guest-physical address.
+    pub fn peek(&self, ram: &Ram, address: u64) -> Result<Page, End> {
+        self.walk(ram, address, |_| {})
+    }
+
+    /// Likewise, step by step.
+    pub fn explain(&self, ram: &Ram, address: u64) -> (Vec<Step>, Result<Page, End>) {
+        let mut steps = Vec::new();
+        let end = self.walk(ram, address, |found| {
+            let Found { level, at, entry, .. } = found;
+            steps.push(Step { name: NAMES[level as usize], at, entry, says: self.says(&found) });
+        });
+        (steps, end)
+    }
+
+    fn says(&self, found: &Found) -> String {
+        let Found { level, entry, is_page, end, .. } = *found;
+        let by_mode = self.vmcs.has(secondary::MODE_BASED_EXECUTE_CONTROL);
+        let allowed = describe::rights(entry & READ != 0, entry & WRITE != 0, entry & EXECUTE != 0);
+        let user = if by_mode && entry & EXECUTE_USER != 0 { " user-execute" } else { "" };
+        let accessed = if entry & ACCESSED != 0 { " A" } else { "" };
+        let dirty = if is_page && entry & DIRTY != 0 { " D" } else { "" };
+        match end {
+            Some(End::NotPresent) => "not present".to_owned(),
+            Some(_) => format!("{allowed}{user}: misconfigured"),
+            None if is_page => {
+                format!("{allowed}{user} {}, {}{accessed}{dirty}", size(12 + 9 * (level - 1)), memory_type(entry))
+            }
+            None => format!("{allowed}{user}{accessed}"),
+        }
     }
 }
 
