@@ -1,8 +1,8 @@
 //! The bus: physical ranges (and x86 ports) to devices, and the wires between devices.
 
-use crate::device::{Access, Device, DeviceCx, DeviceId, Request, Signal};
-use crate::dma::Dma;
+use crate::device::{Access, Device, DeviceCx, DeviceId, Request, Signal, Source};
 use crate::door::Door;
+use crate::iommu::Iommu;
 use crate::ram::Ram;
 use crate::time::VirtualTime;
 
@@ -112,7 +112,11 @@ pub struct Bus {
     bridge: Option<DeviceId>,
     /// What it keeps from bus masters: asked again whenever it has been called.
     hidden: Option<(u64, u64)>,
-    signals: Vec<(DeviceId, Signal)>,
+    /// The IOMMU, if there is one.
+    iommu: Option<DeviceId>,
+    /// The requester ID of each device that has one.
+    requesters: Vec<Option<u16>>,
+    signals: Vec<(Source, Signal)>,
     /// Signals that have reached vCPUs and that the machine has not delivered yet.
     pub(crate) for_vcpus: Vec<(u32, VcpuSignal)>,
     pub(crate) request: Option<Request>,
@@ -122,6 +126,7 @@ impl Bus {
     /// Adds a device.
     pub fn add(&mut self, device: Box<dyn Device>) -> DeviceId {
         self.wakes.push(device.wakes_at());
+        self.requesters.push(None);
         self.devices.push(device);
         self.earliest = self.wakes.iter().flatten().min().copied();
         DeviceId((self.devices.len() - 1) as u16)
@@ -159,6 +164,16 @@ impl Bus {
     pub fn hosts(&mut self, bridge: DeviceId) {
         self.bridge = Some(bridge);
         self.ask_bridge();
+    }
+
+    /// This device is the IOMMU, which translates accesses and messages that have a requester ID.
+    pub fn translates(&mut self, iommu: DeviceId) {
+        self.iommu = Some(iommu);
+    }
+
+    /// Accesses and messages of this device go out with a requester ID.
+    pub fn requests_as(&mut self, device: DeviceId, requester: u16) {
+        self.requesters[usize::from(device.0)] = Some(requester);
     }
 
     fn ask_bridge(&mut self) {
@@ -315,16 +330,19 @@ impl Bus {
         f: impl FnOnce(&mut dyn Device, &mut DeviceCx) -> T,
     ) -> T {
         let i = usize::from(device.0);
+        let (called, iommu) = lend(&mut self.devices, i, self.iommu);
         let mut cx = DeviceCx {
             now,
             ram,
+            requester: self.requesters[i],
+            iommu,
             hidden: self.hidden,
             door,
             signals: &mut self.signals,
             request: &mut self.request,
             device,
         };
-        let result = f(&mut *self.devices[i], &mut cx);
+        let result = f(called, &mut cx);
         if self.bridge == Some(device) {
             self.ask_bridge();
         }
@@ -356,17 +374,11 @@ impl Bus {
                 Signal::Vcpu { vcpu, message, value } => {
                     self.for_vcpus.push((vcpu, VcpuSignal::Message { message, value }))
                 }
-                Signal::Msi { address, data } => match self.find(Space::Memory, address).copied() {
-                    Some(s) => {
-                        let access = Access { offset: s.offset(address), size: 4 };
-                        self.call(s.mapping.device, now, ram, door, |d, cx| d.write(access, u64::from(data), cx));
-                    }
-                    None => drop(Dma::new(ram, self.hidden).store(address, 4, data.into())), // an MSI to nowhere is lost
-                },
+                Signal::Msi { address, data } => self.carry_message(from, address, data, now, ram, door),
                 Signal::Line { line, level } => {
                     for w in 0..self.wires.len() {
                         let (device, l, wire) = self.wires[w];
-                        if device != from || l != line {
+                        if device != from.device || l != line {
                             continue;
                         }
                         match wire {
@@ -381,11 +393,49 @@ impl Bus {
         }
         self.signals.clear();
     }
+
+    /// A message-signalled interrupt, which an IOMMU may take. One to nowhere is lost.
+    fn carry_message(
+        &mut self,
+        from: Source,
+        address: u64,
+        data: u32,
+        now: VirtualTime,
+        ram: &mut Ram,
+        door: &mut Door,
+    ) {
+        if let (Some(_), Some(requester)) = (self.iommu, from.requester) {
+            let taken = self.call(from.device, now, ram, door, |_, cx| {
+                cx.iommu().is_some_and(|(iommu, mut cx)| iommu.message(requester, address, data, &mut cx))
+            });
+            if taken {
+                return;
+            }
+        } else if let Some(s) = self.find(Space::Memory, address).copied() {
+            let access = Access { offset: s.offset(address), size: 4 };
+            return self.call(s.mapping.device, now, ram, door, |d, cx| d.write(access, u64::from(data), cx));
+        }
+        self.call(from.device, now, ram, door, |_, cx| {
+            cx.requester = from.requester;
+            let _ = cx.dma().store(address, 4, data.into());
+        });
+    }
+}
+
+type Lent<'a> = (&'a mut (dyn Device + 'static), Option<(DeviceId, &'a mut (dyn Iommu + 'static))>);
+
+/// A device, and the IOMMU beside it unless it is that.
+fn lend(devices: &mut [Box<dyn Device>], i: usize, iommu: Option<DeviceId>) -> Lent<'_> {
+    let Some(id) = iommu.filter(|id| usize::from(id.0) != i) else { return (&mut *devices[i], None) };
+    let two = devices.get_disjoint_mut([i, usize::from(id.0)]);
+    let [device, iommu] = two.expect("two devices that there are");
+    (&mut **device, iommu.iommu().map(|iommu| (id, iommu)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::iommu::MasterAccess;
 
     /// Eight bytes of registers; writing register 0 sets line 0 to its low bit.
     #[derive(Default)]
@@ -459,6 +509,120 @@ mod tests {
             assert_eq!(bus.devices().nth(1).unwrap().save(), [3, 4, 0, 0, 0, 0, 0, 0]);
             assert_eq!(bus.devices().next().unwrap().save(), [1, 2, 0, 0, 5, 6, 7, 8]);
         });
+    }
+
+    /// Lets requester 5 into pages that are 64 KiB higher, but not into odd ones, and takes messages to FEEx_xxxxh.
+    #[derive(Default)]
+    struct Higher(Bytes);
+    impl Iommu for Higher {
+        fn translate(&mut self, access: MasterAccess, cx: &mut DeviceCx) -> Option<(u64, u64)> {
+            let is_free = access.requester == 5 && access.address & 0x1000 == 0;
+            cx.line(0, is_free);
+            is_free.then_some((access.address + 0x1_0000, 0x1000 - access.address % 0x1000))
+        }
+        fn message(&mut self, requester: u16, address: u64, data: u32, cx: &mut DeviceCx) -> bool {
+            let is_message = address >> 20 == 0xfee;
+            if is_message {
+                cx.msi(0x100, data << 16 | u32::from(requester));
+            }
+            is_message
+        }
+    }
+    impl Device for Higher {
+        fn name(&self) -> &'static str {
+            "higher"
+        }
+        fn read(&mut self, _: Access, _: &mut DeviceCx) -> u64 {
+            0
+        }
+        fn write(&mut self, _: Access, _: u64, _: &mut DeviceCx) {}
+        fn iommu(&mut self) -> Option<&mut (dyn Iommu + 'static)> {
+            Some(self)
+        }
+        fn reset(&mut self) {}
+        fn save(&self) -> Vec<u8> {
+            self.0.save()
+        }
+        fn restore(&mut self, bytes: &[u8]) -> Result<(), String> {
+            self.0.restore(bytes)
+        }
+    }
+
+    /// Copies eight bytes to the address that is written.
+    struct Master;
+    impl Device for Master {
+        fn name(&self) -> &'static str {
+            "master"
+        }
+        fn read(&mut self, a: Access, cx: &mut DeviceCx) -> u64 {
+            cx.dma().load(a.offset, 8).unwrap_or(u64::MAX)
+        }
+        fn write(&mut self, a: Access, value: u64, cx: &mut DeviceCx) {
+            match a.size {
+                4 => cx.msi(value, 0x77),
+                _ => drop(cx.dma().write(a.offset, &value.to_le_bytes())),
+            }
+        }
+        fn reset(&mut self) {}
+        fn save(&self) -> Vec<u8> {
+            Vec::new()
+        }
+        fn restore(&mut self, _: &[u8]) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_iommu_translates_what_has_a_requester_id() {
+        let (mut ram, mut door) = (Ram::default(), Door::default());
+        ram.add(0, 0x2_0000).unwrap();
+        for requester in [None, Some(5), Some(6)] {
+            for address in (0..0x2_0000).step_by(8) {
+                ram.store(address, 8, address).unwrap();
+            }
+            let mut bus = Bus::default();
+            let master = bus.add(Box::new(Master));
+            let messages = bus.add(Box::<Bytes>::default());
+            bus.map_memory(0x1_0000_0000, 0x1_0000, master);
+            bus.map_memory(0x100, 8, messages);
+            let iommu = bus.add(Box::<Higher>::default());
+            bus.translates(iommu);
+            bus.wire(iommu, 0, Wire::Vcpu { vcpu: 0, pin: 1 });
+            requester.iter().for_each(|id| bus.requests_as(master, *id));
+            let mut io = |at: u64, size, value| {
+                let cx = BusCx { now: 0, ram: &mut ram, door: &mut door };
+                match value {
+                    None => bus.read(Space::Memory, (1 << 32) + at, size, cx),
+                    Some(value) => bus.write(Space::Memory, (1 << 32) + at, size, value, cx).map(|()| 0),
+                }
+            };
+            assert_eq!(
+                [0x2008, 0x1008].map(|at| io(at, 8, None).unwrap()),
+                match requester {
+                    None => [0x2008, 0x1008],
+                    Some(5) => [0x1_2008, u64::MAX],
+                    _ => [u64::MAX; 2],
+                }
+            );
+            io(0xffc, 8, Some(0x1111_2222_3333_4444));
+            io(0, 4, Some(0xfee0_0000));
+            io(0, 4, Some(0x4000));
+            let signals = bus.for_vcpus.len();
+            let got = [0xff8, 0x1000, 0x1_0ff8].map(|at| ram.load(at, 8).unwrap());
+            let (message, store) = (bus.devices().nth(1).unwrap().save(), [0x4000, 0x1_4000].map(|at| ram.load(at, 4)));
+            match requester {
+                None => {
+                    assert_eq!(got, [0x3333_4444_0000_0ff8, 0x1111_2222, 0x1_0ff8]);
+                    assert_eq!((message, store, signals), (vec![0; 8], [Ok(0x77), Ok(0x1_4000)], 0));
+                }
+                Some(5) => {
+                    assert_eq!(got, [0xff8, 0x1000, 0x3333_4444_0001_0ff8], "what comes before a fault is done");
+                    assert_eq!(message[..4], [5, 0, 0x77, 0]);
+                    assert_eq!((store, signals), ([Ok(0x4000), Ok(0x77)], 5));
+                }
+                _ => assert_eq!((got, store), ([0xff8, 0x1000, 0x1_0ff8], [Ok(0x4000), Ok(0x1_4000)])),
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::dma::Dma;
 use crate::door::Door;
+use crate::iommu::Iommu;
 use crate::ram::Ram;
 use crate::time::VirtualTime;
 
@@ -20,6 +21,15 @@ pub struct Access {
 /// A device's place on the bus, and its name in wires, traces and snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct DeviceId(pub u16);
+
+/// Who signals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The device.
+    pub device: DeviceId,
+    /// The requester ID that goes with its messages; see [`DeviceCx::requester`].
+    pub requester: Option<u16>,
+}
 
 /// What a device tells the rest of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +80,12 @@ pub struct DeviceCx<'a> {
     pub ram: &'a mut Ram,
     /// The one door to the world outside.
     pub door: &'a mut Door,
+    /// The ID that the device's accesses to memory and its messages go out with, by which an [`Iommu`] knows them. `None`: they are
+    /// not translated. A bus with functions of their own IDs sets it for each call of one.
+    pub requester: Option<u16>,
+    pub(crate) iommu: Option<(DeviceId, &'a mut (dyn Iommu + 'static))>,
     pub(crate) hidden: Option<(u64, u64)>,
-    pub(crate) signals: &'a mut Vec<(DeviceId, Signal)>,
+    pub(crate) signals: &'a mut Vec<(Source, Signal)>,
     pub(crate) request: &'a mut Option<Request>,
     pub(crate) device: DeviceId,
 }
@@ -79,22 +93,58 @@ pub struct DeviceCx<'a> {
 impl DeviceCx<'_> {
     /// RAM as bus masters see it.
     pub fn dma(&mut self) -> Dma<'_> {
-        Dma::new(self.ram, self.hidden)
+        Dma(self.lent())
+    }
+
+    /// The same, lent on.
+    pub(crate) fn lent(&mut self) -> DeviceCx<'_> {
+        DeviceCx {
+            now: self.now,
+            ram: self.ram,
+            door: self.door,
+            requester: self.requester,
+            iommu: self.iommu.as_mut().map(|(id, iommu)| (*id, &mut **iommu)),
+            hidden: self.hidden,
+            signals: self.signals,
+            request: self.request,
+            device: self.device,
+        }
+    }
+
+    /// The IOMMU, with what is lent to it while the device asks for something. Its own accesses are not translated.
+    pub(crate) fn iommu(&mut self) -> Option<(&mut (dyn Iommu + 'static), DeviceCx<'_>)> {
+        let (id, iommu) = self.iommu.as_mut()?;
+        let cx = DeviceCx {
+            now: self.now,
+            ram: self.ram,
+            door: self.door,
+            requester: None,
+            iommu: None,
+            hidden: self.hidden,
+            signals: self.signals,
+            request: self.request,
+            device: *id,
+        };
+        Some((&mut **iommu, cx))
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        self.signals.push((Source { device: self.device, requester: self.requester }, signal));
     }
 
     /// Sets the level of the device's output `line`. Setting it to the level that it has is allowed and costs little.
     pub fn line(&mut self, line: u32, level: bool) {
-        self.signals.push((self.device, Signal::Line { line, level }));
+        self.signal(Signal::Line { line, level });
     }
 
     /// Sends a message-signalled interrupt.
     pub fn msi(&mut self, address: u64, data: u32) {
-        self.signals.push((self.device, Signal::Msi { address, data }));
+        self.signal(Signal::Msi { address, data });
     }
 
     /// Sends a message to a vCPU's interrupt logic.
     pub fn vcpu(&mut self, vcpu: u32, message: u32, value: u64) {
-        self.signals.push((self.device, Signal::Vcpu { vcpu, message, value }));
+        self.signal(Signal::Vcpu { vcpu, message, value });
     }
 
     /// Asks for power-off or reset. The first request stands.
@@ -127,6 +177,11 @@ pub trait Device: Send {
 
     /// Of a host bridge ([`Bus::hosts`](crate::bus::Bus::hosts)): RAM that it keeps from bus masters, base and size in bytes.
     fn hides(&self) -> Option<(u64, u64)> {
+        None
+    }
+
+    /// Of an IOMMU ([`Bus::translates`](crate::bus::Bus::translates)): itself.
+    fn iommu(&mut self) -> Option<&mut (dyn Iommu + 'static)> {
         None
     }
 
@@ -163,12 +218,14 @@ pub struct Bench {
     pub ram: Ram,
     /// What of RAM bus masters do not see.
     pub hidden: Option<(u64, u64)>,
+    /// The requester ID of the device.
+    pub requester: Option<u16>,
     /// The door that the next call sees.
     pub door: Door,
     /// What the device has asked of the machine.
     pub request: Option<Request>,
     /// What it has signalled.
-    pub signals: Vec<(DeviceId, Signal)>,
+    pub signals: Vec<(Source, Signal)>,
 }
 
 impl Bench {
@@ -177,6 +234,8 @@ impl Bench {
         DeviceCx {
             now: self.now,
             ram: &mut self.ram,
+            requester: self.requester,
+            iommu: None,
             hidden: self.hidden,
             door: &mut self.door,
             signals: &mut self.signals,

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod event;
 pub mod file;
 pub mod float;
+pub mod iommu;
 pub mod machine;
 pub mod ram;
 pub mod random;

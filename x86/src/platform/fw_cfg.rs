@@ -262,7 +262,7 @@ impl FwCfg {
         Some(())
     }
 
-    fn dma_write(&mut self, at: u64, length: u32, ram: &Dma) -> Option<()> {
+    fn dma_write(&mut self, at: u64, length: u32, ram: &mut Dma) -> Option<()> {
         let offset = usize::try_from(self.state.offset).ok()?;
         let file = self.state.written.get_mut(&self.state.selector)?;
         let bytes = file.get_mut(offset..offset.checked_add(length as usize)?)?;

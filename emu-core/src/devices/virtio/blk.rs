@@ -111,7 +111,7 @@ impl Blk {
     }
 
     /// VIRTIO_BLK_T_OUT.
-    fn write(&mut self, ram: &Dma, chain: &Chain, sector: u64, len: u64) -> Result<Status, Broken> {
+    fn write(&mut self, ram: &mut Dma, chain: &Chain, sector: u64, len: u64) -> Result<Status, Broken> {
         let Some(at) = self.place(sector, len) else { return Ok(Status::IoErr) };
         let mut piece = vec![0; PIECE.min(len as usize)];
         let mut done = 0;
@@ -128,7 +128,7 @@ impl Blk {
 
     /// VIRTIO_BLK_T_DISCARD and VIRTIO_BLK_T_WRITE_ZEROES. Sectors that are discarded keep their contents, which the
     /// specification allows.
-    fn ranges(&mut self, ram: &Dma, chain: &Chain, len: u64, zeroes: bool) -> Result<Status, Broken> {
+    fn ranges(&mut self, ram: &mut Dma, chain: &Chain, len: u64, zeroes: bool) -> Result<Status, Broken> {
         if !len.is_multiple_of(16) || len / 16 > u64::from(MAX_RANGES) {
             return Ok(Status::IoErr);
         }
@@ -182,8 +182,8 @@ impl Backend for Blk {
 
     fn notify(&mut self, _: usize, queues: &mut [Queue], cx: &mut DeviceCx) -> Result<(), Broken> {
         let q = &mut queues[0];
-        for _ in 0..q.available(&cx.dma())? {
-            let Some(chain) = q.pop(&cx.dma())? else { break };
+        for _ in 0..q.available(&mut cx.dma())? {
+            let Some(chain) = q.pop(&mut cx.dma())? else { break };
             // The status is the last byte of all, wherever that is.
             let at = chain.writable.len().checked_sub(1).ok_or(Broken::Request)?;
             let (status, written) = self.request(&mut cx.dma(), &chain)?;

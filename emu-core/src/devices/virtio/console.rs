@@ -39,7 +39,7 @@ impl Console {
     }
 
     fn receive(&mut self, q: &mut Queue, cx: &mut DeviceCx) -> Result<(), Broken> {
-        self.state.listens = q.available(&cx.dma())? != 0;
+        self.state.listens = q.available(&mut cx.dma())? != 0;
         if !self.state.listens || self.state.starved || cx.now < self.state.next {
             return Ok(());
         }
@@ -47,7 +47,7 @@ impl Console {
             self.state.starved = true;
             return Ok(());
         };
-        let Some(chain) = q.pop(&cx.dma())? else { return Ok(()) };
+        let Some(chain) = q.pop(&mut cx.dma())? else { return Ok(()) };
         if chain.writable.is_empty() {
             return Err(Broken::Request);
         }
@@ -62,17 +62,17 @@ impl Console {
         let n = chain.writable.write(&mut cx.dma(), 0, &bytes)?;
         q.push(&mut cx.dma(), chain.head, n as u32)?;
         self.state.next = cx.now.saturating_add(INTERVAL);
-        self.state.listens = q.available(&cx.dma())? != 0;
+        self.state.listens = q.available(&mut cx.dma())? != 0;
         Ok(())
     }
 
     fn transmit(&mut self, q: &mut Queue, cx: &mut DeviceCx) -> Result<(), Broken> {
-        for _ in 0..q.available(&cx.dma())? {
-            let Some(chain) = q.pop(&cx.dma())? else { break };
+        for _ in 0..q.available(&mut cx.dma())? {
+            let Some(chain) = q.pop(&mut cx.dma())? else { break };
             let (len, mut at) = (chain.readable.len(), 0);
             let mut piece = vec![0; PIECE.min(len) as usize];
             while at < len {
-                let n = chain.readable.read(&cx.dma(), at, &mut piece)?;
+                let n = chain.readable.read(&mut cx.dma(), at, &mut piece)?;
                 cx.door.write(self.port, &piece[..n]);
                 at += n as u64;
             }

@@ -26,6 +26,8 @@ pub const F_INDIRECT_DESC: u64 = 1 << 28;
 pub const F_EVENT_IDX: u64 = 1 << 29;
 /// VIRTIO_F_VERSION_1.
 pub const F_VERSION_1: u64 = 1 << 32;
+/// VIRTIO_F_ACCESS_PLATFORM.
+pub const F_ACCESS_PLATFORM: u64 = 1 << 33;
 
 /// A kind of virtio device, behind a transport.
 pub trait Backend: Send {

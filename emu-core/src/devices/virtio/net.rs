@@ -51,8 +51,8 @@ impl Backend for Net {
             return Ok(());
         }
         let q = &mut queues[TRANSMIT];
-        for _ in 0..q.available(&cx.dma())? {
-            let Some(chain) = q.pop(&cx.dma())? else { break };
+        for _ in 0..q.available(&mut cx.dma())? {
+            let Some(chain) = q.pop(&mut cx.dma())? else { break };
             q.push(&mut cx.dma(), chain.head, 0)?;
         }
         Ok(())

@@ -79,7 +79,7 @@ impl Buffers {
     }
 
     /// Reads bytes from `at` on; as many as there are. Returns how many.
-    pub fn read(&self, ram: &Dma, at: u64, bytes: &mut [u8]) -> Result<usize, Broken> {
+    pub fn read(&self, ram: &mut Dma, at: u64, bytes: &mut [u8]) -> Result<usize, Broken> {
         let mut done = 0;
         for (pa, n) in self.pieces(at, bytes.len() as u64) {
             ram.read(pa, &mut bytes[done..done + n])?;
@@ -89,7 +89,7 @@ impl Buffers {
     }
 
     /// Reads exactly as many bytes as `N` from `at` on.
-    pub fn read_array<const N: usize>(&self, ram: &Dma, at: u64) -> Result<[u8; N], Broken> {
+    pub fn read_array<const N: usize>(&self, ram: &mut Dma, at: u64) -> Result<[u8; N], Broken> {
         let mut bytes = [0; N];
         if self.read(ram, at, &mut bytes)? == N { Ok(bytes) } else { Err(Broken::Request) }
     }
@@ -148,7 +148,7 @@ struct Descriptor {
 }
 
 /// Reads descriptor `number` of a table; physical addresses that overflow are not RAM.
-fn descriptor(ram: &Dma, table: u64, number: u16) -> Result<Descriptor, Broken> {
+fn descriptor(ram: &mut Dma, table: u64, number: u16) -> Result<Descriptor, Broken> {
     let pa = offset(table, DESC_SIZE * u64::from(number))?;
     let (address, rest) = (ram.load(pa, 8)?, ram.load(offset(pa, 8)?, 8)?);
     Ok(Descriptor {
@@ -168,13 +168,13 @@ impl Queue {
         *self = Queue { indirect: self.indirect, event_idx: self.event_idx, ..Queue::default() };
     }
 
-    fn load(&self, ram: &Dma, ring: u64, at: u64) -> Result<u16, Broken> {
+    fn load(&self, ram: &mut Dma, ring: u64, at: u64) -> Result<u16, Broken> {
         Ok(ram.load(offset(ring, at)?, 2)? as u16)
     }
 
     /// How many chains are available now. The driver cannot add any while the device works, so a device that handles this
     /// many has handled all.
-    pub fn available(&self, ram: &Dma) -> Result<u16, Broken> {
+    pub fn available(&self, ram: &mut Dma) -> Result<u16, Broken> {
         if !self.ready {
             return Ok(0);
         }
@@ -183,7 +183,7 @@ impl Queue {
     }
 
     /// Takes the next available chain.
-    pub fn pop(&mut self, ram: &Dma) -> Result<Option<Chain>, Broken> {
+    pub fn pop(&mut self, ram: &mut Dma) -> Result<Option<Chain>, Broken> {
         if self.available(ram)? == 0 {
             return Ok(None);
         }
@@ -195,7 +195,7 @@ impl Queue {
     }
 
     /// Follows a chain: "The Virtqueue Descriptor Table" and "Indirect Descriptors".
-    fn chain(&self, ram: &Dma, head: u16) -> Result<Chain, Broken> {
+    fn chain(&self, ram: &mut Dma, head: u16) -> Result<Chain, Broken> {
         let (mut readable, mut writable) = (Buffers::default(), Buffers::default());
         let (mut table, mut size, mut inside) = (self.descriptors, self.size, false);
         let (mut number, mut seen, mut bytes) = (head, 0, 0u64);

@@ -68,8 +68,8 @@ impl Backend for Rng {
 
     fn notify(&mut self, _: usize, queues: &mut [Queue], cx: &mut DeviceCx) -> Result<(), Broken> {
         let q = &mut queues[0];
-        for _ in 0..q.available(&cx.dma())? {
-            let Some(chain) = q.pop(&cx.dma())? else { break };
+        for _ in 0..q.available(&mut cx.dma())? {
+            let Some(chain) = q.pop(&mut cx.dma())? else { break };
             let n = chain.writable.len().min(MAX_BYTES) as usize;
             let mut bytes: Vec<u8> = Vec::with_capacity(n + 7);
             while bytes.len() < n {

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::queue::{Broken, Queue};
-use super::{Backend, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
+use super::{Backend, F_ACCESS_PLATFORM, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1};
 use crate::device::DeviceCx;
 use crate::time::VirtualTime;
 
@@ -47,12 +47,14 @@ pub struct Device {
     pub backend: Box<dyn Backend>,
     /// What the driver has said.
     pub state: State,
+    /// Its accesses to memory can go the way of all others on the platform, through an IOMMU.
+    pub offers_access_platform: bool,
 }
 
 impl Device {
     /// A device that no driver has found.
     pub fn new(backend: Box<dyn Backend>) -> Self {
-        let mut device = Device { backend, state: State::default() };
+        let mut device = Device { backend, state: State::default(), offers_access_platform: false };
         device.reset();
         device
     }
@@ -90,7 +92,19 @@ impl Device {
     }
 
     fn offered(&self) -> u64 {
-        self.backend.features() | F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1
+        let platform = if self.offers_access_platform { F_ACCESS_PLATFORM } else { 0 };
+        self.backend.features() | F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1 | platform
+    }
+
+    /// VIRTIO_F_ACCESS_PLATFORM has been agreed upon. Else addresses are physical.
+    fn accesses_platform(&self) -> bool {
+        self.state.driver_features & F_ACCESS_PLATFORM != 0
+    }
+
+    /// What is lent to the device while it works with its queues.
+    fn lends<'a>(&self, cx: &'a mut DeviceCx) -> DeviceCx<'a> {
+        let requester = cx.requester.filter(|_| self.accesses_platform());
+        DeviceCx { requester, ..cx.lent() }
     }
 
     /// The selected word of the features that the device offers.
@@ -141,8 +155,9 @@ impl Device {
         if !self.runs() || queue >= self.state.queues.len() as u64 {
             return Notifications::default();
         }
-        let result = self.backend.notify(queue as usize, &mut self.state.queues, cx);
-        self.finish(result, cx)
+        let mut cx = self.lends(cx);
+        let result = self.backend.notify(queue as usize, &mut self.state.queues, &mut cx);
+        self.finish(result, &mut cx)
     }
 
     /// See [`Backend::tick`].
@@ -150,8 +165,9 @@ impl Device {
         if !self.runs() {
             return Notifications::default();
         }
-        let result = self.backend.tick(&mut self.state.queues, cx);
-        self.finish(result, cx)
+        let mut cx = self.lends(cx);
+        let result = self.backend.tick(&mut self.state.queues, &mut cx);
+        self.finish(result, &mut cx)
     }
 
     /// When the device wants [`Device::tick`].

@@ -144,6 +144,11 @@ impl Slot {
     fn number(self) -> u8 {
         self.device << 3 | self.function
     }
+
+    /// "Requester ID" on bus 0.
+    pub fn requester(self) -> u16 {
+        self.number().into()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +232,7 @@ impl PciBus {
 
     /// Reads configuration space; `None` if there is no such function.
     fn read_config(&mut self, number: u8, access: Access, cx: &mut DeviceCx) -> Option<u64> {
+        cx.requester = Some(number.into());
         let function = self.function_at(number)?;
         Some(read_bytes(access, |at| {
             let mut byte = function.read_config(at as usize, cx);
@@ -238,17 +244,19 @@ impl PciBus {
     }
 
     fn write_config(&mut self, number: u8, access: Access, value: u64, cx: &mut DeviceCx) {
+        cx.requester = Some(number.into());
         let Some(function) = self.function_at(number) else { return };
         write_bytes(access, value, |at, byte| function.write_config(at as usize, byte, cx));
         function.config_written(cx);
         self.decode();
     }
 
-    /// "Configuration Mechanism #1": the function and register that an access to CONFIG_DATA is for.
+    /// "Configuration Mechanism #1": the function and register that an access to CONFIG_DATA is for. Bits 1:0 of CONFIG_ADDRESS are read as 0,
+    /// but they count, as in QEMU's PCs: kvm-unit-tests reads the device ID at 2 by an address of 2.
     fn mechanism_1(&self, access: Access) -> Option<(u8, Access)> {
         let address = self.state.address;
         let (enabled, bus) = (address >> 31 != 0, address >> 16 & 0xff);
-        let offset = u64::from(address & 0xfc) + (access.offset - CONFIG_DATA);
+        let offset = u64::from(address & 0xff) | (access.offset - CONFIG_DATA);
         (enabled && bus == 0).then_some(((address >> 8) as u8, Access { offset, ..access }))
     }
 
@@ -276,7 +284,7 @@ impl PciBus {
 
     fn read_any(&mut self, access: Access, cx: &mut DeviceCx) -> Option<u64> {
         let target = match access.offset {
-            CONFIG_ADDRESS if access.size == 4 => return Some(self.state.address.into()),
+            CONFIG_ADDRESS if access.size == 4 => return Some(u64::from(self.state.address & !3)),
             RESET_CONTROL if access.size == 1 => return Some(self.state.reset.read().into()),
             CONFIG_DATA..0xd00 => Some(self.mechanism_1(access)),
             _ => self.mechanism_2(access),
@@ -287,13 +295,14 @@ impl PciBus {
         }
         let (index, region, inner) = self.find(access)?;
         let ones = !low_bytes(inner.size);
+        cx.requester = Some(self.functions[index].0.requester());
         Some(self.functions[index].1.read(region, inner, cx) & !ones | ones)
     }
 
     fn write_any(&mut self, access: Access, value: u64, cx: &mut DeviceCx) {
         let target = match access.offset {
             CONFIG_ADDRESS if access.size == 4 => {
-                self.state.address = value as u32 & 0x80ff_fffc;
+                self.state.address = value as u32 & 0x80ff_ffff;
                 return;
             }
             RESET_CONTROL if access.size == 1 => return self.state.reset.write(value as u8, INIT, cx),
@@ -305,16 +314,25 @@ impl PciBus {
             Some(None) => {}
             None => {
                 if let Some((index, region, inner)) = self.find(access) {
+                    cx.requester = Some(self.functions[index].0.requester());
                     self.functions[index].1.write(region, inner, value & low_bytes(inner.size), cx);
                 }
             }
         }
     }
 
+    /// Calls all functions, each with its requester ID.
+    fn each(&mut self, cx: &mut DeviceCx, mut call: impl FnMut(&mut dyn Function, &mut DeviceCx)) {
+        for (slot, function) in &mut self.functions {
+            cx.requester = Some(slot.requester());
+            call(&mut **function, cx);
+        }
+    }
+
     /// What follows from a call of functions.
     fn settle(&mut self, cx: &mut DeviceCx) {
         if self.functions.iter_mut().any(|(_, f)| f.has_woken()) {
-            self.functions.iter_mut().for_each(|(_, f)| f.wake(cx));
+            self.each(cx, |f, cx| f.wake(cx));
         }
         self.update_lines(cx);
     }
@@ -359,16 +377,12 @@ impl Device for PciBus {
     }
 
     fn input(&mut self, line: u32, level: bool, cx: &mut DeviceCx) {
-        for (_, function) in &mut self.functions {
-            function.input(line, level, cx);
-        }
+        self.each(cx, |f, cx| f.input(line, level, cx));
         self.settle(cx);
     }
 
     fn tick(&mut self, cx: &mut DeviceCx) {
-        for (_, function) in &mut self.functions {
-            function.tick(cx);
-        }
+        self.each(cx, |f, cx| f.tick(cx));
         self.settle(cx);
     }
 

@@ -61,6 +61,9 @@ fn configuration_mechanism_1() {
     assert_eq!((p.port(CONFIG_ADDRESS, 4), p.port(CONFIG_DATA, 4)), (0x8001_0000, 0xffff_ffff), "another bus");
     p.set_port(CONFIG_ADDRESS, 4, 0xffff_ffff);
     assert_eq!(p.port(CONFIG_ADDRESS, 4), 0x80ff_fffc);
+    p.set_port(CONFIG_ADDRESS, 4, 0x8000_1802);
+    assert_eq!((p.port(CONFIG_DATA, 2), p.port(0xcfe, 2)), (0x11e8, 0x11e8), "as in QEMU");
+    p.set_port(CONFIG_ADDRESS, 4, 0xffff_ffff);
     p.set_port(CONFIG_ADDRESS, 2, 0);
     p.set_port(0xcfa, 1, 0);
     assert_eq!(
