@@ -49,6 +49,9 @@ fn lvt_of(h: &P, number: u32) -> Option<usize> {
     }
 }
 
+/// Delivery status and remote IRR of an entry: they are for reading, and not reserved. Linux writes ones to them in x2APIC mode.
+const LVT_STATUS: u32 = 1 << 12 | 1 << 14;
+
 /// Bits of an entry that can be written ("Figure 11-8. Local Vector Table (LVT)").
 fn lvt_bits(h: &P, i: usize) -> u32 {
     match i {
@@ -242,9 +245,10 @@ pub(crate) fn write_msr(h: &mut P, number: u32, value: u64) -> Step {
         h.fault_if(value as u32 & !bits != 0, Exception::gp(0))?;
         h.arch.apic.icr = value;
     } else {
-        h.fault_if(value & !u64::from(bits) != 0, Exception::gp(0))?;
+        let read_only = if lvt_of(h, number).is_some() { LVT_STATUS } else { 0 };
+        h.fault_if(value & !u64::from(bits | read_only) != 0, Exception::gp(0))?;
     }
-    set(h, number, value as u32);
+    set(h, number, value as u32 & bits);
     Ok(())
 }
 
