@@ -171,8 +171,8 @@ pub enum Suite {
 pub struct Run {
     /// The machine: riscv64-virt, with aia=none|aplic|aplic-imsic and guests=N (guest interrupt files of a hart); or pc, with
     /// chipset=q35|i440fx, virtio=pci|mmio, firmware-log=on|off, entry=auto|linux64|linux32|linux16|pvh|multiboot|
-    /// multiboot2|elf|raw16|raw32|raw64 (which of the kernel's entries), at=ADDRESS (of a raw one) and numa=N (nodes that RAM
-    /// and vCPUs are divided into, 1 to 8). Without this it follows from the kernel's architecture
+    /// multiboot2|elf|raw16|raw32|raw64 (which of the kernel's entries), at=ADDRESS (of a raw one), numa=N (nodes that RAM
+    /// and vCPUs are divided into, 1 to 8) and iommu=vtd (VT-d; vtd+cm with caching mode, vtd+xapic without x2APIC IDs). Without this it follows from the kernel's architecture
     #[arg(long, value_name = "NAME[,OPTION=VALUE]", help_heading = "Machine")]
     pub machine: Option<String>,
     /// CPU model and switches, such as rv64,+smrnmi,-svadu (see `undervisor cpus`) [default: rv64 or intel]

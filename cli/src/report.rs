@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
+use emu_core::bus::Bus;
+use emu_core::device::Device;
 use emu_core::event::{Failed, Handled, LAST_EXACT, LEVELS, REASONS, Rule, Stats, level_name};
 use riscv::cpu::{CpuConfig, Ext};
 use serde_json::{Value, json};
@@ -125,7 +127,11 @@ const FEATURES: &[(&str, &str, &str)] = &[
         "yes",
         "traces, statistics by level and reason, entries that fail by rule, HTML report, inspect, GDB; levels beyond 2 are inferred",
     ),
-    ("x86 VT-d", "no", "not yet"),
+    (
+        "x86 VT-d",
+        "yes",
+        "legacy mode with all depths and page sizes, pass-through, queued invalidation, fault logging, interrupt remapping with x2APIC, posting; no scalable mode, no device TLBs",
+    ),
     ("x86 SVM", "no", "not yet"),
     ("Arm EL2", "no", "not yet"),
 ];
@@ -248,6 +254,26 @@ pub fn stats_table(stats: &Stats, name: ReasonName) -> String {
 /// Prints the counts, beside the console.
 pub fn print_stats(stats: &Stats, name: ReasonName) {
     let _ = std::io::stderr().write_all(stats_table(stats, name).as_bytes()); // there is no better place for it to be said
+}
+
+/// What devices have counted, if any has.
+pub fn print_device_counts(bus: &Bus) {
+    let mut text = String::new();
+    for device in bus.devices() {
+        for (name, n) in device.counts() {
+            let _ = writeln!(text, "{:6} {name:40} {n:>12}", device.name());
+        }
+    }
+    if !text.is_empty() {
+        let _ = std::io::stderr().write_all(format!("\ndevice\n{text}").as_bytes()); // likewise
+    }
+}
+
+/// The same for the summary.
+pub fn devices_json(bus: &Bus) -> Value {
+    let counts = |d: &dyn Device| d.counts().into_iter().map(|(name, n)| (name.to_owned(), n.into())).collect();
+    let all = bus.devices().map(|d| (d.name().to_owned(), Value::Object(counts(d))));
+    Value::Object(all.filter(|(_, counts)| counts.as_object().is_some_and(|c| !c.is_empty())).collect())
 }
 
 /// The counts for the summary.

@@ -372,6 +372,7 @@ impl<'a, A: Platform> Runner<'a, A> {
         }
         if self.o.stats {
             report::print_stats(&self.machine.world.events.stats, A::reason_name);
+            report::print_device_counts(&self.machine.world.bus);
         }
         if let (Some(path), Some(gatherer)) = (&self.o.report, self.gatherer.take()) {
             let mut run = self.summary(ended, ended.code);
@@ -424,6 +425,7 @@ impl<'a, A: Platform> Runner<'a, A> {
             "state_hash": hex,
             "console_hash": hashes.next(),
             "device_console_hashes": hashes.collect::<Vec<_>>(),
+            "devices": report::devices_json(&self.machine.world.bus),
             "levels": report::stats_json(&self.machine.world.events.stats, A::reason_name),
             "failed_entries": report::failed_json(&self.machine.world.events.stats),
             "harts": self.machine.vcpus.iter().map(A::summary).collect::<Vec<_>>(),

@@ -81,6 +81,9 @@ fn wrong_options_are_refused_by_name() {
     is_refused(&with(&["--machine", "microvm"]), &["microvm", "riscv64-virt", "pc"]);
     is_refused(&with(&["--machine", "pc,chipset=via"]), &["chipset=via", "q35"]);
     is_refused(&with(&["--machine", "pc,entry=raw8"]), &["entry=raw8", "raw16"]);
+    is_refused(&with(&["--machine", "pc,iommu=smmu"]), &["iommu=smmu", "vtd"]);
+    is_refused(&with(&["--machine", "pc,iommu=vtd+x2apic"]), &["vtd+x2apic", "vtd+xapic"]);
+    is_refused(&with(&["--machine", "i440fx,iommu=vtd"]), &["VT-d", "chipset=q35"]);
     is_refused(&with(&["--machine", "pc,at=0x1000"]), &["at=0x1000", "raw16"]);
     is_refused(&with(&["--machine", "pc", "--smp", "0"]), &["0 vCPUs", "512"]);
     is_refused(&with(&["--machine", "pc", "--memory", "1M"]), &["1048576 bytes", "2 MiB"]);

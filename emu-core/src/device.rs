@@ -185,6 +185,11 @@ pub trait Device: Send {
         None
     }
 
+    /// What it has counted, for statistics: names and counts. They are no part of its state.
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// Back to the state at power-on. Backing storage stays as it is.
     fn reset(&mut self);
 

@@ -10,6 +10,7 @@ use x86::platform::board::Transport;
 use x86::platform::loader::{Module, Protocol};
 use x86::platform::pc::{self, CONSOLE, FirmwareShape, Images, PcConfig};
 use x86::platform::pci::chipset::Chipset;
+use x86::platform::vtd::VtdConfig;
 use x86::processor::{X86, segments};
 
 use super::{Config, Platform, firmware_file, module, read_file, refuse, virtio};
@@ -62,13 +63,14 @@ pub fn machine_options(text: &str, config: &mut PcConfig) -> Result<(), UserErro
                 Ok(count) => config.nodes = Some(count),
                 Err(_) => return Err(about(word, "expected a number of nodes, 1 to 8")),
             },
+            Some(("iommu", kinds)) => config.iommu = iommu(word, kinds)?,
             Some(("at", value)) => {
                 let digits = value.strip_prefix("0x").map(|hex| u64::from_str_radix(hex, 16));
                 let address = digits.unwrap_or_else(|| value.parse());
                 at = Some(address.map_err(|_| about(word, "expected an address, such as 0x100000"))?);
             }
             _ => {
-                let expected = "expected chipset=q35|i440fx, virtio=pci|mmio, entry=NAME, at=ADDRESS, numa=N or firmware-log=on|off";
+                let expected = "expected chipset=q35|i440fx, virtio=pci|mmio, entry=NAME, at=ADDRESS, numa=N, iommu=vtd|off or firmware-log=on|off";
                 return Err(about(word, expected));
             }
         }
@@ -79,6 +81,24 @@ pub fn machine_options(text: &str, config: &mut PcConfig) -> Result<(), UserErro
         (None, None) => {}
     }
     Ok(())
+}
+
+/// `off`, or `vtd` and what is different of it, joined by `+`.
+fn iommu(word: &str, kinds: &str) -> Result<Option<VtdConfig>, UserError> {
+    let mut kinds = kinds.split('+');
+    let mut unit = match kinds.next() {
+        Some("off") => None,
+        Some("vtd") => Some(VtdConfig::default()),
+        _ => return Err(about(word, "expected off or vtd, vtd+cm, vtd+xapic")),
+    };
+    for kind in kinds {
+        match (&mut unit, kind) {
+            (Some(unit), "cm") => unit.caching_mode = true,
+            (Some(unit), "xapic") => unit.extended_interrupt_mode = false,
+            _ => return Err(about(word, "expected off or vtd, vtd+cm, vtd+xapic")),
+        }
+    }
+    Ok(unit)
 }
 
 /// What a command line makes of it.

@@ -116,7 +116,7 @@ fn lowest_priority(h: &P, is_meant: impl Fn(&Published) -> bool) -> Option<u32> 
 
 /// A message from a device, the IOAPIC or the HPET: takes it, if it is for this processor.
 pub(crate) fn accept(h: &mut P, m: InterruptMessage) {
-    let is_meant = |p: &Published| p.is_meant(m.destination.into(), m.logical, false);
+    let is_meant = |p: &Published| p.is_meant(m.destination, m.logical, m.wide);
     if !is_meant(&published(h, h.core.index)) {
         return;
     }

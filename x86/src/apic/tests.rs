@@ -249,7 +249,7 @@ fn logical_destinations() {
         assert_eq!(b.take_all(), got, "{dfr:#x}, {ldr:x?}, {destination:#x}");
         // A device's message means the same.
         let m = InterruptMessage {
-            destination: destination as u8,
+            destination: destination as u8 as u32,
             logical: true,
             vector: 0x60,
             ..InterruptMessage::default()
@@ -500,7 +500,8 @@ fn x2apic_registers() {
         (0x832, 0x7_00ff, true, true),
         (0x832, 0x8_0000, false, true),
         (0x835, 0x1_a7ff, true, true),
-        (0x835, 0x1000, false, true),
+        (0x835, 0x5700, true, true), // ExtINT, with ones in delivery status and remote IRR
+        (0x835, 0x800, false, true),
         (0x837, 0x100, false, true),
         (0x838, 0xffff_ffff, true, true),
         (0x838, 1 << 32, false, true),
@@ -514,6 +515,7 @@ fn x2apic_registers() {
         assert_eq!(b.msr(0, number, value), takes, "write {number:#x} = {value:#x}");
         assert_eq!(b.at(0, |h| msr::read(h, number).is_ok()), reads, "read {number:#x}");
     }
+    assert_eq!(b.at(0, |h| msr::read(h, 0x835).ok()), Some(0x700), "status is for reading");
     assert_eq!(b.requests(0), [0x30], "the self IPI");
 }
 

@@ -17,6 +17,7 @@ use super::pci::edu::Edu;
 use super::pci::virtio::VirtioPci;
 use super::pci::{self, PciBus, SCI, SLEEP, SMI, SMI_OF_ALL, Slot};
 use super::rtc::{self, Rtc, RtcConfig, memory_size_bytes};
+use super::vtd::{self, Vtd, VtdConfig};
 use super::{Ports, add_at_ports, fw_cfg, hpet, i8042, ioapic, msi, pic, pit, pm, reset, restart};
 use crate::apic::pin;
 
@@ -87,6 +88,8 @@ pub struct BoardConfig {
     pub transport: Transport,
     /// Whether there is the educational device.
     pub edu: bool,
+    /// The DMA remapping unit, if there is one.
+    pub iommu: Option<VtdConfig>,
     /// Whether the firmware's log at [`FIRMWARE_LOG`] goes to the first serial port's console.
     pub firmware_log: bool,
     /// Whether processors find firmware at their reset vector.
@@ -211,7 +214,9 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
         match config.transport {
             Transport::Pci => {
                 let slot = functions.free_slot().filter(|s| s.device < 31).ok_or(slots_full(n))?;
-                functions.insert(slot, Box::new(VirtioPci::new(device.open()?)));
+                let function = VirtioPci::new(device.open()?);
+                let function = if config.iommu.is_some() { function.behind_iommu() } else { function };
+                functions.insert(slot, Box::new(function));
                 slots.push(slot);
             }
             Transport::Mmio if n >= MMIO_SLOTS => return Err(slots_full(MMIO_SLOTS)),
@@ -227,6 +232,13 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
 
     if !config.has_firmware {
         add_at_ports(bus, Box::new(restart::Restart), &[restart::PORT]);
+    }
+    if let Some(unit) = config.iommu {
+        let iommu = bus.add(Box::new(Vtd::new(unit, config.vcpus)));
+        bus.map_memory(vtd::BASE, vtd::SIZE, iommu);
+        bus.translates(iommu);
+        bus.requests_as(ioapic, vtd::IOAPIC);
+        bus.requests_as(hpet, vtd::HPET);
     }
     let mut wires = Wiring { bus, pic, ioapic, vcpus: config.vcpus };
     wires.processors(pic, 0, pin::LINT0);
@@ -245,12 +257,8 @@ pub fn build(config: &BoardConfig, fw_cfg: FwCfg, bus: &mut Bus) -> Result<Board
     for (id, (_, irq)) in serial.into_iter().zip(SERIAL) {
         wires.irq(id, 0, irq, wire_of::ISA);
     }
-    for line in 0..16 {
-        match config.chipset {
-            Chipset::I440Fx => wires.irq(pci, line, line, wire_of::PCI),
-            Chipset::Q35 => wires.device(pci, line, pic, line + wire_of::PCI),
-        }
-    }
+    // What PCI's router makes ISA's interrupts goes to the I/O APIC too, as in QEMU's Q35: software relies on it.
+    (0..16).for_each(|line| wires.irq(pci, line, line, wire_of::PCI));
     if config.chipset == Chipset::Q35 {
         (16..24).for_each(|pin| wires.gsi(pci, pin, pin, wire_of::PCI));
     }

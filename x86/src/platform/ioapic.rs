@@ -47,7 +47,7 @@ mod entry {
     pub const REMOTE_IRR: u64 = 1 << 14;
     pub const LEVEL: u64 = 1 << 15;
     pub const MASKED: u64 = 1 << 16;
-    pub const WRITABLE: u64 = 0xff00_0000_0001_afff;
+    pub const WRITABLE: u64 = 0xffff_0000_0001_afff;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,16 +127,19 @@ impl IoApic {
         let e = self.state.entries[pin];
         let mode = (e >> 8) as u8 & 7;
         let level = e & entry::LEVEL != 0;
-        InterruptMessage {
-            destination: (e >> 56) as u8,
+        let (address, data) = InterruptMessage {
+            destination: (e >> 56) as u32,
             logical: e & entry::LOGICAL != 0,
             redirection_hint: mode == delivery::LOWEST_PRIORITY,
             vector: e as u8,
             delivery: mode,
             level_triggered: level,
             assert: level,
+            wide: false,
         }
-        .send(cx);
+        .encode();
+        // "Extended Destination ID": bits 11 to 4 of the address, where interrupt remapping has a part of its handle.
+        cx.msi(address | e >> 44 & 0xff0, data);
     }
 
     fn read_register(&self) -> u32 {
@@ -266,9 +269,19 @@ mod tests {
         assert_eq!([a.r(0x10), a.r(0x11), a.r(0x3e), a.r(0x40)], [0x1_0000, 0, 0x1_0000, 0]);
         a.w(0x3e, u32::MAX);
         a.w(0x3f, u32::MAX);
-        assert_eq!([a.r(0x3e), a.r(0x3f)], [0x1_afff, 0xff00_0000], "status bits and reserved ones stay");
+        assert_eq!([a.r(0x3e), a.r(0x3f)], [0x1_afff, 0xffff_0000], "status bits and reserved ones stay");
         a.1.write(&mut a.0, IOREGSEL, 1, 1);
         assert_eq!((a.1.read(&mut a.0, IOREGSEL, 1), a.1.read(&mut a.0, IOWIN, 2)), (1, 0));
+    }
+
+    /// "Extended Destination ID", as interrupt remapping's entries have it: interrupt index 9A5Ch in remappable format.
+    #[test]
+    fn the_extended_destination_is_part_of_the_address() {
+        let mut a = Rig::new();
+        a.w(0x19, 0x1a5c << 17 | 1 << 16);
+        a.w(0x18, 1 << 11 | 0x31);
+        a.pin(4, true);
+        assert_eq!(a.sent(), [(0xfee0_0000 | 0x1a5c << 5 | 1 << 4 | 1 << 2, 0x31)]);
     }
 
     #[test]

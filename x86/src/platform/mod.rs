@@ -54,6 +54,7 @@ pub mod restart;
 pub mod rtc;
 pub mod setup;
 pub mod smbios;
+pub mod vtd;
 
 use emu_core::bus::{Bus, Space};
 use emu_core::device::{Access, Device, DeviceId};

@@ -34,7 +34,9 @@ pub mod delivery {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterruptMessage {
     /// Destination ID: APIC ID, or logical destination.
-    pub destination: u8,
+    pub destination: u32,
+    /// The destination has 32 bits, as the x2APIC IDs in interrupt remapping's entries. A message on the bus has 8.
+    pub wide: bool,
     /// DM: the destination is logical.
     pub logical: bool,
     /// RH: goes to one of several.
@@ -50,10 +52,10 @@ pub struct InterruptMessage {
 }
 
 impl InterruptMessage {
-    /// "Message Address Register Format", "Message Data Register Format".
+    /// "Message Address Register Format", "Message Data Register Format", with the low 8 bits of the destination.
     pub fn encode(self) -> (u64, u32) {
         let address = BASE
-            | u64::from(self.destination) << 12
+            | u64::from(self.destination as u8) << 12
             | u64::from(self.redirection_hint) << 3
             | u64::from(self.logical) << 2;
         let data = u32::from(self.vector)
@@ -66,7 +68,8 @@ impl InterruptMessage {
     /// The message that a write of `data` to `address` is. Reserved bits do not count.
     pub fn decode(address: u64, data: u32) -> Self {
         InterruptMessage {
-            destination: (address >> 12) as u8,
+            destination: (address >> 12) as u8 as u32,
+            wide: false,
             redirection_hint: address & 8 != 0,
             logical: address & 4 != 0,
             vector: data as u8,
@@ -76,21 +79,29 @@ impl InterruptMessage {
         }
     }
 
-    /// Address above, data below: the value of a `Signal::Vcpu`.
+    /// The destination above; below the data, in which bits 11 to 13 tell of the address: the value of a `Signal::Vcpu`.
     pub fn pack(self) -> u64 {
-        let (address, data) = self.encode();
-        address << 32 | u64::from(data)
+        let (_, data) = self.encode();
+        let flags = u64::from(self.logical) << 11 | u64::from(self.redirection_hint) << 12 | u64::from(self.wide) << 13;
+        u64::from(self.destination) << 32 | flags | u64::from(data)
     }
 
     /// The reverse of [`InterruptMessage::pack`].
     pub fn unpack(value: u64) -> Self {
-        Self::decode(value >> 32, value as u32)
+        InterruptMessage {
+            destination: (value >> 32) as u32,
+            logical: value & 1 << 11 != 0,
+            redirection_hint: value & 1 << 12 != 0,
+            wide: value & 1 << 13 != 0,
+            ..Self::decode(0, value as u32)
+        }
     }
 
-    /// Sends it.
-    pub fn send(self, cx: &mut DeviceCx) {
-        let (address, data) = self.encode();
-        cx.msi(address, data);
+    /// Tells all local APICs.
+    pub fn deliver(self, vcpus: u32, cx: &mut DeviceCx) {
+        for vcpu in 0..vcpus {
+            cx.vcpu(vcpu, INTERRUPT, self.pack());
+        }
     }
 }
 
@@ -120,10 +131,7 @@ impl Device for MsiWindow {
         if access.size != 4 || !access.offset.is_multiple_of(4) || access.offset >= SIZE {
             return;
         }
-        let message = InterruptMessage::decode(BASE + access.offset, value as u32);
-        for vcpu in 0..self.vcpus {
-            cx.vcpu(vcpu, INTERRUPT, message.pack());
-        }
+        InterruptMessage::decode(BASE + access.offset, value as u32).deliver(self.vcpus, cx);
     }
 
     fn reset(&mut self) {}
@@ -147,7 +155,8 @@ mod tests {
     fn messages_survive_their_encoding() {
         for bits in 0..1u32 << 14 {
             let message = InterruptMessage {
-                destination: bits as u8,
+                destination: bits as u8 as u32,
+                wide: false,
                 logical: bits & 1 << 8 != 0,
                 redirection_hint: bits & 1 << 9 != 0,
                 vector: (bits as u8).wrapping_mul(37),
@@ -157,6 +166,8 @@ mod tests {
             };
             let (address, data) = message.encode();
             assert_eq!(InterruptMessage::decode(address, data), message);
+            assert_eq!(InterruptMessage::unpack(message.pack()), message);
+            let message = InterruptMessage { destination: bits << 18 | 5, wide: true, ..message };
             assert_eq!(InterruptMessage::unpack(message.pack()), message);
         }
         let nmi = InterruptMessage { destination: 3, delivery: delivery::NMI, ..InterruptMessage::default() };

@@ -18,6 +18,7 @@ use super::pci::chipset::Chipset;
 use super::restart;
 use super::setup::{self, Setup};
 use super::smbios::Smbios;
+use super::vtd::VtdConfig;
 use crate::control::{cr0, cr4, efer};
 use crate::extension::Slot;
 use crate::model::{Cores, CpuModel, ModelError, Vendor};
@@ -64,6 +65,8 @@ pub struct PcConfig {
     pub transport: Transport,
     /// Whether there is the educational device.
     pub edu: bool,
+    /// The DMA remapping unit, if there is one: with a Q35 only.
+    pub iommu: Option<VtdConfig>,
     /// Whether firmware's log goes to the console.
     pub firmware_log: bool,
     /// The firmware, if there is one.
@@ -93,6 +96,7 @@ impl Default for PcConfig {
             virtio: Vec::new(),
             transport: Transport::Pci,
             edu: false,
+            iommu: None,
             firmware_log: false,
             firmware: None,
             protocol: Protocol::Auto,
@@ -149,6 +153,9 @@ pub enum PcError {
         /// Processors.
         vcpus: u32,
     },
+    /// An IOMMU on a board that has no place for it.
+    #[error("VT-d: the i440FX has none, expected chipset=q35")]
+    Iommu,
     /// Firmware of a size that cannot be.
     #[error("{name}: {size} bytes; expected whole pages of firmware, 64 KiB to 8 MiB")]
     Firmware {
@@ -215,6 +222,7 @@ impl PcConfig {
             vcpus: self.vcpus,
             layout: self.layout(),
             nodes: self.nodes,
+            iommu: self.iommu,
             virtio: (self.virtio.len(), self.transport),
             firmware: self.firmware_choice(),
         }
@@ -275,6 +283,7 @@ impl PcConfig {
             virtio: self.virtio.clone(),
             transport: self.transport,
             edu: self.edu,
+            iommu: self.iommu,
             firmware_log: self.firmware_log,
             has_firmware: self.firmware.is_some(),
         }
@@ -288,6 +297,9 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
     }
     if let Some(nodes) = config.nodes.filter(|n| !(1..=MAX_NODES.min(config.vcpus)).contains(n)) {
         return Err(PcError::Nodes { nodes, vcpus: config.vcpus });
+    }
+    if config.iommu.is_some() && config.chipset != Chipset::Q35 {
+        return Err(PcError::Iommu);
     }
     let mut world = World::new(frequency);
     let layout = config.layout();

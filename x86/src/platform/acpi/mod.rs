@@ -2,6 +2,7 @@
 //! Programming Model"). They are made once, as tables with pointers to each other, and go to the guest in one of two ways:
 //! linked at an address, or as fw_cfg files with a script by which firmware links them (docs/specs/acpi of QEMU; `loader`).
 
+mod dmar;
 mod dsdt;
 mod fixed;
 mod nodes;
@@ -16,6 +17,7 @@ use super::board::{ECAM, Transport};
 use super::fw_cfg::File;
 use super::memory::Layout;
 use super::pci::chipset::Chipset;
+use super::vtd::VtdConfig;
 
 /// What the tables tell about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +46,8 @@ pub struct Described {
     pub layout: Layout,
     /// NUMA nodes that RAM and processors are divided into, if that is told.
     pub nodes: Option<u32>,
+    /// The DMA remapping unit, if there is one.
+    pub iommu: Option<VtdConfig>,
     /// Number of virtio devices, and how they are reached.
     pub virtio: (usize, Transport),
     /// What firmware chooses.
@@ -120,6 +124,9 @@ impl Tables {
         if let Some(count) = board.nodes {
             tables.push(Table::new(nodes::srat(board, count)));
             tables.push(Table::new(nodes::slit(count)));
+        }
+        if board.iommu.is_some() {
+            tables.push(Table::new(dmar::dmar(board)));
         }
         let roots: Vec<usize> = (FADT..tables.len()).collect();
         let rsdt = tables.len();

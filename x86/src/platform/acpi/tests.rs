@@ -3,7 +3,15 @@ use crate::platform::memory::Layout;
 
 fn board(chipset: Chipset, vcpus: u32) -> Described {
     let layout = Layout::new(chipset, 1 << 30);
-    Described { chipset, vcpus, layout, nodes: None, virtio: (2, Transport::Mmio), firmware: Firmware::default() }
+    Described {
+        chipset,
+        vcpus,
+        layout,
+        nodes: None,
+        iommu: None,
+        virtio: (2, Transport::Mmio),
+        firmware: Firmware::default(),
+    }
 }
 
 fn number(bytes: &[u8], at: usize, size: usize) -> usize {
@@ -60,6 +68,20 @@ fn processors_and_interrupts() {
     }
     assert_eq!((at, ids), (madt.len(), (0..300).collect()));
     assert_eq!(kinds[..11], [255, 1, 5, 0, 1, 0, 0, 0, 0, 45, 1]);
+}
+
+/// "DMA Remapping Reporting Structure": one unit that includes all, with the I/O APIC and the HPET in its scope.
+#[test]
+fn dma_remapping() {
+    let without = board(Chipset::Q35, 1);
+    let with = Described { iommu: Some(VtdConfig::default()), ..without };
+    assert_eq!(Tables::new(&with).tables.len(), Tables::new(&without).tables.len() + 1);
+    let dmar = dmar::dmar(&with);
+    assert_eq!((&dmar[..4], dmar[36], dmar[37], dmar.len()), (&b"DMAR"[..], 45, 1, 48 + 32));
+    assert_eq!([number(&dmar, 48, 4), number(&dmar, 52, 4), number(&dmar, 56, 8)], [32 << 16, 1, 0xfed9_0000]);
+    assert_eq!(dmar[64..], [3, 8, 0, 0, 0, 0xf0, 0x1f, 0, 4, 8, 0, 0, 0, 0xf0, 0x0f, 0]);
+    let dmar = dmar::dmar(&Described { nodes: Some(2), ..with });
+    assert_eq!((dmar[80], number(&dmar, 88, 8), number(&dmar, 96, 4)), (3, 0xfed9_0000, 0));
 }
 
 /// "System Resource Affinity Table", "System Locality Information Table": every processor and every byte of RAM is in one node.

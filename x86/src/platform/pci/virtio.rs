@@ -155,6 +155,13 @@ impl VirtioPci {
         function
     }
 
+    /// The same on a platform with an IOMMU: its driver is offered VIRTIO_F_ACCESS_PLATFORM. One that does not accept it knows of no IOMMU, so
+    /// that the device's accesses are not translated then.
+    pub fn behind_iommu(mut self) -> Self {
+        self.device.offers_access_platform = true;
+        self
+    }
+
     /// "Virtqueue Configuration": queues have the largest size until the driver says otherwise.
     fn reset_state(&mut self) {
         let sizes = self.device.backend.queues();

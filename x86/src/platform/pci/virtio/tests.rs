@@ -145,6 +145,28 @@ fn a_request_by_message() {
     assert_eq!((r.r(ISR, 1), r.f.intx()), (0, false));
 }
 
+/// "Reserved Feature Bits": VIRTIO_F_ACCESS_PLATFORM. Messages have the function's requester ID, whether it has been agreed upon or not.
+#[test]
+fn access_platform() {
+    let offers = |r: &mut Rig| {
+        r.w(common::DEVICE_FEATURE_SELECT, 4, 1);
+        r.r(common::DEVICE_FEATURE, 4) >> 1 & 1
+    };
+    assert_eq!(offers(&mut Rig::new(Rng::new(1))), 0);
+    let mut r = Rig::new(Rng::new(1));
+    r.f = r.f.behind_iommu();
+    assert_eq!(offers(&mut r), 1);
+    r.b.requester = Some(0x18);
+    let msix = usize::from(r.f.config.read(r.capability(capability::PCI) + 1));
+    r.set_config(msix + 3, &[0x80]);
+    r.initialize();
+    r.w(common::QUEUE_MSIX_VECTOR, 2, 0);
+    r.f.write(MSIX_BAR, Access { offset: 12, size: 4 }, 0, &mut r.b.cx());
+    r.request(1);
+    let sent: Vec<_> = r.b.signals.iter().map(|(source, _)| source.requester).collect();
+    assert_eq!(sent, [Some(0x18)]);
+}
+
 #[test]
 fn a_driver_that_breaks_the_rules() {
     let mut r = Rig::new(Rng::new(1));
