@@ -47,6 +47,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("unsupported p6 CPU model", "under QEMU with Xen, which hides the performance counters"),
     ("intel_pstate: CPU model not supported", "under QEMU with Xen, which hides MSRs"),
     ("ACPI: IRQ 4 override to edge(!), high(!)", "of 7.2 in guests of QEMU 11.1's, on any processor"),
+    ("spinlock event irq", "of Xen's with more than one processor: printed without a level"),
     ("FACS address mismatch in FADT", "under QEMU with Xen: both have the 32-bit address only"),
     ("HVMOP_pagetable_dying not supported", "in Xen's HVM and PVH domains on any processor"),
     ("spinlock event irq", "Xen's domains with more than one processor, on any"),

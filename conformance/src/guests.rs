@@ -51,10 +51,12 @@ pub const AMD64_KVM_CLIENT: Program = Program {
         ("kvm_client.c", include_str!("../guests/amd64/kvm_client.c")),
         ("kvm_interrupts.c", include_str!("../guests/amd64/kvm_interrupts.c")),
         ("kvm_machine.c", include_str!("../guests/amd64/kvm_machine.c")),
+        ("kvm_vfio.c", include_str!("../guests/amd64/kvm_vfio.c")),
         ("kvm_client.h", include_str!("../guests/amd64/kvm_client.h")),
         ("kvm_guest.S", include_str!("../guests/amd64/kvm_guest.S")),
         ("kvm_instructions.inc", include_str!("../guests/amd64/kvm_instructions.inc")),
         ("kvm_interrupts.inc", include_str!("../guests/amd64/kvm_interrupts.inc")),
+        ("kvm_device.inc", include_str!("../guests/amd64/kvm_device.inc")),
         ("kvm_modes.inc", include_str!("../guests/amd64/kvm_modes.inc")),
     ],
 };

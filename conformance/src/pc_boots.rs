@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use crate::boot::{self, SUITES, outcome};
 use crate::debian::Suite;
@@ -36,6 +37,10 @@ pub enum Way {
     Xen,
     /// The same, and the first domain starts it as a second one, of this kind: `pvh`, or `hvm` with QEMU's devices and SeaBIOS.
     XenDomain(&'static str),
+    /// By its own entry, with these words for its IOMMU, and a drive behind that.
+    Iommu(&'static str),
+    /// By its own entry; then `kvm_client` gives its guest a device, through VFIO. KVM is loaded with these parameters.
+    Vfio(Kvm),
     /// By its own entry; then `kvm_client` makes guests of KVM, which is loaded with these parameters.
     Kvm(Kvm),
     /// By its own entry; then QEMU, from a disk, makes a guest of KVM, which is loaded with these parameters: the same kernel again, with
@@ -126,12 +131,14 @@ impl Boot {
             Way::SecureGrub => "ovmf-secure-grub",
             Way::Xen => "xen",
             Way::XenDomain(kind) => &format!("xen-{kind}"),
+            Way::Iommu(words) => &words.replace([' ', '=', ',', '.'], "-"),
+            Way::Vfio(kvm) => &kvm.name().replace("kvm", "vfio"),
             Way::Kvm(kvm) => &kvm.name(),
             Way::Vmm(kvm, cpus, words) => {
                 &format!("vmm-{cpus}-{}{}", kvm.name(), if words.is_empty() { "" } else { "-client" })
             }
         };
-        let machine = self.machine.replace(",numa=", "-numa");
+        let machine = self.machine.replace(",numa=", "-numa").replace(",iommu=", "-");
         format!("{}-{}-{}-{machine}-{way}", self.suite, self.cpus, self.model)
     }
 
@@ -173,6 +180,11 @@ impl Boot {
                 a.extend(["--kernel".into(), files.image.clone().into(), "--initrd".into()]);
                 a.push(files.initrd.clone().into());
                 let words = match self.way {
+                    Way::Iommu(words) => format!(" {words} drive"),
+                    Way::Vfio(kvm) => {
+                        a.extend(["--device", "edu"].map(Into::into));
+                        format!(" quiet intel_iommu=on kvmtest=none,vfio={TRANSFERS}{}", kvm.words())
+                    }
                     Way::Kvm(kvm) => format!(" quiet kvmtest{}", kvm.words()),
                     Way::Vmm(kvm, cpus, words) => {
                         a.extend(["--drive".into(), read_only(&files.root_disk)]);
@@ -212,7 +224,29 @@ impl Boot {
                 expected.push(format!("UNDERVISOR-SHELL: up cpus={cpus} "));
                 expected.extend((!words.is_empty()).then(|| "KVM-CLIENT: OK".into()));
             }
+            Way::Iommu(words) => {
+                a.extend(["--drive".into(), read_only(&files.disk)]);
+                expected.push(format!("UNDERVISOR-DRIVE: {}", sha256(&files.disk)));
+                if !words.contains("intremap=off") {
+                    let mode = if self.machine.contains("xapic") { "xapic" } else { "x2apic" };
+                    expected.push(format!("DMAR-IR: Enabled IRQ remapping in {mode} mode"));
+                }
+                if words.contains("intel_iommu=on") {
+                    expected.push("DMAR: Intel(R) Virtualization Technology for Directed I/O".into());
+                }
+            }
+            Way::Vfio(kvm) => {
+                // Each transfer of the device ends with an interrupt. What is posted the host never sees.
+                let posted = if kvm.enable_apicv { 2 * TRANSFERS } else { 0 };
+                expected.push(format!("KVM-CLIENT: posted={posted} "));
+                expected.push(format!("KVM-CLIENT: vfio count={TRANSFERS} "));
+                expected.push(format!("KVM-CLIENT: vfio-hlt count={TRANSFERS} "));
+                expected.push("KVM-CLIENT: OK".into());
+            }
             _ => {}
+        }
+        if self.way == Way::Xen && self.machine.contains("iommu=vtd") {
+            expected.push("(XEN) Interrupt remapping enabled".into());
         }
         if self.suspends() {
             expected.extend(["PM: suspend exit".into(), "woken 0".into()]);
@@ -226,6 +260,15 @@ fn read_only(image: &Path) -> OsString {
     let mut drive = image.as_os_str().to_owned();
     drive.push(",ro");
     drive
+}
+
+/// How often a guest's device goes to its memory and back.
+const TRANSFERS: u32 = 200;
+
+/// A file's SHA-256; of one that is not there, nothing.
+fn sha256(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Every kernel with 1, 2 and 4 processors of each vendor; each chipset, entry and firmware once.
@@ -256,6 +299,29 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Xen));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::XenDomain("pvh")));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::XenDomain("hvm")));
+    boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::Xen));
+    boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::Suspend));
+    boots.push(boot(Suite::Trixie, 1, "intel", "q35,iommu=vtd", Way::OvmfGrub));
+    boots.push(boot(Suite::Sid, 1, "intel", "q35,iommu=vtd", Way::BiosGrub));
+    for (suite, cpus, machine, words) in [
+        (Suite::Trixie, 2, "q35,iommu=vtd", "intel_iommu=on"),
+        (Suite::Sid, 4, "q35,numa=2,iommu=vtd", "intel_iommu=on"),
+        (Suite::Trixie, 4, "q35,iommu=vtd", "intel_iommu=on iommu=pt"),
+        (Suite::Sid, 1, "q35,iommu=vtd+cm", "intel_iommu=on iommu.strict=1"),
+        (Suite::Sid, 2, "q35,iommu=vtd+xapic", "intel_iommu=on intremap=nosid"),
+        (Suite::Trixie, 1, "q35,iommu=vtd", "intel_iommu=off intremap=off"),
+    ] {
+        boots.push(boot(suite, cpus, "intel", machine, Way::Iommu(words)));
+    }
+    for (suite, cpus, enable_apicv, machine) in [
+        (Suite::Trixie, 1, true, "q35,iommu=vtd"),
+        (Suite::Sid, 2, true, "q35,iommu=vtd"),
+        (Suite::Trixie, 2, true, "q35,iommu=vtd+xapic"),
+        (Suite::Trixie, 1, false, "q35,iommu=vtd"),
+    ] {
+        let kvm = Kvm { translation: Translation::UnrestrictedGuest, enable_apicv, nested: true };
+        boots.push(boot(suite, cpus, "intel", machine, Way::Vfio(kvm)));
+    }
     boots.extend(with_kvm());
     boots.extend(with_vmm());
     boots
@@ -363,33 +429,34 @@ impl Files {
         )
     }
 
-    /// With KVM and its guests: the same run twice, the second time with a snapshot while the guests run, which goes on to the same state.
+    /// With guests of KVM, and with one that has a device: the same run twice, the second time with a snapshot while a guest runs, which goes on to
+    /// the same state.
     fn determinism_with_kvm(&self) -> Vec<Outcome> {
-        let way = Way::Kvm(Kvm { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true });
-        let boot = Boot { suite: Suite::Trixie, cpus: 2, model: "intel", machine: "q35", way };
-        let start = |name: &str, more: &[&str]| {
-            let (mut arguments, expected) = boot.arguments(self.of(boot.suite));
-            arguments.extend(more.iter().map(Into::into));
-            self.run(name, &arguments, &expected, "")
+        let kvm = Kvm { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true };
+        let of = |name: &str, machine, way| {
+            let boot = Boot { suite: Suite::Trixie, cpus: 2, model: "intel", machine, way };
+            let start = |run: &str, more: &[&str]| {
+                let (mut arguments, expected) = boot.arguments(self.of(boot.suite));
+                arguments.extend(more.iter().map(Into::into));
+                self.run(&format!("{name}-{run}"), &arguments, &expected, "")
+            };
+            let snapshot = self.out.join(format!("{name}.snap")).display().to_string();
+            let once = start("once", &[]);
+            // The last tenth of the instructions is the client's.
+            let instructions = once.as_ref().ok().and_then(|s| s["instructions"].as_u64()).unwrap_or(0);
+            let middle = (instructions / 100 * 93).to_string();
+            let again = start("again", &["--snapshot-at", &middle, "--snapshot", &snapshot]);
+            let done = ["KVM-CLIENT: OK".to_owned(), "UNDERVISOR-DONE rc=0".into()];
+            let restored =
+                self.run(&format!("{name}-restored"), &["--restore", &snapshot].map(OsString::from), &done, "");
+            let title = |what: &str| format!("{name}, 2 vCPUs: {what}");
+            [
+                determinism::states(&title("the same run twice: the same state"), &once, &again, true),
+                determinism::consoles(&title("the same run twice: the same console"), &once, &again, true),
+                determinism::states(&title("a snapshot amid guests, restored: the same state"), &once, &restored, true),
+            ]
         };
-        let snapshot = self.out.join("kvm.snap").display().to_string();
-        let once = start("kvm-once", &[]);
-        // The last tenth of the instructions is the client's.
-        let instructions = once.as_ref().ok().and_then(|s| s["instructions"].as_u64()).unwrap_or(0);
-        let middle = (instructions / 100 * 93).to_string();
-        let again = start("kvm-again", &["--snapshot-at", &middle, "--snapshot", &snapshot]);
-        let done = ["KVM-CLIENT: OK".to_owned(), "UNDERVISOR-DONE rc=0".into()];
-        let restored = self.run("kvm-restored", &["--restore", &snapshot].map(OsString::from), &done, "");
-        vec![
-            determinism::states("KVM, 2 vCPUs: the same run twice: the same state", &once, &again, true),
-            determinism::consoles("KVM, 2 vCPUs: the same run twice: the same console", &once, &again, true),
-            determinism::states(
-                "KVM, 2 vCPUs: a snapshot amid guests, restored: the same state",
-                &once,
-                &restored,
-                true,
-            ),
-        ]
+        [of("kvm", "q35", Way::Kvm(kvm)), of("vfio", "q35,iommu=vtd", Way::Vfio(kvm))].concat()
     }
 
     fn determinism_with(&self, cpus: u32) -> Vec<Outcome> {
@@ -439,7 +506,7 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (39, 39));
+        assert_eq!((names.len(), count), (53, 53));
     }
 
     #[test]

@@ -26,6 +26,9 @@ const AMD64_ROOT_DISK: [&str; 2] = ["crc32c_generic", "ext4"];
 /// The modules that Xen's tools need in its first domain.
 const AMD64_XEN: [&str; 4] = ["xen_evtchn", "xen_gntdev", "xen_privcmd", "xenfs"];
 
+/// The modules that the amd64 guest loads, with what they need, where a device is given to a guest of KVM.
+const AMD64_VFIO: [&str; 2] = ["vfio_iommu_type1", "vfio_pci"];
+
 /// The commands of busybox that have a name in `/bin`.
 const COMMANDS: &[&str] = &[
     "ash",
@@ -301,6 +304,7 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     for hypervisor in AMD64_HYPERVISORS {
         add_modules(&mut fs, &kernel, &[hypervisor], &format!("/{hypervisor}.order"))?;
     }
+    add_modules(&mut fs, &kernel, &AMD64_VFIO, "/vfio.order")?;
     let modules = Modules::open(&kernel.modules)?;
     let root_disk: Vec<&str> = AMD64_ROOT_DISK.into_iter().filter(|name| modules.has(name)).collect();
     add_modules(&mut fs, &kernel, &root_disk, "/root_disk.order")?;

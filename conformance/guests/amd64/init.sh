@@ -5,6 +5,7 @@
 #   vmm[=cpus]       starts the QEMU of the disk's file system with KVM, on the kernel in its /boot, with so many processors (1) and the words
 #                    behind `--` as that kernel's command line
 #   domu[=type]      under Xen, starts a domain of this type (pvh, hvm, pv) in the same way
+#   drive            tells the SHA-256 of the first drive
 #   shell            an interactive shell afterwards, instead of powering off
 #   quiet            of the kernel's own: fewer messages before this script
 
@@ -16,8 +17,9 @@ mount -t devtmpfs dev /dev
 read -r whole < /proc/cmdline
 cmdline=${whole%% -- *}
 
-load() { # the modules of a list
+load() { # the modules of a list that are not there yet
 	while read -r module; do
+		[ ! -d "/sys/module/${module%.ko}" ] || continue
 		parameters=
 		for word in $cmdline; do
 			case $word in
@@ -38,6 +40,10 @@ case " $cmdline " in
 	*" svm "*) load /kvm_amd.order ;;
 	esac
 	;;
+esac
+
+case " $cmdline " in
+*[=,]vfio=*) load /vfio.order ;;
 esac
 
 echo "UNDERVISOR-SHELL: up cpus=$(nproc) linux=$(uname -r)"
@@ -104,6 +110,9 @@ for word in $cmdline; do
 		;;
 	domu=*)
 		domu "${word#domu=}" || rc=$?
+		;;
+	drive)
+		echo "UNDERVISOR-DRIVE: $(sha256sum < /dev/vda)"
 		;;
 	shell)
 		shell=1

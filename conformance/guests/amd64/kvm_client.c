@@ -4,7 +4,7 @@
  *
  *     kvm_client [word[,word...]] ...
  *
- * A word is `phase=count` (0 skips the phase; `phases` below names them), `none` (all counts 0 from here on), `ticks` (prints
+ * A word is `phase=count` (0 skips the phase; `phases` below names them; `vfio` needs the device `edu` and modules, and is off), `none` (all counts 0 from here on), `ticks` (prints
  * the time that each phase took, in ticks of the TSC), `patience=seconds` (how long a phase may take, 100).
  *
  * One line a phase, `KVM-CLIENT: <phase> count=<n> exits=<n> PASS`, and `KVM-CLIENT: OK` at the end.
@@ -476,7 +476,7 @@ static struct { const char *name; void (*run)(long count); long count; } phases[
 	{ "ipi", phase_ipi, 1000 }, { "nmiself", phase_nmi_self, 200 }, { "timer", phase_timer, 100 },
 	{ "deadline", phase_deadline, 100 }, { "x2apic", phase_x2apic, 1000 }, { "smp", phase_smp, 500 }, { "pic", phase_pic, 200 },
 	{ "pit", phase_pit, 20 }, { "userirq", phase_userirq, 200 }, { "modes", phase_modes, 2 }, { "nested", phase_nested, 1 },
-	{ "triple", phase_triple, 1 },
+	{ "vfio", phase_vfio, 0 }, { "triple", phase_triple, 1 },
 };
 enum { PHASES = sizeof phases / sizeof *phases };
 

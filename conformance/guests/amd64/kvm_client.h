@@ -28,7 +28,7 @@ enum eoi { EOI_NONE, EOI_XAPIC, EOI_X2APIC, EOI_PIC };
 /* In the order of `phases` in kvm_guest.S. */
 enum phase {
 	HELLO, FORM, ECHO_PORT, ECHO_MMIO, CPUID, MSR, HYPERCALL, TOUCH, SET_CR3, ACCESS, EXCEPTION, USER, APIC, TIMER, PIT,
-	EXTERNAL, IPI, FLOATING, STEP, TWO_PROCESSORS, TIME_STAMPS, TRIPLE_FAULT,
+	EXTERNAL, IPI, FLOATING, STEP, TWO_PROCESSORS, TIME_STAMPS, TRIPLE_FAULT, DEVICE,
 };
 
 /* One for each processor, at the GS base. */
@@ -112,3 +112,4 @@ void phase_smp(long n);
 void phase_pic(long n);
 void phase_pit(long n);
 void phase_userirq(long n);
+void phase_vfio(long n);

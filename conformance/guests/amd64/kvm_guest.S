@@ -127,6 +127,7 @@ phases: .long   hello - phases
         .long   two_processors - phases
         .long   time_stamps - phases
         .long   triple_fault - phases
+        .long   device - phases
 
 # Interrupts and exceptions: gate n goes to stub n, 16 bytes each. Every one counts.
         .balign 16
@@ -207,6 +208,7 @@ interrupt:
 
 #include "kvm_instructions.inc"
 #include "kvm_interrupts.inc"
+#include "kvm_device.inc"
 
 # Nobody can take an exception any more.
 triple_fault:

@@ -3,6 +3,7 @@
 use x86::model::{CpuModel, ModelError, Vendor};
 use x86::platform::pc::PcConfig;
 use x86::platform::pci::chipset::Chipset;
+use x86::platform::vtd::VtdConfig;
 
 /// QEMU's names of features that Linux calls otherwise.
 const NAMES: &[(&str, &str)] = &[
@@ -35,6 +36,7 @@ pub(super) fn translate(parameters: &str, cpu: Option<&str>, config: &mut PcConf
                 config.edu = true;
                 true
             }
+            "-device" if value.starts_with("intel-iommu") => iommu(value, config),
             // The processors' idle states on the host.
             "-overcommit" => true,
             _ => false,
@@ -54,6 +56,21 @@ fn memory(text: &str) -> Option<u64> {
         None => (text.trim_end_matches(['m', 'M']), 20),
     };
     digits.parse::<u64>().ok().map(|n| n << shift)
+}
+
+/// The DMA remapping unit. QEMU's I/O APIC has no requester ID, and units name another's.
+fn iommu(value: &str, config: &mut PcConfig) -> bool {
+    let mut unit = VtdConfig { verifies_ioapic: false, ..VtdConfig::default() };
+    for word in value.split(',').skip(1) {
+        match word {
+            "intremap=on" | "eim=on" | "caching-mode=off" => {}
+            "eim=off" => unit.extended_interrupt_mode = false,
+            "caching-mode=on" => unit.caching_mode = true,
+            _ => return false,
+        }
+    }
+    config.iommu = Some(unit);
+    true
 }
 
 /// Options of `-machine` that change nothing that a test could see, and the chipset.
@@ -148,6 +165,9 @@ mod tests {
         assert_eq!(of("-M q35,kernel-irqchip=split -device edu", None).unwrap().chipset, Chipset::Q35);
         assert_eq!(of("-machine vmport=on -cpu max", None).unwrap_err(), "-machine vmport=on: it has no counterpart");
         assert_eq!(of("-cpu host,hv_passthrough", None).unwrap_err(), "-cpu hv_passthrough: it has no counterpart");
-        assert!(of("-device intel-iommu,intremap=on", None).is_err() && of("-cpu", None).is_err());
+        let iommu =
+            of("-M q35,kernel-irqchip=split -device intel-iommu,intremap=on,eim=off -device edu", None).unwrap();
+        assert!(iommu.edu && iommu.iommu.is_some_and(|unit| !unit.extended_interrupt_mode));
+        assert!(of("-device intel-iommu,pt=off", None).is_err() && of("-cpu", None).is_err());
     }
 }
