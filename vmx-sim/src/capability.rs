@@ -113,6 +113,8 @@ pub struct Capabilities {
 pub const CR0_FIXED_0: u64 = cr0::PE | cr0::PG | cr0::NE;
 /// CR0 bits that may be 1.
 pub const CR0_FIXED_1: u64 = 0xffff_ffff;
+/// CR0 bits that VM entries and exits do not change: ET, CD, NW and what is reserved.
+pub(crate) const CR0_KEPT: u64 = cr0::ET | cr0::CD | cr0::NW | 0x1ffa_ffc0;
 /// CR4 bits that are 1 in VMX operation.
 pub const CR4_FIXED_0: u64 = cr4::VMXE;
 

@@ -49,8 +49,6 @@ pub struct Vmx {
     pub(crate) tags: Tags,
     /// With virtual NMIs: they are blocked.
     pub(crate) virtual_nmi_blocked: bool,
-    /// The instruction that was the guest's first, or is to be.
-    pub(crate) entered_at: u64,
     /// From which instruction on a VM exit of the monitor trap flag comes before it.
     pub(crate) trap_flag_from: u64,
     /// An event that was injected is the monitor trap flag's VM exit.
@@ -87,7 +85,6 @@ impl Vmx {
             in_smm_from: None,
             tags: Tags::default(),
             virtual_nmi_blocked: false,
-            entered_at: 0,
             trap_flag_from: 0,
             trap_flag_pending: false,
             timer_expires: None,

@@ -18,7 +18,7 @@ impl Vmx {
         self.check_guest_registers(h)?;
         self.check_guest_segments()?;
         self.check_descriptor_tables()?;
-        self.check_rip_and_rflags(h)?;
+        self.check_rip_and_rflags()?;
         self.check_non_register_state(h)?;
         self.check_pdptes(h)
     }
@@ -88,7 +88,7 @@ impl Vmx {
     }
 
     /// "Checks on Guest RIP, RFLAGS, and SSP".
-    fn check_rip_and_rflags(&self, _: &P) -> Check {
+    fn check_rip_and_rflags(&self) -> Check {
         let v = &self.vmcs;
         let is_64 = v.has(entry::IA32E_MODE_GUEST) && v[GUEST_CS_ACCESS_RIGHTS] >> 13 & 1 != 0;
         let flags = v[GUEST_RFLAGS];

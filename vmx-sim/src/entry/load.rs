@@ -1,28 +1,27 @@
 //! "Loading Guest State", "Event Injection", "Special Features of VM Entry".
 
 use emu_core::engine::{Step, Stop, StopKind};
-use x86::control::{DR7_ENABLES, cr0, dr6, efer};
+use x86::control::{DR7_ENABLES, cr0, cr4, dr6, efer};
 use x86::extension::{self, Delivery, Origin};
 use x86::processor::{P, ProcessorExt, segments};
 use x86::registers::{RSP, SSP};
 use x86::segment::{Attributes, Segment, Table};
 
-use super::{Check, Vmx, activity, interruptibility as blocking};
+use super::{Vmx, activity, interruptibility as blocking};
+use crate::capability::CR0_KEPT;
 use crate::control::{entry, pin, secondary};
 use crate::exit::VALID;
 use crate::field::*;
 use crate::msr::LBR_CTL;
 use crate::tags::Tags;
 
-/// Bits of CR0 that a VM entry does not change: ET, CD, NW and what is reserved.
-const CR0_KEPT: u64 = cr0::ET | cr0::CD | cr0::NW | 0x1ffa_ffc0 & !(cr0::WP | cr0::AM);
 /// DR7's bits that are fixed, and those that are 0.
 const DR7_FIXED_1: u64 = 0x400;
 const DR7_FIXED_0: u64 = 0xd000;
 
 impl Vmx {
     /// Loads all of it.
-    pub(super) fn load_guest(&mut self, h: &mut P) -> Check {
+    pub(super) fn load_guest(&mut self, h: &mut P) {
         self.in_guest = true;
         self.load_registers(h);
         self.load_segments(h);
@@ -42,7 +41,7 @@ impl Vmx {
         let v = &self.vmcs;
         self.tags.enter(vpid, v.uses_ept().then_some(v[EPT_POINTER]));
         h.all_changed();
-        self.load_pdptes(h)
+        self.load_pdptes(h);
     }
 
     /// "Loading Guest Control Registers, Debug Registers, and MSRs".
@@ -112,25 +111,24 @@ impl Vmx {
     }
 
     /// "Loading Page-Directory-Pointer-Table Entries".
-    fn load_pdptes(&mut self, h: &mut P) -> Check {
-        if !h.arch.is_long() {
-            if self.vmcs.uses_ept() {
-                for (i, pdpte) in h.arch.pdptes.iter_mut().enumerate() {
-                    *pdpte = self.vmcs[Field(GUEST_PDPTE0.0 + 2 * i as u16)];
-                }
-            } else if h.arch.cr0 & cr0::PG != 0 && h.arch.cr4 & x86::control::cr4::PAE != 0 {
-                // They have been checked.
-                let _ = extension::load_pdptes(h, self.vmcs[GUEST_CR3]);
-            }
+    fn load_pdptes(&mut self, h: &mut P) {
+        if h.arch.is_long() {
+            return;
         }
-        Ok(())
+        if self.vmcs.uses_ept() {
+            for (i, pdpte) in h.arch.pdptes.iter_mut().enumerate() {
+                *pdpte = self.vmcs[Field(GUEST_PDPTE0.0 + 2 * i as u16)];
+            }
+        } else if h.arch.cr0 & cr0::PG != 0 && h.arch.cr4 & cr4::PAE != 0 {
+            // They have been checked.
+            let _ = extension::load_pdptes(h, self.vmcs[GUEST_CR3]);
+        }
     }
 
     /// What the guest begins with: its interruptibility, what is injected or pending, its activity state.
     pub(super) fn begin(&mut self, h: &mut P) -> Step {
         // The VM entry is an instruction, too; the guest's is the next.
         let first = extension::present_instruction(h) + 1;
-        self.entered_at = first;
         self.iret_unblocked_at = None;
         self.pauses = None;
         let v = &self.vmcs;

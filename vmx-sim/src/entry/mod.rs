@@ -110,16 +110,14 @@ impl Vmx {
             return self.fail(h, error::HOST_STATE);
         }
         succeed(h)?;
+        // A VM entry that fails from here on is a VM exit.
+        h.count_level(1);
         // "Checking and Loading Guest State".
         if let Err(failure) = self.check_guest(h) {
             self.blame(h, "exit 33", failure);
             return self.fail_entry(h, Reason::EntryGuestState, failure.qualification);
         }
-        h.count_level(1);
-        if let Err(failure) = self.load_guest(h) {
-            self.blame(h, "exit 33", failure);
-            return self.fail_entry(h, Reason::EntryGuestState, failure.qualification);
-        }
+        self.load_guest(h);
         let (address, count) = (self.vmcs[ENTRY_MSR_LOAD_ADDRESS], self.vmcs[ENTRY_MSR_LOAD_COUNT]);
         if let Err(number) = msr_list::load(self, h, address, count, true) {
             let rule = "every entry of the list can be loaded";

@@ -1,13 +1,13 @@
 //! "Loading Host State".
 
-use x86::control::{DR7_ENABLES, cr4, efer};
+use x86::control::{cr4, efer};
 use x86::extension;
 use x86::processor::{P, ProcessorExt, segments};
 use x86::registers::{RSP, SSP};
 use x86::segment::{Attributes, Segment, Table};
 
 use super::Abort;
-use super::save::CR0_KEPT;
+use crate::capability::CR0_KEPT;
 use crate::control::exit;
 use crate::field::*;
 use crate::msr::LBR_CTL;
@@ -26,15 +26,11 @@ impl Vmx {
         let v = &self.vmcs;
         let is_64 = v.has(exit::HOST_ADDRESS_SPACE_SIZE);
         // "Loading Host Control Registers, Debug Registers, MSRs".
-        let was_watching = h.arch.dr7 & DR7_ENABLES != 0;
         h.arch.dr7 = DR7;
         x86::msr::set_debugctl(h, 0);
         h.arch.cr0 = h.arch.cr0 & CR0_KEPT | v[HOST_CR0] & !CR0_KEPT;
-        h.arch.cr3 = v[HOST_CR3] & !(1 << 63);
-        h.arch.cr4 = v[HOST_CR4] & !cr4::PAE | v[HOST_CR4] & cr4::PAE | if is_64 { cr4::PAE } else { 0 };
-        if !is_64 {
-            h.arch.cr4 &= !cr4::PCIDE;
-        }
+        h.arch.cr3 = v[HOST_CR3];
+        h.arch.cr4 = if is_64 { v[HOST_CR4] | cr4::PAE } else { v[HOST_CR4] & !cr4::PCIDE };
         h.arch.sysenter_cs = v[HOST_SYSENTER_CS];
         h.arch.sysenter_esp = v[HOST_SYSENTER_ESP];
         h.arch.sysenter_eip = v[HOST_SYSENTER_EIP];
@@ -61,10 +57,6 @@ impl Vmx {
             h.arch.cet.interrupt_ssp_table = v[HOST_INTERRUPT_SSP_TABLE_ADDR];
             h.core.regs[usize::from(SSP)] = v[HOST_SSP];
         }
-        if was_watching {
-            // Pages that a breakpoint was in were never held; what is held now is right.
-            h.core.spaces_changed = true;
-        }
         // "Loading Host Segment and Descriptor-Table Registers".
         let code = if is_64 { CODE_64 } else { CODE_32 };
         let bases = [0, 0, 0, 0, v[HOST_FS_BASE], v[HOST_GS_BASE]];
@@ -74,12 +66,6 @@ impl Vmx {
                 segments::CS => code,
                 _ if selector == 0 => Attributes(Attributes::UNUSABLE.0 | DATA.0),
                 _ => DATA,
-            };
-            let attributes = if selector == 0 && i == segments::SS {
-                // CPL is 0.
-                Attributes(attributes.0 & !0x60)
-            } else {
-                attributes
             };
             h.set_segment(i, Segment { selector, base, limit: u32::MAX, attributes });
         }

@@ -1,6 +1,6 @@
 //! "Saving Guest State".
 
-use x86::control::{cr0, dr6, efer, rflags};
+use x86::control::{dr6, efer, rflags};
 use x86::exception::vector;
 use x86::extension::{self, Delivery, Origin};
 use x86::processor::{P, ProcessorExt, segments};
@@ -170,6 +170,3 @@ fn flags_to_save(h: &P, e: &Exit, delivering: Option<Delivery>) -> u64 {
     };
     flags & !rflags::RF | rf
 }
-
-/// Bits of CR0 that a VM exit does not change: ET, CD, NW and what is reserved.
-pub(super) const CR0_KEPT: u64 = cr0::ET | cr0::CD | cr0::NW | 0x1ffa_ffc0 & !(cr0::WP | cr0::AM);
