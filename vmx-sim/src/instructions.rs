@@ -9,7 +9,7 @@ use x86::registers::temp;
 
 use crate::capability::{CR0_FIXED_0, CR4_FIXED_0, REVISION};
 use crate::control::secondary;
-use crate::exit::Reason;
+use crate::exit::{Exit, Reason};
 use crate::field::*;
 use crate::tags::Tags;
 use crate::vmcs::{SHADOW, Vmcs};
@@ -42,6 +42,12 @@ impl Operation {
 
     pub(crate) fn numbered(n: u8) -> Operation {
         Operation::ALL[usize::from(n)]
+    }
+
+    /// Its operands are explicit: the exit tells of them ("VM-Exit Instruction Information").
+    fn has_operand(self) -> bool {
+        use Operation::*;
+        !matches!(self, Vmcall | Vmfunc | Vmlaunch | Vmresume | Vmxoff)
     }
 
     /// The basic exit reason in a guest.
@@ -153,7 +159,12 @@ impl Vmx {
             return Err(Exception::UD.into());
         }
         if self.in_guest && self.exits(h, o, registers) {
-            return Err(self.instruction_exit(h, o.reason(), true));
+            let reason = o.reason();
+            return Err(if o.has_operand() {
+                self.operand_exit(h, reason)
+            } else {
+                self.exit(h, Exit::instruction(reason))
+            });
         }
         // VM functions are there for all privilege levels.
         if h.arch.cpl() != 0 && o != Operation::Vmfunc {

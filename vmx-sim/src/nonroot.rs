@@ -161,7 +161,7 @@ impl Vmx {
             }
             I::Invlpg(address) if has(primary::INVLPG_EXITING) => Exit::instruction(Reason::Invlpg).qualified(address),
             I::Invpcid { .. } if has(primary::INVLPG_EXITING) => {
-                return Err(self.instruction_exit(h, Reason::Invpcid, true));
+                return Err(self.operand_exit(h, Reason::Invpcid));
             }
             I::Invd => Exit::instruction(Reason::Invd),
             I::Wbinvd | I::Wbnoinvd if has(secondary::WBINVD_EXITING) => Exit::instruction(Reason::Wbinvd),
@@ -178,10 +178,10 @@ impl Vmx {
             }
             I::Xsetbv => Exit::instruction(Reason::Xsetbv),
             I::Xsaves(components) if components & h.arch.xss & self.vmcs[XSS_EXITING_BITMAP] != 0 => {
-                return Err(self.instruction_exit(h, Reason::Xsaves, true));
+                return Err(self.operand_exit(h, Reason::Xsaves));
             }
             I::Xrstors(components) if components & h.arch.xss & self.vmcs[XSS_EXITING_BITMAP] != 0 => {
-                return Err(self.instruction_exit(h, Reason::Xrstors, true));
+                return Err(self.operand_exit(h, Reason::Xrstors));
             }
             I::Over => match self.operation_is_over(h) {
                 Some(exit) => exit,
@@ -201,8 +201,8 @@ impl Vmx {
     }
 
     /// An exit of an instruction with an operand in memory: the qualification is its displacement.
-    pub(crate) fn instruction_exit(&mut self, h: &mut P, reason: Reason, has_operand: bool) -> Stop {
-        let d = Decoded::at_rip(h).filter(|_| has_operand);
+    pub(crate) fn operand_exit(&mut self, h: &mut P, reason: Reason) -> Stop {
+        let d = Decoded::at_rip(h);
         let exit = Exit::instruction(reason).qualified(d.map_or(0, |d| d.displacement()));
         self.exit(h, Exit { instruction_information: d.map(|d| d.of_vmx()), ..exit })
     }
