@@ -4,14 +4,16 @@ use emu_core::machine::End;
 use iced_x86::code_asm::*;
 use std::ops::{Deref, DerefMut};
 use vmx_sim::Vmx;
-use vmx_sim::control::{Control, entry, exit, pin, primary, secondary, tertiary};
+use vmx_sim::control::{Control, exit, pin, primary, secondary, tertiary};
 use vmx_sim::exit::Reason;
 use vmx_sim::field::*;
 use vmx_sim::vmcs::Vmcs;
-use x86::control::{cr0, cr4, efer};
+use x86::control::cr4;
 use x86::extension::Slot;
+use x86_bare::Result;
 pub use x86_bare::{Bare, CODE, Code, Setup};
-use x86_bare::{GDT, IDT, KERNEL_CS, KERNEL_SS, PML4, Result, STACK, TSS, TSS_SELECTOR};
+
+use crate::base;
 
 /// Where the guest begins, and its stack.
 pub const GUEST: u64 = 0x3_0000;
@@ -31,16 +33,6 @@ pub const DESCRIPTOR: u64 = 0x3_a000;
 pub const TABLE: u64 = 0x3_b000;
 /// Handlers of the guest's note their vector here, one byte each, behind their number.
 pub const TAKEN: u64 = 0x3_c000;
-/// Bits that the processor wants to be 1.
-const PIN: u64 = 0x16;
-const PRIMARY: u64 = 0x0400_6172;
-const EXIT: u64 = 0x0003_6dfb;
-const ENTRY: u64 = 0x0000_11fb;
-/// Access rights of 64-bit code, data and a busy TSS; and of a segment that is not there.
-const CODE_RIGHTS: u64 = 0xa09b;
-const DATA_RIGHTS: u64 = 0xc093;
-const TASK_RIGHTS: u64 = 0x8b;
-const UNUSABLE: u64 = 1 << 16;
 
 /// What there is to virtualize of an APIC, whole.
 pub const ALL: [Control; 4] = [
@@ -109,7 +101,7 @@ impl Rig {
         let mut vmx = Vmx::new(&cpu.model);
         vmx.vmxon = Some(VMXON);
         vmx.current = Some(VMCS);
-        vmx.vmcs = vmcs(controls);
+        vmx.vmcs = vmcs(&vmx, controls);
         cpu.extension = Slot::with(Box::new(vmx));
         for v in &mut bare.machine.vcpus[1..] {
             v.core.pc = HOST;
@@ -217,70 +209,35 @@ impl Rig {
     }
 }
 
-fn vmcs(controls: &[Control]) -> Vmcs {
-    let mut v = Vmcs::default();
-    v[PIN_CONTROLS] = PIN | 1;
-    v[PRIMARY_CONTROLS] = PRIMARY;
-    v[EXIT_CONTROLS] = EXIT;
-    v[ENTRY_CONTROLS] = ENTRY;
+fn vmcs(vmx: &Vmx, controls: &[Control]) -> Vmcs {
+    let mut v = base::long(vmx);
     let always = [
-        exit::HOST_ADDRESS_SPACE_SIZE,
         exit::ACKNOWLEDGE_INTERRUPT_ON_EXIT,
-        entry::IA32E_MODE_GUEST,
         pin::EXTERNAL_INTERRUPT_EXITING,
         primary::ACTIVATE_SECONDARY_CONTROLS,
+        // No MSR of an x2APIC causes an exit: a page of zeros.
+        primary::USE_MSR_BITMAPS,
     ];
     for c in always.iter().chain(controls) {
-        v[c.field] |= 1 << c.bit;
+        base::on(&mut v, *c);
         if c.field == tertiary::IPI_VIRTUALIZATION.field {
-            v[PRIMARY_CONTROLS] |= 1 << primary::ACTIVATE_TERTIARY_CONTROLS.bit;
+            base::on(&mut v, primary::ACTIVATE_TERTIARY_CONTROLS);
         }
     }
-    // No MSR of an x2APIC causes an exit: a page of zeros.
-    v[PRIMARY_CONTROLS] |= 1 << primary::USE_MSR_BITMAPS.bit;
-    v[MSR_BITMAPS] = 0x3_e000;
-    v[EPT_POINTER] = EPT | 3 << 3 | 6;
-    v[VIRTUAL_APIC_ADDRESS] = VIRTUAL;
-    v[APIC_ACCESS_ADDRESS] = ACCESS;
-    v[POSTED_INTERRUPT_DESCRIPTOR_ADDRESS] = DESCRIPTOR;
-    v[PID_POINTER_TABLE_ADDRESS] = TABLE;
-    v[VMCS_LINK_POINTER] = u64::MAX;
-    v[GUEST_CR0] = cr0::PE | cr0::ET | cr0::NE | cr0::PG | cr0::WP;
-    v[GUEST_CR3] = PML4;
-    v[GUEST_CR4] = cr4::PAE | cr4::VMXE | cr4::OSFXSR;
-    v[GUEST_EFER] = efer::LMA | efer::LME;
-    v[GUEST_DR7] = 0x400;
-    v[GUEST_RIP] = GUEST;
-    v[GUEST_RSP] = GUEST_STACK;
-    v[GUEST_RFLAGS] = 2;
-    v[GUEST_GDTR_BASE] = GDT;
-    v[GUEST_GDTR_LIMIT] = 0xff;
-    v[GUEST_IDTR_BASE] = IDT;
-    v[GUEST_IDTR_LIMIT] = 0xfff;
-    let rights = [DATA_RIGHTS, CODE_RIGHTS, DATA_RIGHTS, DATA_RIGHTS, DATA_RIGHTS, DATA_RIGHTS, UNUSABLE, TASK_RIGHTS];
-    for (i, rights) in rights.into_iter().enumerate() {
-        let [selector, base, limit, attributes] = guest_segment(i);
-        v[attributes] = rights;
-        v[limit] = if i == TR { 0x67 } else { 0xffff_ffff };
-        v[base] = if i == TR { TSS } else { 0 };
-        v[selector] = match i {
-            1 => KERNEL_CS,
-            TR => TSS_SELECTOR,
-            LDTR => 0,
-            _ => KERNEL_SS,
-        };
+    for (field, value) in [
+        (MSR_BITMAPS, 0x3_e000),
+        (EPT_POINTER, EPT | 3 << 3 | 6),
+        (VIRTUAL_APIC_ADDRESS, VIRTUAL),
+        (APIC_ACCESS_ADDRESS, ACCESS),
+        (POSTED_INTERRUPT_DESCRIPTOR_ADDRESS, DESCRIPTOR),
+        (PID_POINTER_TABLE_ADDRESS, TABLE),
+        (GUEST_RIP, GUEST),
+        (GUEST_RSP, GUEST_STACK),
+        (HOST_RIP, HOST),
+    ] {
+        v[field] = value;
     }
-    v[HOST_CR0] = v[GUEST_CR0];
-    v[HOST_CR3] = PML4;
-    v[HOST_CR4] = v[GUEST_CR4];
-    v[HOST_CS_SELECTOR] = KERNEL_CS;
-    v[HOST_SS_SELECTOR] = KERNEL_SS;
-    v[HOST_TR_SELECTOR] = TSS_SELECTOR;
-    v[HOST_TR_BASE] = TSS;
-    v[HOST_GDTR_BASE] = GDT;
-    v[HOST_IDTR_BASE] = IDT;
-    v[HOST_RIP] = HOST;
-    v[HOST_RSP] = STACK;
+    v[GUEST_CR4] |= cr4::OSFXSR;
     v
 }
 

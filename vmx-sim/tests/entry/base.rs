@@ -89,7 +89,8 @@ fn segment(v: &mut Vmcs, i: usize, values: [u64; 4]) {
     }
 }
 
-fn long(vmx: &Vmx) -> Vmcs {
+/// The VMCS of a guest of 64 bits, with no control that need not be 1.
+pub fn long(vmx: &Vmx) -> Vmcs {
     let c = &vmx.capabilities;
     let mut v = Vmcs::default();
     v[PIN_CONTROLS] = c.pin.must.into();
