@@ -101,7 +101,7 @@ fn short_blocks(mode: Mode, count: u64) {
     let (at, data_at) = (segments.ip(native.at()), segments.offset(native.base() + DATA as u64));
     let mut codes = encodings::tried(mode);
     codes.retain(|c| !is_unfit(c.mnemonic()) && !writes_segment(*c));
-    let mut r = Random(2);
+    let mut r = Random::new(2);
     let mut faults = 0;
     for _ in 0..count {
         let (code, state) = block(&codes, &mut r, &segments, at, data_at);
@@ -123,7 +123,7 @@ fn short_blocks(mode: Mode, count: u64) {
 fn a_long_chain_takes_no_stack() {
     const STACK: usize = 128 << 10;
     let work = || {
-        let mut r = Random(3);
+        let mut r = Random::new(3);
         let native = Native::new();
         let mut emulated = Emulated::new(&native);
         let unfit = |m| matches!(m, Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Leave);

@@ -278,7 +278,7 @@ fn branches_of_compatibility_mode() {
         let segments = native.segments;
         let data_at = segments.offset(emulated.data_at);
         let is_amd = std::is_x86_feature_detected!("sse4a");
-        let mut r = Random(5);
+        let mut r = Random::new(5);
         let mut wrong = 0;
         let count = cases() / 20;
         for _ in 0..count {

@@ -38,7 +38,7 @@ fn every_encoding(mode: Mode, cases: u64, least: usize) {
     let data_at = segments.offset(native.base() + DATA as u64);
     let codes = encodings::tried(mode);
     let each = cases / codes.len() as u64 + 1;
-    let mut r = Random(1);
+    let mut r = Random::new(1);
     let (mut done, mut faults, mut tried, mut untried) = (0, 0, BTreeSet::new(), BTreeSet::new());
     let mut mnemonics = BTreeSet::new();
     let mut wrong: BTreeMap<String, (u64, String)> = BTreeMap::new();

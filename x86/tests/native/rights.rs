@@ -36,7 +36,7 @@ const CRC32: &[u8] = &[0xf2, 0x0f, 0x38, 0xf0, 0xc1];
 const MOVNTI: &[u8] = &[0x0f, 0xc3, 0x04, 0x24]; // [RSP]
 
 fn state(emulated: &Emulated) -> State {
-    let mut state = Random(1).state();
+    let mut state = Random::new(1).state();
     state.gpr[4] = emulated.data_at + 1024;
     state.gpr[1] = 0;
     state.data.fill(0);

@@ -1,6 +1,9 @@
 //! What an instruction finds and leaves.
 
+use std::ops::{Deref, DerefMut};
+
 use emu_core::engine::flags::ALL;
+use emu_core::random::SplitMix64;
 use iced_x86::{Instruction, Register};
 
 pub const PAGE: usize = 4096;
@@ -47,18 +50,26 @@ pub struct State {
     pub trap: Option<Trap>,
 }
 
-pub struct Random(pub u64);
+/// Random operands and states.
+pub struct Random(SplitMix64);
+
+impl Deref for Random {
+    type Target = SplitMix64;
+
+    fn deref(&self) -> &SplitMix64 {
+        &self.0
+    }
+}
+
+impl DerefMut for Random {
+    fn deref_mut(&mut self) -> &mut SplitMix64 {
+        &mut self.0
+    }
+}
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+    pub fn new(seed: u64) -> Self {
+        Random(SplitMix64(seed))
     }
 
     /// A word of a vector: any bits, or one or two floating-point numbers that meet.

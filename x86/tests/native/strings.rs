@@ -33,7 +33,7 @@ fn strings(mode: Mode, each: u64) {
     let middle = segments.offset(emulated.data_at) + DATA_SIZE as u64 / 2;
     let is_long = mode == Mode::Long;
     let is_amd = std::is_x86_feature_detected!("sse4a");
-    let mut r = Random(4);
+    let mut r = Random::new(4);
     let mut done = 0;
     // REX goes behind the repeat prefix, the others before.
     let sizes: &[&[u8]] = if is_long { &[&[], &[0x66], &[0x48]] } else { &[&[], &[0x66], &[0x67], &[0x66, 0x67]] };
