@@ -1,0 +1,151 @@
+//! Where a processor keeps its extension, and which kinds there are.
+
+use std::sync::Mutex;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Extension, Intercept};
+use crate::model::{CpuModel, Feature};
+use crate::processor::P;
+
+/// Where a processor keeps its extension.
+#[derive(Default)]
+pub struct Slot {
+    extension: Option<Box<dyn Extension>>,
+    /// It acts, and its guest's translations go through it.
+    is_missed: bool,
+}
+
+impl Slot {
+    /// With this extension.
+    pub fn with(extension: Box<dyn Extension>) -> Self {
+        Slot { extension: Some(extension), is_missed: false }
+    }
+
+    /// The extension, if there is one, and it is not acting just now.
+    pub fn get(&self) -> Option<&dyn Extension> {
+        self.extension.as_deref()
+    }
+
+    /// A guest is at work.
+    pub fn is_guest(&self) -> bool {
+        self.get().is_some_and(Extension::is_guest)
+    }
+
+    /// The extension holds an event from outside back.
+    pub(crate) fn holds(&self, what: Intercept) -> bool {
+        self.get().is_some_and(|e| e.holds(&what))
+    }
+
+    /// Interrupts are the extension's concern though they are masked.
+    pub(crate) fn takes_masked_interrupts(&self) -> bool {
+        self.get().is_some_and(|e| e.is_guest() && e.takes_masked_interrupts())
+    }
+
+    /// The guest has no such instruction.
+    #[inline]
+    pub(crate) fn disables(&self, feature: Feature) -> bool {
+        self.get().is_some_and(|e| e.is_guest() && e.disables(feature))
+    }
+
+    /// When it wants to be asked next, as a count of the machine's clock.
+    pub(crate) fn wakes_at(&self) -> Option<u64> {
+        self.get().and_then(Extension::wakes_at)
+    }
+
+    /// It is asked behind every instruction.
+    pub(crate) fn steps(&self) -> bool {
+        self.get().is_some_and(|e| e.is_guest() && e.steps())
+    }
+
+    /// It is asked behind the present instruction or delivery.
+    pub(crate) fn has_work(&self) -> bool {
+        self.get().is_some_and(|e| e.is_guest() && e.has_work())
+    }
+
+    /// Translations cannot be made now.
+    pub(crate) fn is_missed(&self) -> bool {
+        self.is_missed
+    }
+}
+
+impl Clone for Slot {
+    fn clone(&self) -> Self {
+        Slot { extension: self.get().map(Extension::duplicate), is_missed: false }
+    }
+}
+
+impl PartialEq for Slot {
+    fn eq(&self, other: &Self) -> bool {
+        let state = |s: &Slot| s.get().map(|e| (e.name(), e.save()));
+        state(self) == state(other)
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_tuple("Slot").field(&self.get().map(Extension::name)).finish()
+    }
+}
+
+/// Makes an extension from what [`Extension::save`] gave.
+pub type Restore = fn(&[u8]) -> Result<Box<dyn Extension>, String>;
+
+/// A kind of extension that there is.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Its name, which snapshots have.
+    pub name: &'static str,
+    /// The feature that models with it have, if it is for models.
+    pub feature: Option<Feature>,
+    /// Makes one for a model's processor after RESET.
+    pub make: fn(&CpuModel) -> Box<dyn Extension>,
+    /// Makes one from what [`Extension::save`] gave.
+    pub restore: Restore,
+}
+
+static KINDS: Mutex<Vec<Kind>> = Mutex::new(Vec::new());
+
+/// Makes a kind of extension known, to models that have it and to snapshots that name it.
+pub fn register(kind: Kind) {
+    let mut kinds = KINDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    kinds.retain(|k| k.name != kind.name);
+    kinds.push(kind);
+}
+
+fn kind(which: impl Fn(&Kind) -> bool) -> Option<Kind> {
+    KINDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().copied().find(|k| which(k))
+}
+
+impl Slot {
+    /// With the extension that a model has, as far as it is known.
+    pub fn of_model(model: &CpuModel) -> Self {
+        let known = kind(|k| k.feature.is_some_and(|f| model.has(f)));
+        known.map_or_else(Slot::default, |k| Slot::with((k.make)(model)))
+    }
+}
+
+impl Serialize for Slot {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.get().map(|e| (e.name(), e.save())).serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Slot {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let Some((name, bytes)) = Option::<(String, Vec<u8>)>::deserialize(d)? else { return Ok(Slot::default()) };
+        let known = kind(|k| k.name == name);
+        let known = known.ok_or_else(|| D::Error::custom(format!("the extension {name} is not known here")))?;
+        (known.restore)(&bytes).map(Slot::with).map_err(D::Error::custom)
+    }
+}
+
+/// Lets the extension act, if there is one, and nobody asks it meanwhile.
+pub(crate) fn act<T>(h: &mut P, f: impl FnOnce(&mut dyn Extension, &mut P) -> T) -> Option<T> {
+    let mut extension = h.arch.extension.extension.take()?;
+    h.arch.extension.is_missed = extension.is_guest() && extension.has_second_stage();
+    let result = f(&mut *extension, h);
+    h.arch.extension = Slot::with(extension);
+    Some(result)
+}
