@@ -196,24 +196,14 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     if h.arch.extension.has_work() {
         ask_after(h, || Intercept::Over)?;
     }
-    if h.arch.pending.init && !h.arch.smm.is_on() && !h.arch.extension.holds(Intercept::Init) {
-        ask_after(h, || Intercept::Init)?;
-        initialize(h);
-    }
-    if h.arch.waiting.is_for_sipi() {
-        let Some(vector) = h.arch.pending.sipi.take() else { return Err(Stop::of(StopKind::Wait)) };
-        ask_after(h, || Intercept::Sipi(vector))?;
-        start_up(h, vector);
-    }
-    h.arch.pending.sipi = None;
+    take_initialization(h)?;
     let halted = h.arch.waiting.is_halted();
     h.arch.waiting.ends();
-    h.arch.woken_at = halted.then(|| h.core.retired());
-    if let Some(event) = h.arch.injected.take() {
-        inject(h, event)?;
+    let now = h.core.retired();
+    h.arch.woken_at = halted.then_some(now);
+    if deliver_injected(h)? {
         return take_pending(h);
     }
-    let now = h.core.retired();
     let is_shadowed = h.arch.shadow == Some(now);
     if !is_shadowed {
         h.arch.shadow = None;
@@ -224,45 +214,13 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         smm::enter(h, halted);
         return Ok(());
     }
-    if h.arch.extension.is_guest() {
-        ask_after(h, || Intercept::Completed)?;
+    if take_traps(h, now)? || take_at_boundary(h, is_shadowed)? {
+        // The handler's first instruction has not begun.
+        return take_pending(h);
     }
-    if !h.arch.shadow_holds_traps {
-        let is_stepped = h.arch.step_from.is_some_and(|from| from < now) && h.arch.step_is_due();
-        let stepped = if is_stepped { dr6::BS } else { 0 };
-        let bits = std::mem::take(&mut h.arch.debug_trap) | stepped;
-        if bits != 0 {
-            h.arch.step_from = None;
-            h.core.check_interrupts = true;
-            take_exception(h, Exception { vector: vector::DB, error: None, address: bits })?;
-            // Its handler's first instruction has not begun.
-            return take_pending(h);
-        }
-    }
-    if h.arch.extension.is_guest() {
-        ask_after(h, || Intercept::Boundary { shadowed: is_shadowed })?;
-        if let Some(event) = h.arch.injected.take() {
-            inject(h, event)?;
-            return take_pending(h);
-        }
-    }
-    let holds_nmi = h.arch.nmi_blocked || is_shadowed || h.arch.extension.holds(Intercept::Nmi);
-    if h.arch.pending.nmi && !holds_nmi {
-        ask_after(h, || Intercept::Nmi)?;
-        h.arch.pending.nmi = false;
-        h.arch.nmi_blocked = true;
-        return take_from_outside(h, vector::NMI, Source::Nmi);
-    }
-    let has_vector = h.arch.pending.ext_int || h.arch.apic.pending_vector().is_some();
-    let masked = h.arch.rflags & rflags::IF == 0;
-    let what = Intercept::ExternalInterrupt { masked };
-    let concerns = !masked || h.arch.extension.takes_masked_interrupts();
-    if has_vector && concerns && !is_shadowed && !h.arch.extension.holds(what) {
-        ask_after(h, || what)?;
-        if !masked {
-            let vector = acknowledge(h);
-            return take_from_outside(h, vector, Source::External);
-        }
+    if take_interrupts(h, is_shadowed)? {
+        // An extension may have something to say before the handler's first instruction.
+        return if h.arch.extension.is_guest() { take_pending(h) } else { Ok(()) };
     }
     h.arch.step_from = h.arch.is_stepped().then_some(now);
     h.arch.step_begins();
@@ -270,17 +228,90 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     Ok(())
 }
 
+/// INIT, and the start-up message that a processor waits for behind it.
+fn take_initialization(h: &mut P) -> Step {
+    if h.arch.pending.init && !h.arch.smm.is_on() && !h.arch.extension.holds(Intercept::Init) {
+        ask_after(h, || Intercept::Init)?;
+        initialize(h);
+    }
+    if h.arch.waiting.is_for_sipi() {
+        let Some(vector) = h.arch.pending.sipi.take() else { return Err(Stop::of(StopKind::Wait)) };
+        ask_after(h, || Intercept::Sipi(vector))?;
+        start_up(h, vector);
+    }
+    h.arch.pending.sipi = None;
+    Ok(())
+}
+
+/// "Traps on the previous instruction": debug traps, and before them what an extension has of the kind. As of those below,
+/// the result is whether something has been delivered.
+fn take_traps(h: &mut P, now: u64) -> Step<bool> {
+    if h.arch.extension.is_guest() {
+        ask_after(h, || Intercept::Completed)?;
+    }
+    if h.arch.shadow_holds_traps {
+        return Ok(false);
+    }
+    let is_stepped = h.arch.step_from.is_some_and(|from| from < now) && h.arch.step_is_due();
+    let stepped = if is_stepped { dr6::BS } else { 0 };
+    let bits = std::mem::take(&mut h.arch.debug_trap) | stepped;
+    if bits == 0 {
+        return Ok(false);
+    }
+    h.arch.step_from = None;
+    h.core.check_interrupts = true;
+    take_exception(h, Exception { vector: vector::DB, error: None, address: bits })?;
+    Ok(true)
+}
+
+/// What an extension has between traps and interrupts.
+fn take_at_boundary(h: &mut P, is_shadowed: bool) -> Step<bool> {
+    if !h.arch.extension.is_guest() {
+        return Ok(false);
+    }
+    ask_after(h, || Intercept::Boundary { shadowed: is_shadowed })?;
+    deliver_injected(h)
+}
+
+/// "Nonmaskable interrupts", "Maskable hardware interrupts".
+fn take_interrupts(h: &mut P, is_shadowed: bool) -> Step<bool> {
+    let holds_nmi = h.arch.nmi_blocked || is_shadowed || h.arch.extension.holds(Intercept::Nmi);
+    if h.arch.pending.nmi && !holds_nmi {
+        ask_after(h, || Intercept::Nmi)?;
+        h.arch.pending.nmi = false;
+        h.arch.nmi_blocked = true;
+        take_from_outside(h, vector::NMI, Source::Nmi)?;
+        return Ok(true);
+    }
+    let has_vector = h.arch.pending.ext_int || h.arch.apic.pending_vector().is_some();
+    let masked = h.arch.rflags & rflags::IF == 0;
+    let what = Intercept::ExternalInterrupt { masked };
+    let concerns = !masked || h.arch.extension.takes_masked_interrupts();
+    if !has_vector || !concerns || is_shadowed || h.arch.extension.holds(what) {
+        return Ok(false);
+    }
+    ask_after(h, || what)?;
+    if masked {
+        return Ok(false);
+    }
+    let vector = acknowledge(h);
+    take_from_outside(h, vector, Source::External)?;
+    Ok(true)
+}
+
 /// The interrupt controllers give their vector.
 pub(crate) fn acknowledge(h: &mut P) -> u8 {
     if h.arch.pending.ext_int { apic::acknowledge_ext_int(h) } else { apic::acknowledge(h) }
 }
 
-/// What an extension wants delivered as its guest begins: as if it had occurred before the instruction that is next. Whether an NMI blocks
-/// others is the extension's to say.
-fn inject(h: &mut P, event: Delivery) -> Step {
+/// What an extension wants delivered is: as if it had occurred before the instruction that is next. Whether an NMI blocks others is the
+/// extension's to say.
+fn deliver_injected(h: &mut P) -> Step<bool> {
+    let Some(event) = h.arch.injected.take() else { return Ok(false) };
     h.core.check_interrupts = true;
     let rip = h.core.pc.wrapping_add(event.length.into());
-    take_event(h, event, rip)
+    take_event(h, event, rip)?;
+    Ok(true)
 }
 
 fn take_from_outside(h: &mut P, vector: u8, source: Source) -> Step {
@@ -291,9 +322,7 @@ fn take_from_outside(h: &mut P, vector: u8, source: Source) -> Step {
         h.world.events.send(&event);
     }
     h.core.check_interrupts = true;
-    take(h, vector, source, h.core.pc)?;
-    // An extension may have something to say before the handler's first instruction.
-    if h.arch.extension.is_guest() { take_pending(h) } else { Ok(()) }
+    take(h, vector, source, h.core.pc)
 }
 
 /// RESET# is held while the PC sleeps ("Processor State After Reset").
