@@ -11,6 +11,7 @@
 
 mod found;
 mod layout;
+pub mod nonsense;
 
 use emu_core::engine::World;
 use emu_core::machine::{End, Machine, Schedule};
