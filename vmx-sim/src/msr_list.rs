@@ -17,45 +17,46 @@ fn is_x2apic(msr: u32) -> bool {
     msr >> 8 == 8
 }
 
-/// Loads a list. An error is the number of the entry that failed, the first being 1.
-pub(crate) fn load(vmx: &mut Vmx, h: &mut P, address: u64, count: u64, is_entry: bool) -> Result<(), u64> {
+/// Goes through a list, with each entry's MSR and where its value stands, until one fails. An error is the number of that entry, the first
+/// being 1.
+fn each(h: &mut P, address: u64, count: u64, mut f: impl FnMut(&mut P, u32, u64) -> Option<()>) -> Result<(), u64> {
     for i in 0..count {
-        let failed = Err(i + 1);
-        if i == MSR_LIST_MAX {
-            return failed;
-        }
-        let at = address + 16 * i;
-        let index = h.read_physical(at, 8).unwrap_or(u64::MAX);
-        let msr = index as u32;
-        let refused = matches!(msr, FS_BASE | GS_BASE | SMM_MONITOR_CTL)
-            || is_entry && matches!(msr, BIOS_UPDT_TRIG | BIOS_SIGN_ID)
-            || is_x2apic(msr);
-        if index >> 32 != 0 || refused {
-            return failed;
-        }
-        let value = h.read_physical(at + 8, 8).unwrap_or(u64::MAX);
-        if vmx.write_any_msr(h, msr, value).is_err() {
-            return failed;
-        }
+        let mut entry = || {
+            if i == MSR_LIST_MAX {
+                return None;
+            }
+            let at = address + 16 * i;
+            let index = h.read_physical(at, 8).unwrap_or(u64::MAX);
+            // Bits 63 to 32 are reserved.
+            let msr = u32::try_from(index).ok().filter(|msr| !is_x2apic(*msr))?;
+            f(h, msr, at + 8)
+        };
+        entry().ok_or(i + 1)?;
     }
     Ok(())
 }
 
-/// Stores a list; likewise.
+/// Loads a list.
+pub(crate) fn load(vmx: &mut Vmx, h: &mut P, address: u64, count: u64, is_entry: bool) -> Result<(), u64> {
+    each(h, address, count, |h, msr, at| {
+        let refused = matches!(msr, FS_BASE | GS_BASE | SMM_MONITOR_CTL)
+            || is_entry && matches!(msr, BIOS_UPDT_TRIG | BIOS_SIGN_ID);
+        if refused {
+            return None;
+        }
+        let value = h.read_physical(at, 8).unwrap_or(u64::MAX);
+        vmx.write_any_msr(h, msr, value).ok()
+    })
+}
+
+/// Stores a list.
 pub(crate) fn store(vmx: &mut Vmx, h: &mut P, address: u64, count: u64) -> Result<(), u64> {
-    for i in 0..count {
-        let failed = Err(i + 1);
-        if i == MSR_LIST_MAX {
-            return failed;
+    each(h, address, count, |h, msr, at| {
+        if msr == SMBASE {
+            return None;
         }
-        let at = address + 16 * i;
-        let index = h.read_physical(at, 8).unwrap_or(u64::MAX);
-        let msr = index as u32;
-        if index >> 32 != 0 || is_x2apic(msr) || msr == SMBASE {
-            return failed;
-        }
-        let Ok(value) = vmx.read_any_msr(h, msr) else { return failed };
-        let _ = h.write_physical(at + 8, 8, value);
-    }
-    Ok(())
+        let value = vmx.read_any_msr(h, msr).ok()?;
+        let _ = h.write_physical(at, 8, value);
+        Some(())
+    })
 }
