@@ -25,6 +25,8 @@ const OTHERS: &[(&str, &str)] = &[
     ("*_test_fep", "KVM's prefix for forced emulation"),
 ];
 
+/// Bytes of memory where a unit does not ask for more: what QEMU gives then.
+const MEMORY: u64 = 128 << 20;
 /// A turn of one of several processors, in instructions.
 const QUANTUM: u64 = 1000;
 
@@ -51,7 +53,8 @@ fn configure(unit: &Unit, config: &PcConfig, cpu: Option<&str>, architecture: &s
     }
     // Processors that wait for one another in loops do so 100,000 times.
     let quantum = if unit.smp > 1 { QUANTUM } else { config.quantum };
-    let mut config = PcConfig { vcpus: unit.smp, quantum, arguments: unit.arguments.clone(), ..config.clone() };
+    let arguments = unit.arguments.clone();
+    let mut config = PcConfig { vcpus: unit.smp, memory: MEMORY, quantum, arguments, ..config.clone() };
     if unit.name == "s3" {
         // It writes the PIIX4's number for suspend to RAM.
         config.chipset = Chipset::I440Fx;
