@@ -34,6 +34,8 @@ pub const RISCV64_KVM_CLIENT: Program = Program {
     compiler: "riscv64-linux-gnu-gcc",
     sources: &[
         ("kvm_client.c", include_str!("../guests/riscv64/kvm_client.c")),
+        ("kvm_common.c", include_str!("../guests/kvm_common.c")),
+        ("kvm_common.h", include_str!("../guests/kvm_common.h")),
         ("kvm_guest.S", include_str!("../guests/riscv64/kvm_guest.S")),
     ],
 };
@@ -53,6 +55,8 @@ pub const AMD64_KVM_CLIENT: Program = Program {
         ("kvm_machine.c", include_str!("../guests/amd64/kvm_machine.c")),
         ("kvm_vfio.c", include_str!("../guests/amd64/kvm_vfio.c")),
         ("kvm_client.h", include_str!("../guests/amd64/kvm_client.h")),
+        ("kvm_common.c", include_str!("../guests/kvm_common.c")),
+        ("kvm_common.h", include_str!("../guests/kvm_common.h")),
         ("kvm_guest.S", include_str!("../guests/amd64/kvm_guest.S")),
         ("kvm_instructions.inc", include_str!("../guests/amd64/kvm_instructions.inc")),
         ("kvm_interrupts.inc", include_str!("../guests/amd64/kvm_interrupts.inc")),

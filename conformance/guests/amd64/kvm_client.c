@@ -24,45 +24,16 @@
 
 struct machine m;
 static long pages; /* of the window */
-static bool ticks, amd;
-static int failures;
-
-static uint64_t now(void)
-{
-	return __builtin_ia32_rdtsc();
-}
-
-static uint64_t began;
-static long exits;
+static bool amd;
 
 void begin(void)
 {
-	exits = stat_of(&m, "exits");
-	began = now();
+	begin_phase(m.stats);
 }
 
-/* Ends a phase and prints its line. */
 void end(const char *name, long count, bool pass)
 {
-	uint64_t took = now() - began;
-	long after = stat_of(&m, "exits");
-
-	printf("KVM-CLIENT: %s count=%ld", name, count);
-	if (exits >= 0 && after >= exits)
-		printf(" exits=%ld", after - exits);
-	if (ticks)
-		printf(" ticks=%lu", took);
-	printf(" %s\n", pass ? "PASS" : "FAIL");
-	if (!pass) {
-		printf("KVM-CLIENT: the guest answered %#lx %#lx\n", m.mailbox->results[0], m.mailbox->results[1]);
-		failures++;
-	}
-}
-
-/* The sum of first, first + 1, ... */
-static uint64_t series(uint64_t first, uint64_t count)
-{
-	return first * count + count * (count - 1) / 2;
+	end_phase(m.stats, name, count, pass, m.mailbox->results);
 }
 
 /* What the guest finds of a feature in its CPUID. */
@@ -170,10 +141,10 @@ static void phase_tsc(long n)
 	begin();
 	bool pass = order(&m, TIME_STAMPS, n, 0, 0, 0) == 0 && m.mailbox->results[1] < start;
 	call(m.vcpu, KVM_SET_MSRS, &set, "KVM_SET_MSRS");
-	uint64_t before = now();
+	uint64_t before = __builtin_ia32_rdtsc();
 	pass &= order(&m, TIME_STAMPS, n, 0, 0, 0) == 0;
 	uint64_t elapsed = m.mailbox->results[1] - start;
-	pass &= elapsed < 2 * (now() - before) + 10000000;
+	pass &= elapsed < 2 * (__builtin_ia32_rdtsc() - before) + 10000000;
 	set.entry.data = 0;
 	call(m.vcpu, KVM_SET_MSRS, &set, "KVM_SET_MSRS");
 	end("tsc", n, pass);

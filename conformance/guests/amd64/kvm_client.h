@@ -1,7 +1,7 @@
 /* What kvm_client.c and kvm_interrupts.c, which have the phases, and kvm_machine.c, which runs guests, share. */
-#include <stdbool.h>
+#include "kvm_common.h"
+
 #include <stddef.h>
-#include <stdint.h>
 
 #include <linux/kvm.h>
 
@@ -69,16 +69,13 @@ extern const unsigned char guest_start[], guest_end[], guest64[], modes[], stubs
 extern const unsigned char step_begin[], step_end[], breakpoint_here[], task_32[];
 extern const uint32_t handlers_32[];
 
-_Noreturn void die(const char *what);
 _Noreturn void give_up(struct machine *m, const char *what);
-int call(int fd, unsigned long request, void *argument, const char *what);
 
 void machine_create(struct machine *m, unsigned flags, size_t size);
 void machine_destroy(struct machine *m);
 void set_memory(struct machine *m, unsigned flags);
 void start_long_mode(struct machine *m);
 void start_real_mode(struct machine *m);
-long stat_of(struct machine *m, const char *name);
 
 /* Runs the vcpu until the guest answers, or KVM has another reason to return that nobody here takes care of, which is the result. */
 unsigned run_guest(struct machine *m);

@@ -15,12 +15,6 @@ unsigned patience = 100; /* seconds for one phase */
 
 static volatile sig_atomic_t late;
 
-void die(const char *what)
-{
-	printf("KVM-CLIENT: %s: %s FAIL\n", what, strerror(errno));
-	exit(1);
-}
-
 static void print_registers(struct machine *m)
 {
 	struct kvm_regs r = { 0 };
@@ -42,37 +36,6 @@ void give_up(struct machine *m, const char *what)
 	print_registers(m);
 	printf("KVM-CLIENT: %s (exit reason %u) FAIL\n", what, m->run->exit_reason);
 	exit(1);
-}
-
-int call(int fd, unsigned long request, void *argument, const char *what)
-{
-	int r = ioctl(fd, request, argument);
-	if (r < 0)
-		die(what);
-	return r;
-}
-
-/* One of the vcpu's statistics, -1 where the kernel does not have it. */
-long stat_of(struct machine *m, const char *name)
-{
-	struct kvm_stats_header header;
-	char buffer[sizeof(struct kvm_stats_desc) + 256];
-	struct kvm_stats_desc *desc = (void *)buffer;
-	uint64_t value;
-
-	if (m->stats < 0 || pread(m->stats, &header, sizeof header, 0) != sizeof header || header.name_size > 256)
-		return -1;
-	size_t step = sizeof *desc + header.name_size;
-	for (unsigned i = 0; i < header.num_desc; i++) {
-		if (pread(m->stats, buffer, step, header.desc_offset + i * step) != (ssize_t)step)
-			return -1;
-		if (strcmp(desc->name, name))
-			continue;
-		if (pread(m->stats, &value, sizeof value, header.data_offset + desc->offset) != sizeof value)
-			return -1;
-		return value;
-	}
-	return -1;
 }
 
 /* A segment descriptor's eight bytes: type and so on are bits 55:40, with G and D/B or L at their end. */

@@ -9,12 +9,12 @@
  *
  * One line a phase, `KVM-CLIENT: <phase> count=<n> exits=<n> PASS`, and `KVM-CLIENT: OK` at the end.
  */
+#include "kvm_common.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,9 +70,8 @@ static int second; /* another vcpu, which runs in the phase smp only */
 static struct kvm_run *second_run;
 static bool second_done;
 static unsigned char *ram;
-static bool ticks, aia;
+static bool aia;
 static int aia_mode = -1; /* what KVM takes for best */
-static int failures;
 static unsigned patience = 100; /* seconds for one phase */
 
 /* The guest's last command, and what it answered. */
@@ -100,27 +99,6 @@ static long *count_of(const char *name)
 	exit(2);
 }
 
-static void die(const char *what)
-{
-	printf("KVM-CLIENT: %s: %s FAIL\n", what, strerror(errno));
-	exit(1);
-}
-
-static int call(int fd, unsigned long request, void *argument, const char *what)
-{
-	int r = ioctl(fd, request, argument);
-	if (r < 0)
-		die(what);
-	return r;
-}
-
-static uint64_t now(void)
-{
-	uint64_t t;
-	asm volatile("rdtime %0" : "=r"(t));
-	return t;
-}
-
 static void set_reg(uint64_t id, uint64_t value, const char *what)
 {
 	struct kvm_one_reg reg = { KVM_REG_RISCV | KVM_REG_SIZE_U64 | id, (uint64_t)&value };
@@ -133,29 +111,6 @@ static uint64_t get_reg(uint64_t id)
 	uint64_t value = 0;
 	struct kvm_one_reg reg = { KVM_REG_RISCV | KVM_REG_SIZE_U64 | id, (uint64_t)&value };
 	return ioctl(vcpu, KVM_GET_ONE_REG, &reg) < 0 ? 0 : value;
-}
-
-/* One of the vcpu's statistics, -1 where the kernel does not have it. */
-static long stat_of(const char *name)
-{
-	struct kvm_stats_header header;
-	char buffer[sizeof(struct kvm_stats_desc) + 256];
-	struct kvm_stats_desc *desc = (void *)buffer;
-	uint64_t value;
-
-	if (stats < 0 || pread(stats, &header, sizeof header, 0) != sizeof header || header.name_size > 256)
-		return -1;
-	size_t step = sizeof *desc + header.name_size;
-	for (unsigned i = 0; i < header.num_desc; i++) {
-		if (pread(stats, buffer, step, header.desc_offset + i * step) != (ssize_t)step)
-			return -1;
-		if (strcmp(desc->name, name))
-			continue;
-		if (pread(stats, &value, sizeof value, header.data_offset + desc->offset) != sizeof value)
-			return -1;
-		return value;
-	}
-	return -1;
 }
 
 static volatile sig_atomic_t late;
@@ -324,37 +279,14 @@ static void order(enum phase phase, uint64_t a0, uint64_t a1, uint64_t a2, uint6
 	}
 }
 
-static uint64_t began;
-static long exits;
-
 static void begin(void)
 {
-	exits = stat_of("exits");
-	began = now();
+	begin_phase(stats);
 }
 
-/* Ends a phase and prints its line; what is printed after the format's text is not part of the verdict. */
 static void end(const char *name, long count, bool pass)
 {
-	uint64_t took = now() - began;
-	long after = stat_of("exits");
-
-	printf("KVM-CLIENT: %s count=%ld", name, count);
-	if (exits >= 0)
-		printf(" exits=%ld", after - exits);
-	if (ticks)
-		printf(" ticks=%lu", took);
-	printf(" %s\n", pass ? "PASS" : "FAIL");
-	if (!pass) {
-		printf("KVM-CLIENT: the guest answered %#lx %#lx\n", results[0], results[1]);
-		failures++;
-	}
-}
-
-/* The sum of first, first + 1, ... */
-static uint64_t series(uint64_t first, uint64_t count)
-{
-	return first * count + count * (count - 1) / 2;
+	end_phase(stats, name, count, pass, results);
 }
 
 static void phase_hello(void)
