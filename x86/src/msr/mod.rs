@@ -23,7 +23,7 @@ use crate::model::{self, Feature, Query, misc_enable};
 use crate::processor::{P, ProcessorExt, X86, base_of, segments};
 use crate::registers::{FS_BASE, GS_BASE};
 use crate::{apic, branch, extension, lbr};
-use table::{Kind, ROWS, Row};
+use table::{Kind, row};
 
 /// Numbers of registers that more than the table speaks of.
 pub(crate) mod number {
@@ -152,10 +152,6 @@ pub(crate) fn cpuid(h: &mut P, leaf: u32, subleaf: u32) -> [u32; 4] {
         e.cpuid(leaf, subleaf, &mut answer);
     }
     answer
-}
-
-fn row(arch: &X86, number: u32) -> Option<&'static Row> {
-    ROWS.iter().find(|r| (r.first..=r.last).contains(&number) && r.on.is_there(arch))
 }
 
 /// RDMSR: #GP where there is no such register.

@@ -135,7 +135,42 @@ const HWCR_WRITABLE: u64 = hwcr::SMM_LOCK
     | 1 << 30
     | 1 << 35;
 
-/// Every register. The first row that fits counts.
+/// Numbers that there may be rows for: from these on, so many.
+const BANKED: [u32; 3] = [0, 0xc000_0000, 0xc001_0000];
+const BANK: usize = 0x2100;
+/// No row.
+const NONE: u8 = u8::MAX;
+
+/// The first row of each number.
+static FIRST: [[u8; BANK]; BANKED.len()] = {
+    let mut first = [[NONE; BANK]; BANKED.len()];
+    let mut i = ROWS.len();
+    assert!(i <= NONE as usize);
+    while i > 0 {
+        i -= 1;
+        let bank = match ROWS[i].first >> 16 {
+            0xc000 => 1,
+            0xc001 => 2,
+            _ => 0,
+        };
+        let mut number = ROWS[i].first;
+        while number <= ROWS[i].last {
+            first[bank][(number - BANKED[bank]) as usize] = i as u8;
+            number += 1;
+        }
+    }
+    first
+};
+
+/// The row of a number. The first that fits counts.
+pub(super) fn row(arch: &X86, number: u32) -> Option<&'static Row> {
+    let bank = BANKED.iter().rposition(|base| *base <= number)?;
+    let first = *FIRST[bank].get((number - BANKED[bank]) as usize)?;
+    let rows = ROWS.get(usize::from(first)..)?;
+    rows.iter().find(|r| (r.first..=r.last).contains(&number) && r.on.is_there(arch))
+}
+
+/// Every register.
 pub(super) static ROWS: &[Row] = &[
     // SDM vol. 4, "Architectural MSRs", in the order of their numbers.
     some(0x0, 0x1, On::All, Kind::Ignored(0)), // P5_MC_ADDR, P5_MC_TYPE

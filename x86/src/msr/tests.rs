@@ -2,6 +2,7 @@ use emu_core::engine::World;
 use emu_core::machine::{Machine, Schedule};
 use emu_core::time::Frequency;
 
+use super::table::{ROWS, Row};
 use super::*;
 use crate::model::CpuModel;
 
@@ -165,6 +166,22 @@ fn the_signature_comes_by_cpuid() {
         cpuid(h, 1, 0);
         assert_eq!(read(h, n::BIOS_SIGN_ID), Ok(0x2b00_0fff << 32));
     });
+}
+
+/// The table by numbers finds what a search from the first row on does.
+#[test]
+fn each_number_finds_its_row() {
+    for model in ["intel", "amd", "intel,+arch_lbr,+msrlist,+user_msr,+pks"] {
+        let m = machine(model);
+        let arch = &m.vcpus[0].arch;
+        let rows = ROWS.iter().flat_map(|r| [r.first.wrapping_sub(1), r.last + 1]);
+        let numbers = (0..0x3000).flat_map(|n| [n, n | 0xc000_0000, n | 0xc001_0000, n | 0x4000_0000]);
+        for number in rows.chain(numbers) {
+            let searched = ROWS.iter().find(|r| (r.first..=r.last).contains(&number) && r.on.is_there(arch));
+            let address = |r: Option<&'static Row>| r.map(std::ptr::from_ref);
+            assert_eq!(address(row(arch, number)), address(searched), "{number:#x}");
+        }
+    }
 }
 
 proptest::proptest! {
