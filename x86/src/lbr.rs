@@ -268,10 +268,14 @@ pub const STATE_SIZE: u64 = 8 * (5 + 3 * DEPTH as u64);
 
 impl Lbr {
     /// IA32_LBR_CTL, IA32_LBR_DEPTH, the last branch before an event; from where, to where and what of each record.
-    pub(crate) fn state(&self) -> Vec<u64> {
-        let places = (0..DEPTH).map(|i| (i < self.depth).then(|| self.place(Design::Architectural, i)));
-        let records = places.flat_map(|place| place.map_or([0; 3], |place| self.records[place]));
-        [self.ctl, self.depth as u64].into_iter().chain(self.last_before_event).chain(records).collect()
+    pub(crate) fn state(&self) -> [u64; STATE_SIZE as usize / 8] {
+        let mut state = [0; STATE_SIZE as usize / 8];
+        (state[0], state[1]) = (self.ctl, self.depth as u64);
+        state[2..5].copy_from_slice(&self.last_before_event);
+        for (i, record) in state[5..].chunks_exact_mut(3).take(self.depth).enumerate() {
+            record.copy_from_slice(&self.records[self.place(Design::Architectural, i)]);
+        }
+        state
     }
 
     /// All of it is as after a reset, but for the depth.

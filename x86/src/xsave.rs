@@ -7,6 +7,7 @@
 //! Of the modified optimization of XSAVEOPT and XSAVES no use is made; the init optimization is exact.
 
 use emu_core::engine::{Intent, Step};
+use emu_core::ram::PAGE_MASK;
 use iced_x86::Mnemonic;
 
 use crate::control::{cr0, cr4, efer};
@@ -19,7 +20,7 @@ use crate::lbr;
 use crate::model::Feature;
 use crate::processor::{P, ProcessorExt, segments};
 use crate::registers::{MXCSR, RAX, RCX, RDX, VECTORS, temp};
-use crate::vector::{Mxcsr, V};
+use crate::vector::Mxcsr;
 
 /// State components, as bits of XCR0.
 pub mod xcr0 {
@@ -92,12 +93,11 @@ fn compacted(components: u64) -> impl Iterator<Item = (Component, u64)> {
 }
 
 /// The components and their places, as XCOMP_BV says.
-fn layout(xcomp_bv: u64, components: u64) -> Vec<(Component, u64)> {
-    if xcomp_bv & COMPACTED == 0 {
-        chosen(components).map(|c| (c, c.offset)).collect()
-    } else {
-        compacted(xcomp_bv).filter(|(c, _)| components >> c.number & 1 != 0).collect()
-    }
+fn layout(xcomp_bv: u64, components: u64) -> impl Iterator<Item = (Component, u64)> {
+    let is_compacted = xcomp_bv & COMPACTED != 0;
+    compacted(if is_compacted { xcomp_bv } else { components })
+        .filter(move |(c, _)| components >> c.number & 1 != 0)
+        .map(move |(c, at)| (c, if is_compacted { at } else { c.offset }))
 }
 
 /// What the registers that [`X87`] does not hold are after a reset: MXCSR.
@@ -179,7 +179,8 @@ fn parts(bytes: usize) -> impl Iterator<Item = (usize, usize)> {
 /// Loads bytes from the address in ADDRESS on.
 pub(crate) fn load_bytes(h: &mut P, bytes: &mut [u8]) -> Step {
     for (at, size) in parts(bytes.len()) {
-        let value = h.load(address(h).wrapping_add(at as u64), size as u8, 0)?;
+        let from = address(h).wrapping_add(at as u64);
+        let value = if size == 8 { h.load_word(from, 0) } else { h.load(from, size as u8, 0) }?;
         bytes[at..at + size].copy_from_slice(&value.to_le_bytes()[..size]);
     }
     Ok(())
@@ -187,41 +188,95 @@ pub(crate) fn load_bytes(h: &mut P, bytes: &mut [u8]) -> Step {
 
 /// Stores bytes likewise: all of them, or none.
 pub(crate) fn store_bytes(h: &mut P, bytes: &[u8]) -> Step {
-    let mut image = Image::default();
-    for (at, size) in parts(bytes.len()) {
+    let word = |(at, size): (usize, usize)| {
         let mut word = [0; 8];
         word[..size].copy_from_slice(&bytes[at..at + size]);
-        image.0.push((at as u64, size as u8, u64::from_le_bytes(word)));
-    }
-    image.store(h)
+        (at as u64, size as u8, u64::from_le_bytes(word))
+    };
+    store_all(h, parts(bytes.len()).map(word))
 }
 
-/// What is to be stored: places from the address in ADDRESS on, sizes, values.
-#[derive(Default)]
-struct Image(Vec<(u64, u8, u64)>);
+/// Stores values of so many bytes at places from the address in ADDRESS on: all of them, or none.
+fn store_all(h: &mut P, values: impl Iterator<Item = (u64, u8, u64)>) -> Step {
+    let base = address(h);
+    let mut resolve = |(at, size, value)| Ok((h.resolve(base.wrapping_add(at), size, Intent::Write, 0)?, size, value));
+    let places = values.map(&mut resolve).collect::<Step<Vec<_>>>()?;
+    places.into_iter().try_for_each(|(place, size, value)| h.store_at(place, size, value))
+}
+
+/// The most words that an XSAVE area has, which are those of the standard format; and a component.
+const WORDS: usize = 337;
+const MOST: usize = lbr::STATE_SIZE as usize / 8;
+
+/// Words of an XSAVE area, and which of them there are.
+struct Image {
+    words: [u64; WORDS],
+    is_there: [u64; WORDS.div_ceil(64)],
+}
 
 impl Image {
-    fn put(&mut self, at: u64, words: impl IntoIterator<Item = u64>) {
-        self.0.extend(words.into_iter().enumerate().map(|(i, word)| (at + 8 * i as u64, 8, word)));
+    fn new() -> Self {
+        Image { words: [0; WORDS], is_there: [0; WORDS.div_ceil(64)] }
+    }
+
+    /// Words from a place on: they are there from now on.
+    fn part(&mut self, at: u64, count: usize) -> &mut [u64] {
+        let first = at as usize / 8;
+        for i in first..first + count {
+            self.is_there[i / 64] |= 1 << (i % 64);
+        }
+        &mut self.words[first..first + count]
+    }
+
+    fn put<const N: usize>(&mut self, at: u64, words: [u64; N]) {
+        self.part(at, N).copy_from_slice(&words);
     }
 
     /// The bytes of a legacy region from `at` to `end`.
     fn put_legacy(&mut self, legacy: &[u8; 512], at: usize, end: usize) {
-        let word = |bytes: &[u8]| u64::from_le_bytes(std::array::from_fn(|i| bytes[i]));
-        self.put(at as u64, legacy[at..end].chunks_exact(8).map(word));
+        for (word, bytes) in self.part(at as u64, (end - at) / 8).iter_mut().zip(legacy[at..end].chunks_exact(8)) {
+            *word = u64::from_le_bytes(std::array::from_fn(|i| bytes[i]));
+        }
+    }
+
+    /// Where words without a gap begin and end, from one of them on.
+    fn run(&self, from: usize) -> Option<(usize, usize)> {
+        let is_there = |i: &usize| self.is_there[i / 64] >> (i % 64) & 1 != 0;
+        let first = (from..WORDS).find(is_there)?;
+        Some((first, (first..WORDS).find(|i| !is_there(i)).unwrap_or(WORDS)))
+    }
+
+    fn runs(&self) -> impl Iterator<Item = (usize, usize)> {
+        std::iter::successors(self.run(0), |(_, end)| self.run(*end))
     }
 
     /// Stores all of it, or nothing.
-    fn store(self, h: &mut P) -> Step {
+    fn store(&self, h: &mut P) -> Step {
         let base = address(h);
-        let mut places = Vec::with_capacity(self.0.len());
-        for (at, size, _) in &self.0 {
-            places.push(h.resolve(base.wrapping_add(*at), *size, Intent::Write, 0)?);
+        let end = self.runs().last().map_or(0, |(_, end)| end);
+        // In one page the first tells of all.
+        let is_in_page = base & PAGE_MASK <= PAGE_MASK + 1 - 8 * end as u64;
+        let mut runs = self.runs();
+        let mut short = |(first, end): (usize, usize)| {
+            h.store_words(base.wrapping_add(8 * first as u64), self.words[first..end].iter(), 0)
+        };
+        if is_in_page && runs.next().is_none_or(&mut short) {
+            let all = runs.all(short);
+            debug_assert!(all);
+            return Ok(());
         }
-        for (place, (_, size, value)) in places.into_iter().zip(self.0) {
-            h.store_at(place, size, value)?;
+        let words = self.runs().flat_map(|(first, end)| first..end);
+        store_all(h, words.map(|i| (8 * i as u64, 8, self.words[i])))
+    }
+
+    /// Loads words.
+    fn load(&mut self, h: &mut P, at: u64, count: usize) -> Step<&[u64]> {
+        let from = address(h).wrapping_add(at);
+        let part = self.part(at, count);
+        for (i, word) in part.iter_mut().enumerate() {
+            *word = h.load_word(from.wrapping_add(8 * i as u64), 0)?;
         }
-        Ok(())
+        Ok(part)
     }
 }
 
@@ -231,17 +286,17 @@ fn registers(h: &P) -> usize {
     if long { 16 } else { 8 }
 }
 
-fn vectors(h: &P) -> Vec<V> {
-    let register = |words: &[u64]| V::from_words(std::array::from_fn(|i| words[i]));
-    h.core.regs[usize::from(VECTORS)..].chunks_exact(4).take(registers(h)).map(register).collect()
+/// Their words, four each.
+fn vectors<'a>(h: &'a P) -> impl Iterator<Item = &'a [u64]> {
+    h.core.regs[usize::from(VECTORS)..].chunks_exact(4).take(registers(h))
 }
 
 /// Words of vector registers, from `first` of each on: two.
-fn set_halves(h: &mut P, first: usize, words: &[u64]) {
+fn set_halves(h: &mut P, first: usize, words: impl Iterator<Item = [u64; 2]>) {
     let count = registers(h);
     let registers = h.core.regs[usize::from(VECTORS)..].chunks_exact_mut(4).take(count);
-    for (register, words) in registers.zip(words.chunks_exact(2)) {
-        register[first..first + 2].copy_from_slice(words);
+    for (register, words) in registers.zip(words) {
+        register[first..first + 2].copy_from_slice(&words);
     }
 }
 
@@ -253,7 +308,8 @@ fn pointers(long: bool) -> Pointers {
 fn legacy_region(h: &P, long: bool) -> [u8; 512] {
     let mut legacy = [0; 512];
     h.arch.x87.fxsave(pointers(long), &mut legacy);
-    image::fxsave_sse(h.core.regs[usize::from(MXCSR)] as u32, Mxcsr::WRITABLE, &vectors(h), &mut legacy);
+    let xmm = vectors(h).map(|words| u128::from(words[0]) | u128::from(words[1]) << 64);
+    image::fxsave_sse(h.core.regs[usize::from(MXCSR)] as u32, Mxcsr::WRITABLE, xmm, &mut legacy);
     legacy
 }
 
@@ -281,7 +337,7 @@ fn is_fast(h: &P) -> bool {
 fn fxsave(h: &mut P, long: bool) -> Step {
     require_fxsave(h)?;
     let legacy = legacy_region(h, long);
-    let mut image = Image::default();
+    let mut image = Image::new();
     let end = if is_fast(h) { X87_REGISTERS.1 } else { xmm_part(h).1 };
     image.put_legacy(&legacy, 0, end);
     image.store(h)
@@ -309,24 +365,45 @@ fn mxcsr_in(legacy: &[u8; 512]) -> Step<u64> {
 
 fn set_xmm(h: &mut P, legacy: &[u8; 512]) {
     let word = |bytes: &[u8]| u64::from_le_bytes(std::array::from_fn(|i| bytes[i]));
-    let words: Vec<_> = legacy[160..416].chunks_exact(8).map(word).collect();
-    set_halves(h, 0, &words);
+    let words = legacy[160..416].chunks_exact(16).map(|bytes| [word(&bytes[..8]), word(&bytes[8..])]);
+    set_halves(h, 0, words);
 }
 
-/// The words of a component.
-fn component(h: &P, number: u32) -> Vec<u64> {
+/// How many words a component has now.
+fn words_of(h: &P, c: Component) -> usize {
+    if c.number == 2 { 2 * registers(h) } else { c.size as usize / 8 }
+}
+
+/// Puts a component's words into an image.
+fn put_component(h: &P, c: Component, at: u64, image: &mut Image) {
+    let words = image.part(at, words_of(h, c));
+    match c.number {
+        2 => {
+            for (words, register) in words.chunks_exact_mut(2).zip(vectors(h)) {
+                words.copy_from_slice(&register[2..]);
+            }
+        }
+        11 => words.copy_from_slice(&[h.arch.cet.user, h.arch.cet.ssp[3]]),
+        12 => words.copy_from_slice(&h.arch.cet.ssp[..3]),
+        15 => words.copy_from_slice(&h.arch.msrs.lbr.state()),
+        _ => words[0] = h.arch.pkru.into(),
+    }
+}
+
+/// Its initial configuration.
+fn is_initial(h: &P, number: u32) -> bool {
     match number {
-        2 => vectors(h).into_iter().flat_map(|v| [v.get::<u64>(2), v.get(3)]).collect(),
-        11 => vec![h.arch.cet.user, h.arch.cet.ssp[3]],
-        12 => h.arch.cet.ssp[..3].to_vec(),
-        15 => h.arch.msrs.lbr.state(),
-        _ => vec![h.arch.pkru.into()],
+        2 => vectors(h).all(|words| words[2..] == [0; 2]),
+        11 => h.arch.cet.user == 0 && h.arch.cet.ssp[3] == 0,
+        12 => h.arch.cet.ssp[..3] == [0; 3],
+        15 => h.arch.msrs.lbr.is_initial(),
+        _ => h.arch.pkru == 0,
     }
 }
 
 fn set_component(h: &mut P, number: u32, words: &[u64]) {
     match number {
-        2 => set_halves(h, 2, words),
+        2 => set_halves(h, 2, words.chunks_exact(2).map(|w| [w[0], w[1]])),
         11 => {
             h.arch.cet.user = words[0];
             h.arch.cet.ssp[3] = words[1];
@@ -358,12 +435,8 @@ fn require_legal(h: &P, number: u32, words: &[u64]) -> Step {
 /// looked at.
 fn xinuse(h: &P) -> u64 {
     let x87 = h.arch.x87 != X87::default();
-    let sse = vectors(h).iter().any(|v| v.xmm() != 0);
-    let is_initial = |number| match number {
-        15 => h.arch.msrs.lbr.is_initial(),
-        _ => component(h, number).iter().all(|word| *word == 0),
-    };
-    let extended = COMPONENTS.into_iter().filter(|c| !is_initial(c.number));
+    let sse = vectors(h).any(|words| words[..2] != [0; 2]);
+    let extended = COMPONENTS.into_iter().filter(|c| !is_initial(h, c.number));
     extended.fold(u64::from(x87) | u64::from(sse) << 1, |all, c| all | 1 << c.number)
 }
 
@@ -408,11 +481,11 @@ fn save_standard(h: &mut P, long: bool, optimized: bool) -> Step {
     // XSTATE_BV is read to be written.
     let header = h.resolve(address(h).wrapping_add(HEADER), 8, Intent::Write, 0)?;
     let old = h.load_at(header, 8)?;
-    let mut image = Image::default();
+    let mut image = Image::new();
     put_legacy(h, long, saved, has_mxcsr(requested), &mut image);
     image.put(HEADER, [old & !requested | requested & in_use]);
     for (c, at) in layout(0, saved) {
-        image.put(at, component(h, c.number));
+        put_component(h, c, at, &mut image);
     }
     image.store(h)
 }
@@ -432,11 +505,11 @@ fn save_compacted(h: &mut P, long: bool, allowed: u64) -> Step {
     if h.core.regs[usize::from(MXCSR)] != u64::from(Mxcsr::RESET) {
         saved |= requested & xcr0::SSE;
     }
-    let mut image = Image::default();
+    let mut image = Image::new();
     put_legacy(h, long, saved, saved & xcr0::SSE != 0, &mut image);
     image.put(HEADER, [saved, requested | COMPACTED]);
     for (c, at) in layout(requested | COMPACTED, saved) {
-        image.put(at, component(h, c.number));
+        put_component(h, c, at, &mut image);
     }
     image.store(h)
 }
@@ -460,7 +533,7 @@ fn xsaves(h: &mut P, long: bool) -> Step {
 fn load_header(h: &mut P) -> Step<(u64, u64, [bool; 2])> {
     let mut header = [0; 8];
     for (i, word) in header.iter_mut().enumerate() {
-        *word = h.load(address(h).wrapping_add(HEADER + 8 * i as u64), 8, 0)?;
+        *word = h.load_word(address(h).wrapping_add(HEADER + 8 * i as u64), 0)?;
     }
     Ok((header[0], header[1], [header[2] == 0, header[2..].iter().all(|word| *word == 0)]))
 }
@@ -508,14 +581,10 @@ fn restore(h: &mut P, long: bool, requested: u64, xstate_bv: u64, xcomp_bv: u64)
         load_bytes(h, &mut legacy)?;
     }
     let mxcsr = if wants_mxcsr { mxcsr_in(&legacy)? } else { Mxcsr::RESET.into() };
-    let mut values = Vec::new();
+    let mut image = Image::new();
     for (c, at) in layout(xcomp_bv, loaded) {
-        let mut words = vec![0; component(h, c.number).len()];
-        for (i, word) in words.iter_mut().enumerate() {
-            *word = h.load(address(h).wrapping_add(at + 8 * i as u64), 8, 0)?;
-        }
-        require_legal(h, c.number, &words)?;
-        values.push((c.number, words));
+        let words = image.load(h, at, words_of(h, c))?;
+        require_legal(h, c.number, words)?;
     }
     if requested & xcr0::X87 != 0 {
         h.arch.x87 = X87::default();
@@ -530,11 +599,11 @@ fn restore(h: &mut P, long: bool, requested: u64, xstate_bv: u64, xcomp_bv: u64)
         set_xmm(h, if loaded & xcr0::SSE != 0 { &legacy } else { &[0; 512] });
     }
     for c in chosen(requested & !loaded) {
-        let words = vec![0; component(h, c.number).len()];
-        set_component(h, c.number, &words);
+        set_component(h, c.number, &[0; MOST][..words_of(h, c)]);
     }
-    for (number, words) in values {
-        set_component(h, number, &words);
+    for (c, at) in layout(xcomp_bv, loaded) {
+        let words = words_of(h, c);
+        set_component(h, c.number, &image.words[at as usize / 8..][..words]);
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 
 use super::status::*;
 use super::{Pointer, X87};
-use crate::vector::V;
 use emu_core::float::{self, Class, F80};
 
 /// The layout of FSTENV's image: by operand size and mode (virtual-8086 mode counts as real).
@@ -214,19 +213,10 @@ impl X87 {
 
 /// The other part of FXSAVE's image (or XSAVE's, of state component 1): MXCSR, MXCSR_MASK, XMM registers. Outside of 64-bit
 /// mode there are eight of those.
-pub fn fxsave_sse(mxcsr: u32, mxcsr_mask: u32, xmm: &[V], image: &mut [u8]) {
+pub fn fxsave_sse(mxcsr: u32, mxcsr_mask: u32, xmm: impl Iterator<Item = u128>, image: &mut [u8]) {
     put(image, 24, mxcsr.to_le_bytes());
     put(image, 28, mxcsr_mask.to_le_bytes());
-    for (i, v) in xmm.iter().enumerate() {
-        put(image, 160 + 16 * i, v.xmm().to_le_bytes());
+    for (i, v) in xmm.enumerate() {
+        put(image, 160 + 16 * i, v.to_le_bytes());
     }
-}
-
-/// The inverse of [`fxsave_sse`]: MXCSR, and the low 128 bits of each register. The caller has found that MXCSR has no reserved
-/// bit set, which is #GP.
-pub fn fxrstor_sse(xmm: &mut [V], image: &[u8]) -> u32 {
-    for (i, v) in xmm.iter_mut().enumerate() {
-        *v = v.with(0, u128::from_le_bytes(take(image, 160 + 16 * i)));
-    }
-    u32::from_le_bytes(take(image, 24))
 }
