@@ -27,8 +27,8 @@ use crate::exception::Exception;
 use crate::model::Feature;
 use crate::paging;
 use crate::processor::P;
-pub(crate) use slot::act;
-pub use slot::{Kind, Restore, Slot, register};
+pub use slot::{Facts, Kind, Restore, Slot, register};
+pub(crate) use slot::{act, second_stage};
 
 /// Which of an instruction's two points is asked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -393,6 +393,12 @@ pub trait Extension: Send {
         false
     }
 
+    /// What of this is asked for often: it is so as long as the extension does not act, and [`Extension::second_stage`] changes none of it.
+    fn facts(&self) -> Facts {
+        let (is_guest, has_second_stage) = (self.is_guest(), self.has_second_stage());
+        Facts { is_guest, has_second_stage, address_space: self.address_space() }
+    }
+
     /// Translates a guest-physical address; or says why it refuses, in its own terms. Nothing else may change but the tables: which
     /// instruction it is that makes the access may not be known yet.
     fn second_stage(&mut self, _h: &mut P, access: SecondAccess) -> Result<SecondStage, u64> {
@@ -552,7 +558,7 @@ pub(crate) fn iret_unblocks_nmi(h: &mut P) -> bool {
 pub(crate) fn tsc(h: &P) -> u64 {
     let tsc = h.arch.tsc(h.core.count());
     match h.arch.extension.get() {
-        Some(e) if e.is_guest() => e.tsc(tsc),
+        Some(e) if h.arch.extension.is_guest() => e.tsc(tsc),
         _ => tsc,
     }
 }

@@ -4,14 +4,27 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Extension, Intercept};
+use super::{Extension, Intercept, SecondAccess, SecondStage};
 use crate::model::{CpuModel, Feature};
 use crate::processor::P;
+
+/// What an extension says of itself, as long as it does not act.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// [`Extension::is_guest`].
+    pub is_guest: bool,
+    /// [`Extension::has_second_stage`].
+    pub has_second_stage: bool,
+    /// [`Extension::address_space`].
+    pub address_space: u64,
+}
 
 /// Where a processor keeps its extension.
 #[derive(Default)]
 pub struct Slot {
     extension: Option<Box<dyn Extension>>,
+    /// Of one that is not there, or acts: nothing.
+    facts: Facts,
     /// It acts, and its guest's translations go through it.
     is_missed: bool,
 }
@@ -19,7 +32,7 @@ pub struct Slot {
 impl Slot {
     /// With this extension.
     pub fn with(extension: Box<dyn Extension>) -> Self {
-        Slot { extension: Some(extension), is_missed: false }
+        Slot { facts: extension.facts(), extension: Some(extension), is_missed: false }
     }
 
     /// The extension, if there is one, and it is not acting just now.
@@ -28,8 +41,27 @@ impl Slot {
     }
 
     /// A guest is at work.
+    #[inline(always)]
     pub fn is_guest(&self) -> bool {
-        self.get().is_some_and(Extension::is_guest)
+        self.facts.is_guest
+    }
+
+    /// A second stage translates what paging gives.
+    #[inline(always)]
+    pub(crate) fn has_second_stage(&self) -> bool {
+        self.facts.has_second_stage
+    }
+
+    /// What translations are tagged with.
+    #[inline(always)]
+    pub(crate) fn address_space(&self) -> u64 {
+        self.facts.address_space
+    }
+
+    /// The extension in a guest.
+    #[inline(always)]
+    fn in_guest(&self) -> Option<&dyn Extension> {
+        if self.facts.is_guest { self.get() } else { None }
     }
 
     /// The extension holds an event from outside back.
@@ -39,13 +71,13 @@ impl Slot {
 
     /// Interrupts are the extension's concern though they are masked.
     pub(crate) fn takes_masked_interrupts(&self) -> bool {
-        self.get().is_some_and(|e| e.is_guest() && e.takes_masked_interrupts())
+        self.in_guest().is_some_and(Extension::takes_masked_interrupts)
     }
 
     /// The guest has no such instruction.
     #[inline]
     pub(crate) fn disables(&self, feature: Feature) -> bool {
-        self.get().is_some_and(|e| e.is_guest() && e.disables(feature))
+        self.in_guest().is_some_and(|e| e.disables(feature))
     }
 
     /// When it wants to be asked next, as a count of the machine's clock.
@@ -55,12 +87,12 @@ impl Slot {
 
     /// It is asked behind every instruction.
     pub(crate) fn steps(&self) -> bool {
-        self.get().is_some_and(|e| e.is_guest() && e.steps())
+        self.in_guest().is_some_and(Extension::steps)
     }
 
     /// It is asked behind the present instruction or delivery.
     pub(crate) fn has_work(&self) -> bool {
-        self.get().is_some_and(|e| e.is_guest() && e.has_work())
+        self.in_guest().is_some_and(Extension::has_work)
     }
 
     /// Translations cannot be made now.
@@ -69,9 +101,27 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// Takes the extension out, for it to act.
+    #[inline(always)]
+    fn take(&mut self) -> Option<(Box<dyn Extension>, Facts)> {
+        let extension = self.extension.take()?;
+        let facts = std::mem::take(&mut self.facts);
+        self.is_missed = facts.is_guest && facts.has_second_stage;
+        Some((extension, facts))
+    }
+
+    #[inline(always)]
+    fn put(&mut self, extension: Box<dyn Extension>, facts: Facts) {
+        self.extension = Some(extension);
+        self.facts = facts;
+        self.is_missed = false;
+    }
+}
+
 impl Clone for Slot {
     fn clone(&self) -> Self {
-        Slot { extension: self.get().map(Extension::duplicate), is_missed: false }
+        self.get().map_or_else(Slot::default, |e| Slot::with(e.duplicate()))
     }
 }
 
@@ -143,9 +193,18 @@ impl<'de> Deserialize<'de> for Slot {
 
 /// Lets the extension act, if there is one, and nobody asks it meanwhile.
 pub(crate) fn act<T>(h: &mut P, f: impl FnOnce(&mut dyn Extension, &mut P) -> T) -> Option<T> {
-    let mut extension = h.arch.extension.extension.take()?;
-    h.arch.extension.is_missed = extension.is_guest() && extension.has_second_stage();
+    let (mut extension, _) = h.arch.extension.take()?;
     let result = f(&mut *extension, h);
-    h.arch.extension = Slot::with(extension);
+    let facts = extension.facts();
+    h.arch.extension.put(extension, facts);
+    Some(result)
+}
+
+/// Asks the second stage, which changes nothing that the processor knows of.
+#[inline]
+pub(crate) fn second_stage(h: &mut P, access: SecondAccess) -> Option<Result<SecondStage, u64>> {
+    let (mut extension, facts) = h.arch.extension.take()?;
+    let result = extension.second_stage(h, access);
+    h.arch.extension.put(extension, facts);
     Some(result)
 }

@@ -64,7 +64,7 @@ impl Tables for Physical<'_, '_> {
 
 #[inline(never)]
 fn second_stage(h: &mut P, access: SecondAccess) -> Step<extension::SecondStage> {
-    let answer = extension::act(h, |e, h| e.second_stage(h, access)).expect("it has a second stage");
+    let answer = extension::second_stage(h, access).expect("it has a second stage");
     answer.map_err(|why| {
         h.arch.refused = Some((access, why));
         Stop::exception(SECOND_STAGE, access.address)
@@ -73,7 +73,7 @@ fn second_stage(h: &mut P, access: SecondAccess) -> Step<extension::SecondStage>
 
 /// Reads physical memory as paging does: through the second stage, if there is one.
 pub(crate) fn read_entry(h: &mut P, address: u64, size: u8, linear: Option<u64>) -> Step<u64> {
-    let has_second = h.arch.extension.get().is_some_and(|e| e.has_second_stage());
+    let has_second = h.arch.extension.has_second_stage();
     Physical { h, linear, has_second }.read(address, size)
 }
 
@@ -123,7 +123,7 @@ pub(super) fn space(h: &mut P, as_whom: u8, intent: Intent) -> Space {
     let who = bits.iter().rev().fold(a.controls().mode() as u64, |who, bit| who << 1 | u64::from(*bit));
     let who = who | u64::from(access.shadow_stack) << 7;
     let keys = if a.cr4 & (cr4::PKE | cr4::PKS) != 0 { u64::from(a.pkru) | u64::from(a.pkrs) << 32 } else { 0 };
-    let guest = a.extension.get().map_or(0, |e| e.address_space());
+    let guest = a.extension.address_space();
     h.core.mmu.intern(SpaceKey(who | pcid << 8 | guest << 20, keys))
 }
 
@@ -139,7 +139,7 @@ pub(super) fn walk(h: &mut P, access: Access) -> Step<Mapping> {
     debug_assert!(!h.arch.extension.is_missed(), "an extension reaches its guest's memory through as_guest");
     let is_watched = debug::sees(h, access)?;
     let how = rights(h.arch, access.as_whom, access.intent);
-    let has_second = h.arch.extension.get().is_some_and(|e| e.has_second_stage());
+    let has_second = h.arch.extension.has_second_stage();
     let t = match controls.translate(&mut Physical { h, linear: Some(va), has_second }, va, how) {
         Ok(t) => t,
         Err(Fail::PageFault(error)) => {
