@@ -34,7 +34,7 @@ impl Vmx {
     pub(crate) fn write_field(&mut self, h: &mut P, field: Field, value: u64) {
         if self.in_guest {
             Vmcs::write_in(h, self.vmcs[VMCS_LINK_POINTER], field, value);
-        } else {
+        } else if self.vmcs[field] != value {
             self.vmcs[field] = value;
         }
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use x86::processor::P;
 
 use crate::control::{Control, exit, primary, secondary};
-use crate::field::{Field, PRIMARY_CONTROLS, SLOTS};
+use crate::field::{Field, PRIMARY_CONTROLS, SLOTS, Type};
 
 /// Where the VMX-abort indicator is in a region.
 const ABORT_INDICATOR: u64 = 4;
@@ -26,7 +26,7 @@ const FIELDS: u64 = 16;
 pub const SHADOW: u32 = 1 << 31;
 
 /// Its fields, and whether it has been launched.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Vmcs {
     fields: Box<[u64; SLOTS]>,
     /// The launch state is "launched".
@@ -35,11 +35,20 @@ pub struct Vmcs {
     pub is_shadow: bool,
     /// The level of its guest, as far as that can be told (`level.rs`); 0 if it has never been entered.
     pub level: u8,
+    /// A VM entry from IA-32e mode, or from outside of it, has found its controls and host state in order, and none of these has changed.
+    pub(crate) checked_from_ia32e: Option<bool>,
+}
+
+impl PartialEq for Vmcs {
+    fn eq(&self, other: &Vmcs) -> bool {
+        let state = |v: &Vmcs| (v.is_launched, v.is_shadow, v.level);
+        state(self) == state(other) && self.fields == other.fields
+    }
 }
 
 impl Default for Vmcs {
     fn default() -> Self {
-        Vmcs { fields: Box::new([0; SLOTS]), is_launched: false, is_shadow: false, level: 0 }
+        Vmcs { fields: Box::new([0; SLOTS]), is_launched: false, is_shadow: false, level: 0, checked_from_ia32e: None }
     }
 }
 
@@ -140,6 +149,9 @@ impl Index<Field> for Vmcs {
 impl IndexMut<Field> for Vmcs {
     #[inline(always)]
     fn index_mut(&mut self, f: Field) -> &mut u64 {
+        if matches!(f.kind(), Type::Control | Type::Host) {
+            self.checked_from_ia32e = None;
+        }
         &mut self.fields[f.slot()]
     }
 }
@@ -155,7 +167,7 @@ impl<'de> Deserialize<'de> for Vmcs {
         use serde::de::Error;
         let (fields, is_launched, is_shadow, level) = <(Vec<u64>, bool, bool, u8)>::deserialize(d)?;
         let fields = fields.into_boxed_slice().try_into().map_err(|_| D::Error::custom("a VMCS has other fields"))?;
-        Ok(Vmcs { fields, is_launched, is_shadow, level })
+        Ok(Vmcs { fields, is_launched, is_shadow, level, ..Vmcs::default() })
     }
 }
 

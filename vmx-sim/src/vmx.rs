@@ -22,7 +22,9 @@ use crate::vmcs::Vmcs;
 
 /// IA32_FEATURE_CONTROL.
 const FEATURE_CONTROL: u32 = 0x3a;
-/// Its bits: locked; VMXON outside SMX operation.
+/// IA32_MISC_ENABLE.
+const MISC_ENABLE: u32 = 0x1a0;
+/// IA32_FEATURE_CONTROL's bits: locked; VMXON outside SMX operation.
 pub(crate) const FEATURE_CONTROL_LOCK: u64 = 1;
 pub(crate) const FEATURE_CONTROL_VMXON: u64 = 1 << 2;
 /// The name that snapshots have.
@@ -190,6 +192,11 @@ impl Extension for Vmx {
                 Some(if is_legal { Ok(()) } else { Err(Exception::gp(0).into()) })
             }
             SPEC_CTRL => self.write_spec_ctrl(h, value),
+            MISC_ENABLE => {
+                // Which bits EFER has depends on it.
+                self.vmcs.checked_from_ia32e = None;
+                None
+            }
             0x480..=0x493 => Some(Err(Exception::gp(0).into())),
             _ => None,
         }

@@ -7,6 +7,14 @@ use crate::control::{Control, exit, pin, primary, secondary, tertiary};
 use crate::field::*;
 
 impl Vmx {
+    /// There is a rule about the TPR in the virtual-APIC page.
+    pub(super) fn checks_tpr(&self) -> bool {
+        let has = |control: Control| self.vmcs.has(control);
+        has(primary::USE_TPR_SHADOW)
+            && !has(secondary::VIRTUAL_INTERRUPT_DELIVERY)
+            && !has(secondary::VIRTUALIZE_APIC_ACCESSES)
+    }
+
     pub(super) fn check_apic_controls(&self, h: &mut P) -> Check {
         let v = &self.vmcs;
         let has = |control: Control| v.has(control);
@@ -21,7 +29,7 @@ impl Vmx {
         let accesses = has(secondary::VIRTUALIZE_APIC_ACCESSES);
         self.require(
             TPR_THRESHOLD,
-            !shadow || delivery || accesses || !self.is_tpr_low(h),
+            !self.checks_tpr() || !self.is_tpr_low(h),
             "bits 3 to 0 are not above bits 7 to 4 of VTPR, unless APIC accesses are virtualized",
         )?;
         let x2apic = has(secondary::VIRTUALIZE_X2APIC_MODE);

@@ -166,7 +166,7 @@ impl Vmx {
             c.entry.allows(v[ENTRY_CONTROLS]),
             "reserved bits as IA32_VMX_(TRUE_)ENTRY_CTLS says",
         )?;
-        if v[ENTRY_INTERRUPTION_INFORMATION] & VALID != 0 {
+        if self.checks_injection() {
             self.check_injection()?;
         }
         self.require(
@@ -180,6 +180,11 @@ impl Vmx {
             !v.has(entry::DEACTIVATE_DUAL_MONITOR_TREATMENT),
             "dual-monitor treatment is not deactivated from outside of SMM",
         )
+    }
+
+    /// There are rules about what is injected. They look at guest state, too.
+    pub(super) fn checks_injection(&self) -> bool {
+        self.vmcs[ENTRY_INTERRUPTION_INFORMATION] & VALID != 0
     }
 
     /// What is injected.

@@ -101,13 +101,18 @@ impl Vmx {
             return self.fail(h, error::VMRESUME_NOT_LAUNCHED);
         }
         // "Checks on VMX Controls and Host-State Area".
-        if let Err(failure) = self.check_controls(h) {
-            self.blame(h, "error 7", failure);
-            return self.fail(h, error::CONTROL_FIELDS);
-        }
-        if let Err(failure) = self.check_host(h) {
-            self.blame(h, "error 8", failure);
-            return self.fail(h, error::HOST_STATE);
+        let from_ia32e = h.arch.is_long();
+        if self.vmcs.checked_from_ia32e != Some(from_ia32e) {
+            if let Err(failure) = self.check_controls(h) {
+                self.blame(h, "error 7", failure);
+                return self.fail(h, error::CONTROL_FIELDS);
+            }
+            if let Err(failure) = self.check_host(h) {
+                self.blame(h, "error 8", failure);
+                return self.fail(h, error::HOST_STATE);
+            }
+            let stays = !self.checks_injection() && !self.checks_tpr();
+            self.vmcs.checked_from_ia32e = Some(from_ia32e).filter(|_| stays);
         }
         succeed(h)?;
         // A VM entry that fails from here on is a VM exit.

@@ -188,7 +188,9 @@ impl Vmx {
         if let Some(physical) = e.physical {
             v[GUEST_PHYSICAL_ADDRESS] = physical;
         }
-        v[ENTRY_INTERRUPTION_INFORMATION] &= !VALID;
+        if v[ENTRY_INTERRUPTION_INFORMATION] & VALID != 0 {
+            v[ENTRY_INTERRUPTION_INFORMATION] &= !VALID;
+        }
     }
 
     /// What an exception has to say in a guest that is in this mode: real mode has no error codes.

@@ -79,8 +79,9 @@ impl Vmx {
             v[GUEST_PKRS] = h.arch.pkrs.into();
         }
         // IA32_VMX_MISC says that EFER.LMA is stored.
-        let bit = 1 << entry::IA32E_MODE_GUEST.bit;
-        v[ENTRY_CONTROLS] = v[ENTRY_CONTROLS] & !bit | if h.arch.efer & efer::LMA != 0 { bit } else { 0 };
+        if v.has(entry::IA32E_MODE_GUEST) != (h.arch.efer & efer::LMA != 0) {
+            v[ENTRY_CONTROLS] ^= 1 << entry::IA32E_MODE_GUEST.bit;
+        }
     }
 
     /// "Saving Segment Registers and Descriptor-Table Registers".
