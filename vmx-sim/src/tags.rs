@@ -11,6 +11,8 @@ use x86::processor::P;
 
 /// The EPT root's number stands above the VPID.
 const ROOT_SHIFT: u32 = 16;
+/// The bits of the VPID.
+pub(crate) const VPID: u64 = (1 << ROOT_SHIFT) - 1;
 /// Bits 51 to 12 of an EPTP.
 pub const EP4TA: u64 = ((1 << 52) - 1) & !0xfff;
 
@@ -27,7 +29,7 @@ pub struct Tags {
 /// The tag of a space, and its VPID and root.
 fn tag(key: SpaceKey) -> (u64, u64) {
     let tag = key.0 >> 20;
-    (tag & ((1 << ROOT_SHIFT) - 1), tag >> ROOT_SHIFT)
+    (tag & VPID, tag >> ROOT_SHIFT)
 }
 
 impl Tags {

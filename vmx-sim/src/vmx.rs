@@ -17,7 +17,7 @@ use crate::field::*;
 use crate::instructions::Operation;
 use crate::level::Levels;
 use crate::msr::SPEC_CTRL;
-use crate::tags::Tags;
+use crate::tags::{self, Tags};
 use crate::vmcs::Vmcs;
 
 /// IA32_FEATURE_CONTROL.
@@ -276,6 +276,11 @@ impl Extension for Vmx {
 
     fn address_space(&self) -> u64 {
         if self.in_guest { self.tags.present() } else { 0 }
+    }
+
+    /// The VPID: "Operations that Invalidate Cached Mappings" are for all EP4TAs.
+    fn linear_mask(&self) -> u64 {
+        tags::VPID
     }
 
     fn has_second_stage(&self) -> bool {

@@ -126,8 +126,9 @@ pub(crate) fn load_cr3(h: &mut P, value: u64) -> Step {
     }
     if !keep {
         let pcid = if pcide { value & 0xfff } else { 0 };
-        let guest = h.arch.extension.get().map_or(0, |e| e.address_space());
-        h.core.mmu.drop_spaces(|k| k.0 >> 8 == pcid | guest << 12);
+        let guest = h.arch.extension.facts();
+        let is_whose = |k: u64| k & 0xfff == pcid && (k >> 12 ^ guest.address_space) & guest.linear_mask == 0;
+        h.core.mmu.drop_spaces(|k| is_whose(k.0 >> 8));
     }
     h.arch.cr3 = value;
     h.all_changed();

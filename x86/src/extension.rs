@@ -388,6 +388,12 @@ pub trait Extension: Send {
         0
     }
 
+    /// Which bits of the address space say whose linear addresses they are. What is invalidated for linear addresses is so for all address
+    /// spaces that have these bits in common.
+    fn linear_mask(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Whether a second stage translates what paging gives.
     fn has_second_stage(&self) -> bool {
         false
@@ -396,7 +402,7 @@ pub trait Extension: Send {
     /// What of this is asked for often: it is so as long as the extension does not act, and [`Extension::second_stage`] changes none of it.
     fn facts(&self) -> Facts {
         let (is_guest, has_second_stage) = (self.is_guest(), self.has_second_stage());
-        Facts { is_guest, has_second_stage, address_space: self.address_space() }
+        Facts { is_guest, has_second_stage, address_space: self.address_space(), linear_mask: self.linear_mask() }
     }
 
     /// Translates a guest-physical address; or says why it refuses, in its own terms. Nothing else may change but the tables: which

@@ -9,7 +9,7 @@ use crate::model::{CpuModel, Feature};
 use crate::processor::P;
 
 /// What an extension says of itself, as long as it does not act.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// [`Extension::is_guest`].
     pub is_guest: bool,
@@ -17,6 +17,14 @@ pub struct Facts {
     pub has_second_stage: bool,
     /// [`Extension::address_space`].
     pub address_space: u64,
+    /// [`Extension::linear_mask`].
+    pub linear_mask: u64,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Facts { is_guest: false, has_second_stage: false, address_space: 0, linear_mask: u64::MAX }
+    }
 }
 
 /// Where a processor keeps its extension.
@@ -56,6 +64,11 @@ impl Slot {
     #[inline(always)]
     pub(crate) fn address_space(&self) -> u64 {
         self.facts.address_space
+    }
+
+    /// What it says of itself.
+    pub(crate) fn facts(&self) -> Facts {
+        self.facts
     }
 
     /// The extension in a guest.
