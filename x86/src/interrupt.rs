@@ -197,10 +197,11 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         ask_after(h, || Intercept::Over)?;
     }
     take_initialization(h)?;
-    let halted = h.arch.waiting.is_halted();
+    let (halted, shut_down) = (h.arch.waiting.is_halted(), h.arch.waiting.is_shut_down());
     h.arch.waiting.ends();
     let now = h.core.retired();
-    h.arch.woken_at = halted.then_some(now);
+    h.arch.woken_at = (halted || shut_down).then_some(now);
+    h.arch.woken_from_shutdown = shut_down;
     if deliver_injected(h)? {
         return take_pending(h);
     }

@@ -124,8 +124,10 @@ pub struct X86 {
     /// The event that is being delivered; none between two instructions.
     #[serde(skip)]
     pub delivering: Option<Delivery>,
-    /// The processor has been woken from HLT before the instruction at this count of retired instructions.
+    /// The processor has been woken, from HLT or from shutdown, before the instruction at this count of retired instructions.
     pub woken_at: Option<u64>,
+    /// It was from shutdown.
+    pub woken_from_shutdown: bool,
     /// The present instruction has faulted, and is counted.
     #[serde(skip)]
     pub(crate) has_faulted: bool,
@@ -205,6 +207,7 @@ impl X86 {
             injected: None,
             delivering: None,
             woken_at: None,
+            woken_from_shutdown: false,
             has_faulted: false,
             refused: None,
             x87: X87::default(),

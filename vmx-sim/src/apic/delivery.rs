@@ -26,13 +26,17 @@ impl Vmx {
     }
 
     /// What comes between NMIs and interrupts from outside, and not in the shadow of STI or MOV SS: notifications of posted interrupts, virtual
-    /// interrupts. A guest that neither brings out of HLT goes on waiting.
+    /// interrupts. A guest that neither brings out of HLT, or shutdown, goes on waiting.
     pub(crate) fn virtual_interrupts(&mut self, h: &mut P) -> Step {
         let was_notified = self.process_posted_interrupts(h);
         if self.takes_virtual_interrupts(h) {
             self.deliver_virtual_interrupt(h);
         } else if was_notified && h.arch.woken_at == Some(extension::present_instruction(h)) {
-            h.arch.waiting.halts();
+            if h.arch.woken_from_shutdown {
+                h.arch.waiting.shuts_down();
+            } else {
+                h.arch.waiting.halts();
+            }
             h.core.check_interrupts = true;
             return Err(Stop::of(StopKind::Wait));
         }

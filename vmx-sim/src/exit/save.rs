@@ -121,7 +121,11 @@ impl Vmx {
             activity::ACTIVE
         };
         let is_between = !e.is_of_instruction && h.arch.woken_at == Some(present) && delivering.is_none();
-        let state = if is_between { activity::HLT } else { state };
+        let state = match (is_between, h.arch.woken_from_shutdown) {
+            (true, false) => activity::HLT,
+            (true, true) => activity::SHUTDOWN,
+            _ => state,
+        };
         h.arch.woken_at = None;
         h.arch.waiting.ends();
         let is_shadowed = h.arch.shadow == Some(present);
