@@ -1,6 +1,8 @@
-//! `undervisor demo`: a hypervisor of our own (L1, HS-mode) runs a guest (L2, VS- and VU-mode), and what happened is shown.
+//! `undervisor demo`: hypervisors of our own run guests, and what happened is shown. On RISC-V one (L1, HS-mode) runs a guest (L2, VS- and
+//! VU-mode); with VMX one (L1) runs another (L2), which runs a guest (L3).
 
 mod guest;
+mod vmx;
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -15,12 +17,14 @@ use crate::error::{UserError, print};
 use crate::machine::Platform;
 use crate::report;
 
+/// What is written while a machine runs, and read behind that.
+type Shared<T> = Arc<Mutex<T>>;
 /// What the console shows.
-type Screen = Arc<Mutex<Vec<u8>>>;
+type Screen = Shared<Vec<u8>>;
 
 /// World switches, with the reason of each: instruction count, level from then on, why.
 #[derive(Clone, Default)]
-struct Switches(Arc<Mutex<Vec<(u64, u8, String)>>>);
+struct Switches(Shared<Vec<(u64, u8, String)>>);
 
 /// Remembers the reason until the switch comes.
 struct Watcher {
@@ -42,8 +46,13 @@ impl Sink for Watcher {
     }
 }
 
-/// Runs the demonstration.
+/// Runs the demonstrations: 0 if all of them end as they should.
 pub fn run() -> Result<u8, UserError> {
+    Ok(run_riscv()?.max(vmx::run()?))
+}
+
+/// The H extension.
+fn run_riscv() -> Result<u8, UserError> {
     let config = VirtConfig { memory: 64 << 20, ..VirtConfig::default() };
     let (mut machine, _) = virt::build_empty(&config)?;
     let screen = Screen::default();
@@ -121,6 +130,6 @@ fn timeline(switches: &[(u64, u8, String)], total: u64) -> String {
 mod tests {
     #[test]
     fn it_runs() {
-        assert_eq!(super::run().unwrap(), 0);
+        assert_eq!(super::run_riscv().unwrap(), 0);
     }
 }

@@ -1,0 +1,103 @@
+//! VMX: a hypervisor of our own (L1) runs one (L2) that runs a guest (L3).
+
+mod guest;
+
+use std::fmt::Write as _;
+
+use emu_core::event::{Event, Kind, Sink};
+use emu_core::machine::{End, Machine};
+use x86::control::cr0;
+use x86::platform::pc::{self, CONSOLE, PcConfig};
+use x86::processor::X86;
+use x86::registers::RSP;
+
+use super::{Screen, Shared};
+use crate::error::{UserError, print};
+
+/// Exits: instruction count, the level that is left, why.
+type Exits = Shared<Vec<(u64, u8, String)>>;
+
+struct Watcher(Exits);
+
+impl Sink for Watcher {
+    fn event(&mut self, event: &Event) {
+        if event.kind == Kind::Switch && event.level > 1 {
+            // To the processor L2 and L3 are both its guests; where they are tells them apart.
+            let level = if event.pc >= guest::L3 { 3 } else { 2 };
+            let mut exits = self.0.lock().expect("nobody panics with it");
+            exits.push((event.count, level, event.name.to_owned()));
+        }
+    }
+}
+
+/// The machine, in 64-bit mode where L1 begins.
+fn machine() -> Result<Machine<X86>, UserError> {
+    vmx_sim::register();
+    let config = PcConfig { memory: 64 << 20, ..PcConfig::default() };
+    let (mut machine, _) = pc::build_empty(&config)?;
+    for (at, bytes) in guest::images()? {
+        machine.world.ram.write(at, &bytes).map_err(|e| UserError(e.to_string()))?;
+    }
+    let (flat, vcpu) = (X86::flat_64(), &mut machine.vcpus[0]);
+    let cpu = &mut vcpu.arch;
+    (cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer) = (flat.cr0 | cr0::PG, guest::PML4, flat.cr4, flat.efer);
+    cpu.segments = flat.segments;
+    vcpu.core.pc = guest::L1;
+    vcpu.core.regs[usize::from(RSP)] = guest::STACK;
+    Ok(machine)
+}
+
+/// Runs it.
+pub fn run() -> Result<u8, UserError> {
+    let mut machine = machine()?;
+    let (screen, exits) = (Screen::default(), Exits::default());
+    machine.world.door.connect_output(CONSOLE, Box::new(screen.clone()));
+    machine.world.events.listen(Box::new(Watcher(exits.clone())));
+    let end = machine.run(10_000_000);
+    machine.settle_stats();
+    let mut out = String::new();
+    let _ = writeln!(out, "\nA hypervisor (L1) runs a hypervisor (L2) that runs a guest (L3) on Undervisor's VMX.\n");
+    let console = String::from_utf8_lossy(&screen.lock().expect("nobody panics with it")).into_owned();
+    for line in console.lines() {
+        let _ = writeln!(out, "  | {line}");
+    }
+    let _ = writeln!(out, "\n{}", table(&exits.lock().expect("nobody panics with it")));
+    let stats = &machine.world.events.stats;
+    let _ = writeln!(out, "level        instructions");
+    for (who, n) in [("L1", stats.instructions[1]), ("L2 and L3", stats.instructions[2])] {
+        let _ = writeln!(out, "{who:9} {n:>15}");
+    }
+    let _ = writeln!(out, "\n{} instructions; the same on every host, and on every run.", machine.retired());
+    print(&out)?;
+    let is_done = machine.world.ram.load(guest::DONE, 8) == Ok(1);
+    match end {
+        End::Deadlock if is_done => Ok(0),
+        End::Deadlock => Ok(1),
+        other => Err(UserError(format!("the demonstration ended with {other:?}"))),
+    }
+}
+
+/// The reasons of each level's exits to L1: the first, and how many.
+fn table(exits: &[(u64, u8, String)]) -> String {
+    let mut seen: Vec<(u8, &str, u64, u64)> = Vec::new();
+    for (count, level, reason) in exits {
+        match seen.iter_mut().find(|(l, r, ..)| (l, *r) == (level, reason)) {
+            Some((.., n)) => *n += 1,
+            None => seen.push((*level, reason, *count, 1)),
+        }
+    }
+    seen.sort_by_key(|(level, ..)| *level);
+    let mut text = String::from("exits to L1                               first at   times\n");
+    for (level, reason, first, n) in seen {
+        let _ = writeln!(text, "L{level} {reason:33} {first:>13} {n:>7}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn it_runs() {
+        assert_eq!(super::run().unwrap(), 0);
+    }
+}
