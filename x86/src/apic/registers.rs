@@ -217,15 +217,13 @@ pub fn write(h: &mut P, offset: u32, size: u8, value: u64) {
 /// A load from a physical address, if it is the APIC's.
 #[inline]
 pub fn local_read(h: &mut P, pa: u64, size: u8) -> Option<u64> {
-    let page = h.arch.apic.page()?;
-    (pa & !0xfff == page).then(|| read(h, (pa & 0xfff) as u32, size))
+    if h.arch.apic.page() == Some(pa & !0xfff) { Some(read(h, (pa & 0xfff) as u32, size)) } else { None }
 }
 
 /// A store to a physical address, if it is the APIC's.
 #[inline]
 pub fn local_write(h: &mut P, pa: u64, size: u8, value: u64) -> Option<()> {
-    let page = h.arch.apic.page()?;
-    (pa & !0xfff == page).then(|| write(h, (pa & 0xfff) as u32, size, value))
+    if h.arch.apic.page() == Some(pa & !0xfff) { Some(write(h, (pa & 0xfff) as u32, size, value)) } else { None }
 }
 
 /// RDMSR of 800H to 8FFH, whose number is less by 800H. There is nothing outside of x2APIC mode.

@@ -142,10 +142,12 @@ impl Arch for X86 {
         translation::walk(h, access)
     }
 
+    #[inline]
     fn read_own(h: &mut P, pa: u64, size: u8) -> Option<u64> {
         extension::read_own(h, pa, size).or_else(|| apic::local_read(h, pa, size))
     }
 
+    #[inline]
     fn write_own(h: &mut P, pa: u64, size: u8, value: u64) -> Option<()> {
         extension::write_own(h, pa, size, value).or_else(|| apic::local_write(h, pa, size, value))
     }
