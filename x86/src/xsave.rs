@@ -208,24 +208,32 @@ fn store_all(h: &mut P, values: impl Iterator<Item = (u64, u8, u64)>) -> Step {
 const WORDS: usize = 337;
 const MOST: usize = lbr::STATE_SIZE as usize / 8;
 
-/// Words of an XSAVE area, and which of them there are.
+/// The most runs of words that an image has: parts of the legacy region, the header, components.
+const RUNS: usize = 4 + 1 + COMPONENTS.len();
+
+/// Words of an XSAVE area, and which of them there are: runs without a gap, in their order.
 struct Image {
     words: [u64; WORDS],
-    is_there: [u64; WORDS.div_ceil(64)],
+    runs: [(usize, usize); RUNS],
+    count: usize,
 }
 
 impl Image {
     fn new() -> Self {
-        Image { words: [0; WORDS], is_there: [0; WORDS.div_ceil(64)] }
+        Image { words: [0; WORDS], runs: [(0, 0); RUNS], count: 0 }
     }
 
-    /// Words from a place on: they are there from now on.
+    /// Words from a place on, behind all others: they are there from now on.
     fn part(&mut self, at: u64, count: usize) -> &mut [u64] {
-        let first = at as usize / 8;
-        for i in first..first + count {
-            self.is_there[i / 64] |= 1 << (i % 64);
+        let (first, end) = (at as usize / 8, at as usize / 8 + count);
+        match self.runs[..self.count].last_mut() {
+            Some(last) if last.1 == first => last.1 = end,
+            _ => {
+                self.runs[self.count] = (first, end);
+                self.count += 1;
+            }
         }
-        &mut self.words[first..first + count]
+        &mut self.words[first..end]
     }
 
     fn put<const N: usize>(&mut self, at: u64, words: [u64; N]) {
@@ -239,33 +247,22 @@ impl Image {
         }
     }
 
-    /// Where words without a gap begin and end, from one of them on.
-    fn run(&self, from: usize) -> Option<(usize, usize)> {
-        let is_there = |i: &usize| self.is_there[i / 64] >> (i % 64) & 1 != 0;
-        let first = (from..WORDS).find(is_there)?;
-        Some((first, (first..WORDS).find(|i| !is_there(i)).unwrap_or(WORDS)))
-    }
-
-    fn runs(&self) -> impl Iterator<Item = (usize, usize)> {
-        std::iter::successors(self.run(0), |(_, end)| self.run(*end))
-    }
-
     /// Stores all of it, or nothing.
     fn store(&self, h: &mut P) -> Step {
         let base = address(h);
-        let end = self.runs().last().map_or(0, |(_, end)| end);
+        let runs = &self.runs[..self.count];
+        let end = runs.last().map_or(0, |(_, end)| *end);
         // In one page the first tells of all.
         let is_in_page = base & PAGE_MASK <= PAGE_MASK + 1 - 8 * end as u64;
-        let mut runs = self.runs();
-        let mut short = |(first, end): (usize, usize)| {
-            h.store_words(base.wrapping_add(8 * first as u64), self.words[first..end].iter(), 0)
+        let mut short = |(first, end): &(usize, usize)| {
+            h.store_words(base.wrapping_add(8 * *first as u64), self.words[*first..*end].iter(), 0)
         };
-        if is_in_page && runs.next().is_none_or(&mut short) {
-            let all = runs.all(short);
+        if is_in_page && runs.first().is_none_or(&mut short) {
+            let all = runs.iter().skip(1).all(short);
             debug_assert!(all);
             return Ok(());
         }
-        let words = self.runs().flat_map(|(first, end)| first..end);
+        let words = runs.iter().flat_map(|(first, end)| *first..*end);
         store_all(h, words.map(|i| (8 * i as u64, 8, self.words[i])))
     }
 
