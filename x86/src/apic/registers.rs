@@ -217,13 +217,15 @@ pub fn write(h: &mut P, offset: u32, size: u8, value: u64) {
 /// A load from a physical address, if it is the APIC's.
 #[inline]
 pub fn local_read(h: &mut P, pa: u64, size: u8) -> Option<u64> {
-    if h.arch.apic.page() == Some(pa & !0xfff) { Some(read(h, (pa & 0xfff) as u32, size)) } else { None }
+    let is_own = h.arch.apic.page() == Some(pa & !0xfff);
+    is_own.then(|| read(h, (pa & 0xfff) as u32, size))
 }
 
 /// A store to a physical address, if it is the APIC's.
 #[inline]
 pub fn local_write(h: &mut P, pa: u64, size: u8, value: u64) -> Option<()> {
-    if h.arch.apic.page() == Some(pa & !0xfff) { Some(write(h, (pa & 0xfff) as u32, size, value)) } else { None }
+    let is_own = h.arch.apic.page() == Some(pa & !0xfff);
+    is_own.then(|| write(h, (pa & 0xfff) as u32, size, value))
 }
 
 /// RDMSR of 800H to 8FFH, whose number is less by 800H. There is nothing outside of x2APIC mode.
