@@ -36,9 +36,17 @@ const WITHOUT: u64 = 2;
 /// Times that a guest is entered.
 const ENTRIES: u64 = 40;
 
-/// An EPT entry that maps write-back memory, and one of a guest's page table.
-const EPT_PAGE: u64 = 0x37;
+/// Bits of entries of guests' paging structures.
 const PAGE: u64 = 0x63;
+
+/// An EPT entry that maps a page of write-back memory, and one of a guest's page table.
+fn ept_page(page: u64) -> u64 {
+    (DATA + 0x1000 * page) | 0x37
+}
+
+fn page_of(page: u64) -> u64 {
+    (PHYSICAL + 0x1000 * page) | PAGE
+}
 
 fn eptp(root: u64) -> u64 {
     (EPT + 0x4000 * root) | 3 << 3 | 6
@@ -59,10 +67,10 @@ fn entry(guest: u64, table: u64, page: u64) -> u64 {
 
 /// Paging structures: the first 2 MiB as they are, and another page table from 2 MiB times `second` on.
 fn structures(bare: &mut Bare, at: u64, bits: u64, large: u64, second: u64) {
-    bare.put(at, at + 0x1000 | bits);
-    bare.put(at + 0x1000, at + 0x2000 | bits);
+    bare.put(at, (at + 0x1000) | bits);
+    bare.put(at + 0x1000, (at + 0x2000) | bits);
     bare.put(at + 0x2000, large);
-    bare.put(at + 0x2000 + 8 * second, at + 0x3000 | bits);
+    bare.put(at + 0x2000 + 8 * second, (at + 0x3000) | bits);
 }
 
 /// A hypervisor and its guests: straight code that goes back and forth.
@@ -136,11 +144,11 @@ impl Workload {
         let [page, other] = [(); 2].map(|()| self.r.below(PAGES));
         match self.r.below(4) {
             0 => {
-                self.put(ept_entry(root, page), DATA + 0x1000 * other | EPT_PAGE)?;
+                self.put(ept_entry(root, page), ept_page(other))?;
                 self.invept(root)
             }
             1 => {
-                self.put(entry(guest, table, page), PHYSICAL + 0x1000 * other | PAGE)?;
+                self.put(entry(guest, table, page), page_of(other))?;
                 self.invvpid(guest, Some(LINEAR + 0x1000 * page))
             }
             2 => {
@@ -156,7 +164,7 @@ impl Workload {
         let [page, other] = [(); 2].map(|()| self.r.below(PAGES));
         match self.r.below(8) {
             0 => {
-                self.put(entry(guest, table, page), PHYSICAL + 0x1000 * other | PAGE)?;
+                self.put(entry(guest, table, page), page_of(other))?;
                 if table != self.tables[guest as usize] {
                     // MOV to CR3 will see to it.
                     return Ok(());
@@ -220,7 +228,7 @@ fn machine(case: u64, forgets: bool) -> Bare {
     for root in 0..ROOTS {
         structures(&mut bare, EPT + 0x4000 * root, 7, 0xb7, PHYSICAL >> 21);
         for page in 0..PAGES {
-            bare.put(ept_entry(root, page), DATA + 0x1000 * ((page + root) % PAGES) | EPT_PAGE);
+            bare.put(ept_entry(root, page), ept_page((page + root) % PAGES));
         }
     }
     for guest in 0..GUESTS {
@@ -228,7 +236,7 @@ fn machine(case: u64, forgets: bool) -> Bare {
             structures(&mut bare, root_of(guest, table), PAGE, 0xe3, LINEAR >> 21);
             for page in 0..PAGES {
                 let other = (page + table) % PAGES;
-                bare.put(entry(guest, table, page), PHYSICAL + 0x1000 * other | PAGE);
+                bare.put(entry(guest, table, page), page_of(other));
             }
         }
     }

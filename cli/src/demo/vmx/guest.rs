@@ -259,7 +259,7 @@ fn l1(a: &mut CodeAssembler) -> Result {
     operation(a)?;
     // EPT paging structures: one page table, which is empty.
     for level in 0..3 {
-        a.mov(rax, EPT + 0x1000 * (level + 1) | 7)?;
+        a.mov(rax, (EPT + 0x1000 * (level + 1)) | 7)?;
         a.mov(rbx, EPT + 0x1000 * level)?;
         a.mov(qword_ptr(rbx), rax)?;
     }
