@@ -35,8 +35,8 @@ pub(crate) fn inner_stack(h: &mut P, cpl: u8, ext: u16) -> Step<Stack> {
     let is_32 = tr.attributes.kind() & 8 != 0;
     let (at, size) = if is_32 { (4 + 8 * u32::from(cpl), 4) } else { (2 + 4 * u32::from(cpl), 2) };
     h.fault_if(at + u32::from(size) + 1 > tr.limit, beyond)?;
-    let sp = h.read_system(tr.base + u64::from(at), size)?;
-    let ss = h.read_system(tr.base + u64::from(at) + u64::from(size), 2)? as u16;
+    let sp = h.read_system(tr.base.wrapping_add(at.into()), size)?;
+    let ss = h.read_system(tr.base.wrapping_add(u64::from(at) + u64::from(size)), 2)? as u16;
     let (ss, d) = protection::stack(h, ss, cpl, Refusal::TS.with_ext(ext))?;
     let segment = accessed(h, ss, d)?;
     Ok(Stack { segment, sp, cpl, is_64: false })
@@ -169,7 +169,7 @@ pub(crate) fn switch_from(h: &mut P, selector: u16, how: Switch, error: Option<u
         h.resolve(tss, 1, intent, AS_PROCESSOR)?;
         h.resolve(tss + u64::from(l.limit), 1, intent, AS_PROCESSOR)?;
     }
-    let read = |h: &mut P, at: u64, size: u8| h.read_system(base + at, size);
+    let read = |h: &mut P, at: u64, size: u8| h.read_system(base.wrapping_add(at), size);
     let (ip, flags) = (read(h, new.ip, new.size)?, read(h, new.flags, new.size)?);
     let mut registers = [0; 8];
     for (i, r) in registers.iter_mut().enumerate() {
@@ -205,7 +205,7 @@ pub(crate) fn switch_from(h: &mut P, selector: u16, how: Switch, error: Option<u
     if how == Switch::Return {
         saved_flags &= !rflags::NT;
     }
-    let write = |h: &mut P, at: u64, size: u8, value: u64| h.write_system(old_tr.base + at, size, value);
+    let write = |h: &mut P, at: u64, size: u8, value: u64| h.write_system(old_tr.base.wrapping_add(at), size, value);
     write(h, old.ip, old.size, return_to)?;
     write(h, old.flags, old.size, saved_flags)?;
     for i in 0..8u8 {
