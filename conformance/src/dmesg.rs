@@ -50,7 +50,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("spinlock event irq", "of Xen's with more than one processor: printed without a level"),
     ("FACS address mismatch in FADT", "under QEMU with Xen: both have the 32-bit address only"),
     ("HVMOP_pagetable_dying not supported", "in Xen's HVM and PVH domains on any processor"),
-    ("spinlock event irq", "Xen's domains with more than one processor, on any"),
     ("Std. Loglevel: Errors, warnings", "Xen's own settings"),
     ("Guest Loglevel:", "Xen's own settings"),
 ];
@@ -58,7 +57,8 @@ const KNOWN: &[(&str, &str)] = &[
 /// What a kernel says that begins a log of a domain of the kind PVH.
 const PVH_DOMAIN: &str = "Booting kernel on Xen PVH";
 
-/// What such a kernel complains about on any processor: it has no I/O APIC, no PCI, no 8254, and no system control interrupt.
+/// What such a kernel complains about on any processor: it has no I/O APIC, no PCI, no 8254, and no system control interrupt, and if it is of the
+/// first domain may not count processors.
 const KNOWN_OF_PVH_DOMAINS: &[&str] = &[
     "tsc: Fast TSC calibration failed",
     "ACPI: No IOAPIC entries present",
@@ -66,6 +66,7 @@ const KNOWN_OF_PVH_DOMAINS: &[&str] = &[
     "PCI: Fatal: No config space access function found",
     "ACPI: OSL: SCI (ACPI GSI 9) not registered",
     "PCI: System does not support PCI",
+    "xen_mcelog: Failed to get CPU numbers",
 ];
 
 /// The complaints on a console that nobody knows of, each once; none where all is well.

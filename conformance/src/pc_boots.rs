@@ -35,8 +35,9 @@ pub enum Way {
     SecureGrub,
     /// Xen starts it as its first domain.
     Xen,
-    /// The same, and the first domain starts it as a second one, of this kind: `pvh`, or `hvm` with QEMU's devices and SeaBIOS.
-    XenDomain(&'static str),
+    /// The same, and the first domain, of this kind (`pv`, or `pvh`, which takes an IOMMU), starts it as a second one, of that: `pvh`, or `hvm` with
+    /// QEMU's devices and SeaBIOS.
+    XenDomain(&'static str, &'static str),
     /// By its own entry, with these words for its IOMMU, and a drive behind that.
     Iommu(&'static str),
     /// By its own entry; then `kvm_client` gives its guest a device, through VFIO. KVM is loaded with these parameters.
@@ -130,7 +131,7 @@ impl Boot {
             Way::SecureSuspend => "ovmf-secure-suspend",
             Way::SecureGrub => "ovmf-secure-grub",
             Way::Xen => "xen",
-            Way::XenDomain(kind) => &format!("xen-{kind}"),
+            Way::XenDomain(first, second) => &format!("xen-{first}-{second}"),
             Way::Iommu(words) => &words.replace([' ', '=', ',', '.'], "-"),
             Way::Vfio(kvm) => &kvm.name().replace("kvm", "vfio"),
             Way::Kvm(kvm) => &kvm.name(),
@@ -157,21 +158,23 @@ impl Boot {
             Way::Entry(name) => format!("{},entry={name}", self.machine),
             _ => self.machine.into(),
         };
-        let memory = if matches!(self.way, Way::Vmm(..) | Way::XenDomain(_)) { "2G" } else { "1G" };
+        let memory = if matches!(self.way, Way::Vmm(..) | Way::XenDomain(..)) { "2G" } else { "1G" };
         let mut a: Vec<OsString> =
             ["--machine", &machine, "--cpu", self.model, "--memory", memory].map(Into::into).into();
         a.extend(["--smp".into(), self.cpus.to_string().into()]);
         match (self.way, &files.xen) {
-            (Way::Xen | Way::XenDomain(_), Some(xen)) => {
+            (Way::Xen | Way::XenDomain(..), Some(xen)) => {
                 let mut kernel = files.image.clone().into_os_string();
                 kernel.push("=console=hvc0 quiet");
-                if let Way::XenDomain(kind) = self.way {
-                    kernel.push(format!(" domu={kind} -- console=hvc0 quiet"));
+                let mut words = "console=com1 com1=115200,8n1 dom0_mem=768M".to_owned();
+                if let Way::XenDomain(first, second) = self.way {
+                    words += &format!(" dom0={first}");
+                    kernel.push(format!(" domu={second} -- console=hvc0 quiet"));
                     a.extend(["--drive".into(), read_only(&files.root_disk)]);
                 }
                 a.extend(["--kernel".into(), xen.into(), "--module".into(), kernel, "--module".into()]);
                 a.push(files.initrd.clone().into());
-                a.extend(["--append", "console=com1 com1=115200,8n1 dom0_mem=768M"].map(Into::into));
+                a.extend(["--append".into(), words.into()]);
             }
             (Way::BiosGrub | Way::OvmfGrub | Way::SecureGrub, _) => {
                 a.extend(["--drive".into(), read_only(&files.disk)]);
@@ -219,7 +222,7 @@ impl Boot {
                 expected.extend(["KVM-CLIENT: port count=100000 ".into(), "KVM-CLIENT: OK".into()]);
             }
             // What the second domain has said is shown after it has ended.
-            Way::XenDomain(_) => expected.push("UNDERVISOR-SHELL: up cpus=2 ".into()),
+            Way::XenDomain(..) => expected.push("UNDERVISOR-SHELL: up cpus=2 ".into()),
             Way::Vmm(_, cpus, words) => {
                 expected.push(format!("UNDERVISOR-SHELL: up cpus={cpus} "));
                 expected.extend((!words.is_empty()).then(|| "KVM-CLIENT: OK".into()));
@@ -245,7 +248,7 @@ impl Boot {
             }
             _ => {}
         }
-        if self.way == Way::Xen && self.machine.contains("iommu=vtd") {
+        if matches!(self.way, Way::Xen | Way::XenDomain(..)) && self.machine.contains("iommu=vtd") {
             expected.push("(XEN) Interrupt remapping enabled".into());
         }
         if self.suspends() {
@@ -297,8 +300,9 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::OvmfSuspend));
     boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::SecureSuspend));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Xen));
-    boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::XenDomain("pvh")));
-    boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::XenDomain("hvm")));
+    boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::XenDomain("pv", "pvh")));
+    boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::XenDomain("pv", "hvm")));
+    boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::XenDomain("pvh", "pvh")));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::Xen));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::Suspend));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35,iommu=vtd", Way::OvmfGrub));
@@ -506,7 +510,7 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (53, 53));
+        assert_eq!((names.len(), count), (54, 54));
     }
 
     #[test]
