@@ -3,7 +3,7 @@
 use emu_core::engine::{Stop, Vcpu};
 use emu_core::machine::Machine;
 use serde_json::json;
-use vmx_sim::exit::Reason;
+use vmx_sim::exit::{Abort, Reason};
 use x86::exception;
 use x86::extension;
 use x86::platform::board::Transport;
@@ -174,8 +174,9 @@ impl Platform for X86 {
         }
     }
 
-    fn shutdown(vcpu: u32, _: Stop) -> String {
-        format!("processor {vcpu} cannot go on: triple fault")
+    fn shutdown(vcpu: u32, stop: Stop) -> String {
+        let why = Abort::of(stop).map_or_else(|| "triple fault".to_owned(), |abort| abort.to_string());
+        format!("processor {vcpu} cannot go on: {why}")
     }
 
     fn summary(v: &Vcpu<Self>) -> serde_json::Value {

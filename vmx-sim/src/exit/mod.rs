@@ -40,6 +40,28 @@ pub enum Abort {
     LoadingHostMsrs = 4,
 }
 
+impl Abort {
+    const ALL: [Abort; 4] =
+        [Abort::SavingGuestMsrs, Abort::HostPdpte, Abort::CurrentVmcsCorrupted, Abort::LoadingHostMsrs];
+
+    /// Why a processor has shut down, if it was by a VMX abort.
+    pub fn of(stop: Stop) -> Option<Abort> {
+        Abort::ALL.into_iter().find(|abort| stop.kind() == StopKind::Shutdown && stop.value == *abort as u64)
+    }
+}
+
+impl std::fmt::Display for Abort {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let why = match self {
+            Abort::SavingGuestMsrs => "a guest MSR could not be saved",
+            Abort::HostPdpte => "a host page-directory-pointer-table entry is not valid",
+            Abort::CurrentVmcsCorrupted => "the current VMCS is corrupted",
+            Abort::LoadingHostMsrs => "a host MSR could not be loaded",
+        };
+        write!(f, "VMX abort {}: {why}", *self as u32)
+    }
+}
+
 /// What a VM exit tells of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit {
@@ -154,7 +176,7 @@ impl Vmx {
         if let Some(region) = self.current {
             Vmcs::write_abort_indicator(h, region, why as u32);
         }
-        Stop::new(StopKind::Shutdown, 8, why as u64)
+        Stop::new(StopKind::Shutdown, 0, why as u64)
     }
 
     /// "Recording VM-Exit Information and Updating VM-Entry Control Fields".

@@ -1,5 +1,6 @@
 //! What happens to guests.
 
+mod abort;
 #[path = "../entry/base.rs"]
 #[allow(dead_code, reason = "the tests of VM entries use the rest")]
 mod base;
