@@ -413,24 +413,23 @@ impl Files {
     pub fn determinism(&self) -> Vec<Outcome> {
         let mut outcomes: Vec<_> = [1, 4].par_iter().flat_map(|cpus| self.determinism_with(*cpus)).collect();
         outcomes.extend(self.determinism_with_kvm());
-        outcomes.push(self.determinism_with_vmm());
+        outcomes.extend(self.determinism_of_levels());
         outcomes
     }
 
-    /// With QEMU, its guest, and the guest of that.
-    fn determinism_with_vmm(&self) -> Outcome {
+    /// With a guest's guest, and with a second domain of Xen's: the same run twice.
+    fn determinism_of_levels(&self) -> Vec<Outcome> {
         let kvm = Kvm { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true };
-        let way = Way::Vmm(kvm, 2, SHORT_CLIENT);
-        let boot = Boot { suite: Suite::Trixie, cpus: 2, model: "intel", machine: "q35", way };
-        let (arguments, expected) = boot.arguments(self.of(boot.suite));
-        let names = ["vmm-once", "vmm-again"];
-        let [once, again] = names.map(|name| self.run(name, &arguments, &expected, ""));
-        determinism::states(
-            "QEMU with KVM and KVM in its guest: the same run twice: the same state",
-            &once,
-            &again,
-            true,
-        )
+        let ways = [Way::Vmm(kvm, 2, SHORT_CLIENT), Way::XenDomain("pvh", "pvh")];
+        let twice = |way: &Way| {
+            let boot = Boot { suite: Suite::Trixie, cpus: 2, model: "intel", machine: "q35,iommu=vtd", way: *way };
+            let (arguments, expected) = boot.arguments(self.of(boot.suite));
+            let names = ["once", "again"].map(|time| format!("{}-{time}", boot.name()));
+            let [once, again] = names.map(|name| self.run(&name, &arguments, &expected, ""));
+            let name = format!("{}: the same run twice: the same state", boot.name());
+            determinism::states(&name, &once, &again, true)
+        };
+        ways.par_iter().map(twice).collect()
     }
 
     /// With guests of KVM, and with one that has a device: the same run twice, the second time with a snapshot while a guest runs, which goes on to
