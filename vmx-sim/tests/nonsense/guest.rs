@@ -7,8 +7,10 @@ use emu_core::random::SplitMix64;
 use iced_x86::code_asm::*;
 use vmx_sim::Vmx;
 use vmx_sim::capability::REVISION;
+use vmx_sim::exit::Abort;
 use vmx_sim::field::*;
 use vmx_sim::vmcs::{SHADOW, Vmcs};
+use x86::exception::vector;
 use x86::extension::Slot;
 use x86_bare::{Bare, assemble};
 
@@ -230,7 +232,8 @@ pub fn run(bytes: &[u8]) {
         },
     );
     let end = bare.machine.run(3000);
-    let is_shutdown = |stop: Stop| stop.kind() == StopKind::Shutdown && stop.code() == 8;
+    let is_shutdown =
+        |stop: Stop| Abort::of(stop).is_some() || stop.kind() == StopKind::Shutdown && stop.code() == vector::DF.into();
     match end {
         End::Limit | End::Deadlock => {}
         End::Shutdown(_, stop) if is_shutdown(stop) => {}

@@ -4,7 +4,7 @@ mod guest;
 
 use std::fmt::Write as _;
 
-use emu_core::event::{Event, Kind, Sink};
+use emu_core::event::{Event, Kind, Sink, level_name};
 use emu_core::machine::{End, Machine};
 use x86::control::cr0;
 use x86::platform::pc::{self, CONSOLE, PcConfig};
@@ -21,7 +21,7 @@ struct Watcher(Exits);
 
 impl Sink for Watcher {
     fn event(&mut self, event: &Event) {
-        if event.kind == Kind::Switch && event.level > 1 {
+        if event.kind == Kind::Exit {
             // To the processor L2 and L3 are both its guests; where they are tells them apart.
             let level = if event.pc >= guest::L3 { 3 } else { 2 };
             let mut exits = self.0.lock().expect("nobody panics with it");
@@ -49,6 +49,13 @@ fn machine() -> Result<Machine<X86>, UserError> {
 
 /// Runs it.
 pub fn run() -> Result<u8, UserError> {
+    let (text, code) = demonstrate()?;
+    print(&text)?;
+    Ok(code)
+}
+
+/// What is shown, and 0 if all of it has happened.
+fn demonstrate() -> Result<(String, u8), UserError> {
     let mut machine = machine()?;
     let (screen, exits) = (Screen::default(), Exits::default());
     machine.world.door.connect_output(CONSOLE, Box::new(screen.clone()));
@@ -62,17 +69,14 @@ pub fn run() -> Result<u8, UserError> {
         let _ = writeln!(out, "  | {line}");
     }
     let _ = writeln!(out, "\n{}", table(&exits.lock().expect("nobody panics with it")));
-    let stats = &machine.world.events.stats;
     let _ = writeln!(out, "level        instructions");
-    for (who, n) in [("L1", stats.instructions[1]), ("L2 and L3", stats.instructions[2])] {
-        let _ = writeln!(out, "{who:9} {n:>15}");
+    for (level, n) in (1..=3).zip(&machine.world.events.stats.instructions[1..]) {
+        let _ = writeln!(out, "{:9} {n:>15}", level_name(level));
     }
     let _ = writeln!(out, "\n{} instructions; the same on every host, and on every run.", machine.retired());
-    print(&out)?;
     let is_done = machine.world.ram.load(guest::DONE, 8) == Ok(1);
     match end {
-        End::Deadlock if is_done => Ok(0),
-        End::Deadlock => Ok(1),
+        End::Deadlock => Ok((out, u8::from(!is_done))),
         other => Err(UserError(format!("the demonstration ended with {other:?}"))),
     }
 }
@@ -98,6 +102,15 @@ fn table(exits: &[(u64, u8, String)]) -> String {
 mod tests {
     #[test]
     fn it_runs() {
-        assert_eq!(super::run().unwrap(), 0);
+        let (text, code) = super::demonstrate().unwrap();
+        assert_eq!(code, 0);
+        let row = |level: &str, reason: &str, times: u64| {
+            let mut rows = text.lines().filter(|line| line.starts_with(level) && line.contains(reason));
+            let found = rows.next().and_then(|line| line.split_whitespace().last()?.parse().ok());
+            assert_eq!(found, Some(times), "{level} {reason}:\n{text}");
+        };
+        row("L2", "VMLAUNCH", 1);
+        row("L3", "CPUID", 10);
+        row("L3", "EPT violation", 17);
     }
 }
