@@ -128,6 +128,11 @@ const FEATURES: &[(&str, &str, &str)] = &[
         "traces, statistics by level and reason, entries that fail by rule, HTML report, inspect, GDB; levels beyond 2 are inferred",
     ),
     (
+        "x86 VMX: not there",
+        "no",
+        "HLAT, dual-monitor treatment of SMIs, SGX, PT, SEAM, PASID translation, FRED; memory types of EPT change nothing",
+    ),
+    (
         "x86 VT-d",
         "yes",
         "legacy mode with all depths and page sizes, pass-through, queued invalidation, fault logging, interrupt remapping with x2APIC, posting; no scalable mode, no device TLBs",
