@@ -183,11 +183,38 @@ fn fail(a: A, launch: bool) -> Result {
     if launch { a.vmlaunch() } else { a.vmresume() }
 }
 
+fn assembled(code: impl FnOnce(A) -> Result) -> Vec<u8> {
+    let assemble = || {
+        let mut a = CodeAssembler::new(64)?;
+        code(&mut a)?;
+        a.assemble(AT)
+    };
+    assemble().expect("the guest's code is right")
+}
+
+/// A guest whose VM exit is to load an MSR that such lists may not have.
+pub fn aborting() -> Vec<u8> {
+    const LIST: u64 = IDT + 0x800;
+    const FS_BASE: u64 = 0xc000_0100;
+    assembled(|a| {
+        let mut guest = a.create_label();
+        a.mov(esp, 0x7000)?;
+        operation(a)?;
+        vmcs(a, FIRST, guest)?;
+        put(a, LIST, FS_BASE)?;
+        write(a, 0x2008, LIST)?;
+        write(a, 0x4010, 1)?;
+        enter(a, true)?;
+        a.hlt()?;
+        a.set_label(&mut guest)?;
+        a.cpuid()?;
+        a.hlt()
+    })
+}
+
 /// The code.
 pub fn code() -> Vec<u8> {
-    let assemble = || -> Result<Vec<u8>> {
-        let mut a = CodeAssembler::new(64)?;
-        let a = &mut a;
+    assembled(|a| {
         let (mut guest, mut inner, mut handler) = (a.create_label(), a.create_label(), a.create_label());
         a.mov(esp, 0x7000)?;
         operation(a)?;
@@ -260,8 +287,6 @@ pub fn code() -> Vec<u8> {
         a.dec(ecx)?;
         a.jne(count)?;
         a.vmcall()?;
-        a.hlt()?;
-        a.assemble(AT)
-    };
-    assemble().expect("the guest's code is right")
+        a.hlt()
+    })
 }

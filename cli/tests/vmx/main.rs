@@ -74,6 +74,20 @@ fn a_trace_tells_exits_entries_and_why_entries_fail() {
     assert_eq!((&failed[4]["field"], &failed[4]["value"]), (&"GUEST_RFLAGS".into(), &"0x0".into()));
 }
 
+/// "VMX Aborts": the processor shuts down, which ends the run, for a reason that is named.
+#[test]
+fn a_vmx_abort_is_named() {
+    let dir = Dir::new("vmx-abort");
+    let kernel = dir.file("kernel", &guest::aborting());
+    let out = undervisor(&[&MACHINE[..], &["--kernel", &kernel]].concat());
+    assert_eq!(out.status.code(), Some(3), "{}", stderr(&out));
+    assert!(
+        stderr(&out).contains("processor 0 cannot go on: VMX abort 4: a host MSR could not be loaded"),
+        "{}",
+        stderr(&out)
+    );
+}
+
 #[test]
 fn statistics_tell_levels_handlers_and_rules() {
     let dir = Dir::new("vmx-stats");
