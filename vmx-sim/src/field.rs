@@ -354,6 +354,26 @@ pub const fn guest_segment(i: usize) -> [Field; 4] {
     ]
 }
 
+/// Segments, RFLAGS and DR7 of a guest in flat 64-bit mode, as a hypervisor of one guest has them: what of its state does not depend on where things
+/// are ("Guest Register State").
+pub const FLAT_64_BIT_GUEST: [(Field, u64); 15] = [
+    (GUEST_ES_LIMIT, 0xffff_ffff),
+    (GUEST_CS_LIMIT, 0xffff_ffff),
+    (GUEST_SS_LIMIT, 0xffff_ffff),
+    (GUEST_DS_LIMIT, 0xffff_ffff),
+    (GUEST_TR_LIMIT, 0x67),
+    (GUEST_ES_ACCESS_RIGHTS, 0xc093),
+    (GUEST_CS_ACCESS_RIGHTS, 0xa09b),
+    (GUEST_SS_ACCESS_RIGHTS, 0xc093),
+    (GUEST_DS_ACCESS_RIGHTS, 0xc093),
+    (GUEST_FS_ACCESS_RIGHTS, 0x1_0000),
+    (GUEST_GS_ACCESS_RIGHTS, 0x1_0000),
+    (GUEST_LDTR_ACCESS_RIGHTS, 0x1_0000),
+    (GUEST_TR_ACCESS_RIGHTS, 0x8b),
+    (GUEST_RFLAGS, 2),
+    (GUEST_DR7, 0x400),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;

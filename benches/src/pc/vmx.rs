@@ -1,6 +1,7 @@
 //! Guests of VMX: a hypervisor that enters its guest, and a guest that leaves it, many times; with EPT, and a VPID.
 
 use iced_x86::code_asm::*;
+use vmx_sim::field::FLAT_64_BIT_GUEST;
 
 use super::image::{IDT, PML4};
 
@@ -126,22 +127,11 @@ fn vmcs(a: &mut CodeAssembler, primary: u32, guest: CodeLabel, exit: CodeLabel) 
         (0x4812, 32 * 16 - 1),
         (0x6816, GDT),
         (0x6818, IDT),
-        (0x4816, 0xa09b),
-        (0x4814, 0xc093),
-        (0x4818, 0xc093),
-        (0x481a, 0xc093),
-        (0x481c, 0x1_0000),
-        (0x481e, 0x1_0000),
-        (0x4820, 0x1_0000),
-        (0x4822, 0x8b),
-        (0x480e, 0x67),
-        (0x6820, 2),
-        (0x681a, 0x400),
     ] {
         write(a, field, value)?;
     }
-    for i in 0..4 {
-        write(a, 0x4800 + 2 * i, 0xffff_ffff)?;
+    for (field, value) in FLAT_64_BIT_GUEST {
+        write(a, field.0.into(), value)?;
     }
     for field in [0x6c00, 0x6800] {
         a.mov(rcx, cr0)?;

@@ -2,6 +2,7 @@
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use vmx_sim::field::FLAT_64_BIT_GUEST;
 
 /// Where the code is, and what the machine begins with.
 pub const AT: u64 = 0x10_0000;
@@ -24,7 +25,7 @@ pub const VECTOR: u64 = 0x41;
 type Result<T = ()> = std::result::Result<T, IcedError>;
 type A<'a> = &'a mut CodeAssembler;
 
-fn write(a: A, field: u32, value: u64) -> Result {
+pub fn write(a: A, field: u32, value: u64) -> Result {
     a.mov(eax, field)?;
     a.mov(rcx, value)?;
     a.vmwrite(rax, rcx)
@@ -47,13 +48,13 @@ fn control(a: A, field: u32, msr: u32, wanted: u32) -> Result {
     a.vmwrite(rax, rcx)
 }
 
-fn put(a: A, at: u64, value: u64) -> Result {
+pub fn put(a: A, at: u64, value: u64) -> Result {
     a.mov(rbx, at)?;
     a.mov(rax, value)?;
     a.mov(qword_ptr(rbx), rax)
 }
 
-fn operation(a: A) -> Result {
+pub fn operation(a: A) -> Result {
     a.mov(ecx, 0x3a)?;
     a.mov(eax, 5)?;
     a.xor(edx, edx)?;
@@ -95,7 +96,7 @@ fn load(a: A, vmcs: u64) -> Result {
 }
 
 /// A VMCS whose guest has the host's state, but for RIP.
-fn vmcs(a: A, vmcs: u64, guest: CodeLabel) -> Result {
+pub fn vmcs(a: A, vmcs: u64, guest: CodeLabel) -> Result {
     a.mov(rbx, POINTERS + (vmcs - VMXON) / 0x1000 * 8)?;
     a.vmclear(qword_ptr(rbx))?;
     load(a, vmcs)?;
@@ -123,24 +124,13 @@ fn vmcs(a: A, vmcs: u64, guest: CodeLabel) -> Result {
         (0x4812, 0xfff),
         (0x6816, GDT),
         (0x6818, IDT),
-        (0x4816, 0xa09b),
-        (0x4814, 0xc093),
-        (0x4818, 0xc093),
-        (0x481a, 0xc093),
-        (0x481c, 0x1_0000),
-        (0x481e, 0x1_0000),
-        (0x4820, 0x1_0000),
-        (0x4822, 0x8b),
-        (0x480e, 0x67),
-        (0x6820, 2),
-        (0x681a, 0x400),
         (0x681c, 0x8000),
         (0x6c14, 0x7000),
     ] {
         write(a, field, value)?;
     }
-    for i in 0..4 {
-        write(a, 0x4800 + 2 * i, 0xffff_ffff)?;
+    for (field, value) in FLAT_64_BIT_GUEST {
+        write(a, field.0.into(), value)?;
     }
     for field in [0x6c00, 0x6800] {
         a.mov(rcx, cr0)?;
@@ -155,7 +145,7 @@ fn vmcs(a: A, vmcs: u64, guest: CodeLabel) -> Result {
 }
 
 /// Enters the guest; goes on behind its VM exit.
-fn enter(a: A, launch: bool) -> Result {
+pub fn enter(a: A, launch: bool) -> Result {
     let mut exit = a.create_label();
     write_label(a, 0x6c16, exit)?;
     if launch {
@@ -183,33 +173,13 @@ fn fail(a: A, launch: bool) -> Result {
     if launch { a.vmlaunch() } else { a.vmresume() }
 }
 
-fn assembled(code: impl FnOnce(A) -> Result) -> Vec<u8> {
+pub fn assembled(code: impl FnOnce(A) -> Result) -> Vec<u8> {
     let assemble = || {
         let mut a = CodeAssembler::new(64)?;
         code(&mut a)?;
         a.assemble(AT)
     };
     assemble().expect("the guest's code is right")
-}
-
-/// A guest whose VM exit is to load an MSR that such lists may not have.
-pub fn aborting() -> Vec<u8> {
-    const LIST: u64 = IDT + 0x800;
-    const FS_BASE: u64 = 0xc000_0100;
-    assembled(|a| {
-        let mut guest = a.create_label();
-        a.mov(esp, 0x7000)?;
-        operation(a)?;
-        vmcs(a, FIRST, guest)?;
-        put(a, LIST, FS_BASE)?;
-        write(a, 0x2008, LIST)?;
-        write(a, 0x4010, 1)?;
-        enter(a, true)?;
-        a.hlt()?;
-        a.set_label(&mut guest)?;
-        a.cpuid()?;
-        a.hlt()
-    })
 }
 
 /// The code.

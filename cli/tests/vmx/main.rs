@@ -1,5 +1,6 @@
 //! A hypervisor with VMX on the PC, as the tools show it: traces, statistics, snapshots, the report.
 
+mod abort;
 #[path = "../common/mod.rs"]
 mod common;
 mod guest;
@@ -78,7 +79,7 @@ fn a_trace_tells_exits_entries_and_why_entries_fail() {
 #[test]
 fn a_vmx_abort_is_named() {
     let dir = Dir::new("vmx-abort");
-    let kernel = dir.file("kernel", &guest::aborting());
+    let kernel = dir.file("kernel", &abort::code());
     let out = undervisor(&[&MACHINE[..], &["--kernel", &kernel]].concat());
     assert_eq!(out.status.code(), Some(3), "{}", stderr(&out));
     assert!(

@@ -5,6 +5,7 @@
 //! as they touch it.
 
 use iced_x86::code_asm::*;
+use vmx_sim::field::FLAT_64_BIT_GUEST;
 
 type Result<T = ()> = std::result::Result<T, IcedError>;
 
@@ -200,24 +201,13 @@ fn vmcs(a: &mut CodeAssembler, vpid: u64, rip: u64, stack: u64, shadows: bool, e
         (0x0802, CODE),
         (0x0804, DATA),
         (0x080e, TASK),
-        (0x4816, 0xa09b),
-        (0x4814, 0xc093),
-        (0x4818, 0xc093),
-        (0x481a, 0xc093),
-        (0x481c, 0x1_0000),
-        (0x481e, 0x1_0000),
-        (0x4820, 0x1_0000),
-        (0x4822, 0x8b),
-        (0x480e, 0x67),
-        (0x6820, 2),
-        (0x681a, 0x400),
         (GUEST_RSP, stack),
         (GUEST_RIP, rip),
     ] {
         vmwrite(a, field, value)?;
     }
-    for i in 0..4 {
-        vmwrite(a, 0x4800 + 2 * i, 0xffff_ffff)?;
+    for (field, value) in FLAT_64_BIT_GUEST {
+        vmwrite(a, field.0.into(), value)?;
     }
     for control_register in [cr0, cr4] {
         let offset = if control_register == cr0 { 0 } else { 4 };
