@@ -27,6 +27,7 @@ use error::{UserError, print, tell};
 use options::{Command, Options};
 
 fn main() -> ExitCode {
+    svm_sim::register();
     vmx_sim::register();
     let options = match Options::read() {
         Ok(options) => options.map_err(UserError),

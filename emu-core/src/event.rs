@@ -12,7 +12,7 @@ pub const LEVELS: usize = 6;
 /// Which of two levels is at work is exact. Levels beyond this one are inferred from what the hypervisor does.
 pub const LAST_EXACT: u8 = 2;
 /// Reasons that are told apart at each level.
-pub const REASONS: usize = 384;
+pub const REASONS: usize = 640;
 
 /// What kind of event it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -334,7 +334,7 @@ impl Ram {
 
     /// Whether blocks wait to die.
     #[inline]
-    pub(crate) fn has_killed(&self) -> bool {
+    pub fn has_killed(&self) -> bool {
         !self.killed.is_empty()
     }
 

@@ -1,13 +1,13 @@
 //! What statistics and listeners are told of VM entries and VM exits (docs/design.md, decision 10).
 
 use emu_core::event::{Event, Kind, LAST_EXACT, Rule};
-use x86::extension;
+use x86::extension::{self, code_at_rip};
 use x86::mode::Mode;
 use x86::processor::P;
 
 use crate::describe;
 use crate::entry::Failure;
-use crate::exit::{ENTRY_FAILURE, Exit, Reason, VALID, code_at_rip};
+use crate::exit::{ENTRY_FAILURE, Exit, Reason, VALID};
 use crate::field::*;
 use crate::vmx::Vmx;
 

@@ -137,6 +137,9 @@ pub(crate) fn load_cr3(h: &mut P, value: u64) -> Step {
 
 /// The four PDPTEs of PAE paging, which must not have reserved bits set ("PDPTE Registers").
 pub(crate) fn load_pdptes(h: &mut P, cr3: u64) -> Step {
+    if h.arch.extension.walks_pdptes() {
+        return Ok(());
+    }
     let reserved = h.arch.controls().pdpte_reserved();
     let mut pdptes = [0; 4];
     for (i, pdpte) in pdptes.iter_mut().enumerate() {

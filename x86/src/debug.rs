@@ -54,7 +54,7 @@ pub(crate) fn watches(p: &X86, instructions: bool) -> bool {
 
 /// An access comes by. Returns whether its page holds a breakpoint of its kind; an instruction at one faults.
 pub(crate) fn sees(h: &mut P, access: Access) -> Step<bool> {
-    if h.arch.dr7 & DR7_ENABLES == 0 {
+    if h.arch.dr7 & DR7_ENABLES == 0 || h.arch.extension.discards_breakpoints() {
         return Ok(false);
     }
     let (first, last) = (access.va, access.va.wrapping_add(u64::from(access.size).max(1) - 1));

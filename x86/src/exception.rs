@@ -25,6 +25,7 @@ pub mod vector {
     pub const XM: u8 = 19;
     pub const VE: u8 = 20;
     pub const CP: u8 = 21;
+    pub const SX: u8 = 30;
 }
 
 /// The manual's name of an exception.
@@ -50,6 +51,7 @@ pub fn name(vector: u8) -> &'static str {
         19 => "#XM",
         20 => "#VE",
         21 => "#CP",
+        30 => "#SX",
         _ => "interrupt",
     }
 }
@@ -105,7 +107,9 @@ impl Exception {
 
     fn class(self) -> Class {
         match self.vector {
-            vector::DE | vector::TS | vector::NP | vector::SS | vector::GP | vector::CP => Class::Contributory,
+            vector::DE | vector::TS | vector::NP | vector::SS | vector::GP | vector::CP | vector::SX => {
+                Class::Contributory
+            }
             vector::PF | vector::VE => Class::PageFault,
             vector::DF => Class::DoubleFault,
             _ => Class::Benign,

@@ -45,6 +45,9 @@ pub type Register = u8;
 /// In statistics, an extension's exits are counted by reasons from here on, behind the vectors of exceptions and interrupts.
 pub const FIRST_EXIT: u32 = 256;
 
+/// Where those of SVM begin; before it are those of VMX.
+pub const FIRST_EXIT_SVM: u32 = FIRST_EXIT + 128;
+
 /// In place of a register's number: the operand is in memory.
 pub const IN_MEMORY: Register = 0xff;
 
@@ -69,6 +72,8 @@ pub enum Intercept {
     /// A start-up message with this vector.
     Sipi(u8),
     TripleFault,
+    /// An instruction of the x87 freezes the processor with FERR#.
+    FerrFreeze,
     /// An event's delivery would never come to an end.
     Endless,
     /// INT n with this vector.
@@ -243,8 +248,8 @@ pub struct Delivery {
     pub vector: u8,
     /// Its error code.
     pub error: Option<u16>,
-    /// How long the instruction is that asks for it, in bytes; 0 for what no instruction asks for.
-    pub length: u8,
+    /// How far behind RIP the handler is to return to, in bytes: behind the instruction that asks for it; 0 for what no instruction asks for.
+    pub length: u64,
 }
 
 /// A second stage's answer.
@@ -368,6 +373,26 @@ pub trait Extension: Send {
         false
     }
 
+    /// Whether interrupts from outside are masked in a guest, if that is not RFLAGS.IF's to say.
+    fn masks_interrupts(&self) -> Option<bool> {
+        None
+    }
+
+    /// An event from outside ([`Intercept::Smi`], `Nmi`, `ExternalInterrupt`) concerns the extension in the shadow of STI or MOV SS, too.
+    fn takes_in_shadow(&self, _what: &Intercept) -> bool {
+        false
+    }
+
+    /// A match of a breakpoint register is nothing now, in a guest or not.
+    fn discards_breakpoints(&self) -> bool {
+        false
+    }
+
+    /// INIT becomes #SX, security exception.
+    fn redirects_init(&self) -> bool {
+        false
+    }
+
     /// [`Intercept::Boundary`] is to be asked behind every instruction.
     fn steps(&self) -> bool {
         false
@@ -399,10 +424,20 @@ pub trait Extension: Send {
         false
     }
 
+    /// With PAE paging each walk reads the PDPTEs from memory; there are no registers for them.
+    fn walks_pdptes(&self) -> bool {
+        false
+    }
+
     /// What of this is asked for often: it is so as long as the extension does not act, and [`Extension::second_stage`] changes none of it.
     fn facts(&self) -> Facts {
-        let (is_guest, has_second_stage) = (self.is_guest(), self.has_second_stage());
-        Facts { is_guest, has_second_stage, address_space: self.address_space(), linear_mask: self.linear_mask() }
+        Facts {
+            is_guest: self.is_guest(),
+            has_second_stage: self.has_second_stage(),
+            address_space: self.address_space(),
+            linear_mask: self.linear_mask(),
+            walks_pdptes: self.walks_pdptes(),
+        }
     }
 
     /// Translates a guest-physical address; or says why it refuses, in its own terms. Nothing else may change but the tables: which
@@ -478,6 +513,43 @@ pub fn end_of_interrupt(h: &mut P) {
 /// Sends a fixed interrupt through the local APIC, to the one with this ID.
 pub fn send_interrupt(h: &mut P, vector: u8, apic_id: u32) {
     crate::apic::send(h, vector.into(), apic_id);
+}
+
+/// What #DB does to DR6 and DR7 before its handler runs: `bits` are of DR6.
+pub fn record_debug_exception(h: &mut P, bits: u64) {
+    crate::debug::record(h.arch, bits);
+}
+
+/// CR8: the priority class of the local APIC's TPR.
+pub fn cr8(h: &P) -> u64 {
+    crate::apic::cr8(h)
+}
+
+/// DebugCtl, and AMD's registers of the last branch, and of the last one before an interrupt or exception: from and to.
+pub fn last_branches(h: &P) -> [u64; 5] {
+    crate::lbr::last_branches(h.arch)
+}
+
+/// Loads them.
+pub fn set_last_branches(h: &mut P, values: [u64; 5]) {
+    crate::lbr::set_last_branches(h, values);
+}
+
+/// What was fetched at RIP: the bytes of an instruction, and perhaps more; none if nothing of it is held.
+pub fn code_at_rip(h: &P) -> Vec<u8> {
+    /// The most bytes that an instruction has.
+    const LONGEST: u64 = 15;
+    let pc = h.core.pc;
+    let mut bytes = Vec::with_capacity(20);
+    let first = pc & !3;
+    for at in (first..=pc + LONGEST).step_by(4) {
+        match h.peek_code(at) {
+            Some(word) => bytes.extend(word.to_le_bytes()),
+            None => break,
+        }
+    }
+    bytes.drain(..bytes.len().min((pc - first) as usize));
+    bytes
 }
 
 /// How long the present instruction is, in bytes, for an intercept of an instruction.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::cr0;
 use crate::exception::{Exception, vector};
+use crate::extension::{Intercept, ask_after};
 use crate::platform::coprocessor;
 use crate::processor::P;
 
@@ -40,6 +41,7 @@ fn ask(h: &mut P) -> Step {
         (true, false) => Err(Exception::plain(vector::MF).into()),
         (true, true) if h.arch.error_pins.ignne => Ok(()),
         (true, true) => {
+            ask_after(h, || Intercept::FerrFreeze)?;
             h.core.next_pc = h.core.pc;
             h.arch.waiting.freezes();
             Err(Stop::of(StopKind::Wait))

@@ -23,6 +23,9 @@ use crate::shadow_stack::{self, Frame};
 use crate::smm;
 use crate::task::{self, Switch};
 
+/// #SX's error code for an INIT that has become one (APM vol. 2, "#SX—Security Exception").
+const SX_INIT: u16 = 1;
+
 /// What is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -143,7 +146,7 @@ fn deliver_for_ever(h: &mut P, event: Delivery) -> Step {
 /// Delivers an interrupt that an instruction or somebody outside asks for; `rip` is the linear address where it returns to.
 pub(crate) fn take(h: &mut P, vector: u8, source: Source, rip: u64) -> Step {
     // What an instruction asks for returns behind it.
-    let length = rip.wrapping_sub(h.core.pc) as u8;
+    let length = rip.wrapping_sub(h.core.pc);
     let event = Delivery { origin: source.origin(), vector, error: None, length };
     take_event(h, event, rip)
 }
@@ -210,7 +213,7 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         h.arch.shadow = None;
         h.arch.shadow_holds_traps = false;
     }
-    if smm::is_pending(h) && !is_shadowed {
+    if smm::is_pending(h) && (!is_shadowed || h.arch.extension.takes_in_shadow(Intercept::Smi)) {
         ask_after(h, || Intercept::Smi)?;
         smm::enter(h, halted);
         return Ok(());
@@ -233,6 +236,11 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
 fn take_initialization(h: &mut P) -> Step {
     if h.arch.pending.init && !h.arch.smm.is_on() && !h.arch.extension.holds(Intercept::Init) {
         ask_after(h, || Intercept::Init)?;
+        if h.arch.extension.redirects_init() {
+            h.arch.pending.init = false;
+            h.core.check_interrupts = true;
+            return take_exception(h, Exception::with(vector::SX, SX_INIT));
+        }
         initialize(h);
     }
     if h.arch.waiting.is_for_sipi() {
@@ -276,7 +284,9 @@ fn take_at_boundary(h: &mut P, is_shadowed: bool) -> Step<bool> {
 
 /// "Nonmaskable interrupts", "Maskable hardware interrupts".
 fn take_interrupts(h: &mut P, is_shadowed: bool) -> Step<bool> {
-    let holds_nmi = h.arch.nmi_blocked || is_shadowed || h.arch.extension.holds(Intercept::Nmi);
+    let x = &h.arch.extension;
+    let is_held = is_shadowed && !x.takes_in_shadow(Intercept::Nmi);
+    let holds_nmi = h.arch.nmi_blocked || is_held || x.holds(Intercept::Nmi);
     if h.arch.pending.nmi && !holds_nmi {
         ask_after(h, || Intercept::Nmi)?;
         h.arch.pending.nmi = false;
@@ -285,10 +295,11 @@ fn take_interrupts(h: &mut P, is_shadowed: bool) -> Step<bool> {
         return Ok(true);
     }
     let has_vector = h.arch.pending.ext_int || h.arch.apic.pending_vector().is_some();
-    let masked = h.arch.rflags & rflags::IF == 0;
+    let x = &h.arch.extension;
+    let masked = x.masks_interrupts(h.arch.rflags);
     let what = Intercept::ExternalInterrupt { masked };
-    let concerns = !masked || h.arch.extension.takes_masked_interrupts();
-    if !has_vector || !concerns || is_shadowed || h.arch.extension.holds(what) {
+    let concerns = !masked || x.takes_masked_interrupts();
+    if !has_vector || !concerns || is_shadowed && !x.takes_in_shadow(what) || x.holds(what) {
         return Ok(false);
     }
     ask_after(h, || what)?;
@@ -310,7 +321,7 @@ pub(crate) fn acknowledge(h: &mut P) -> u8 {
 fn deliver_injected(h: &mut P) -> Step<bool> {
     let Some(event) = h.arch.injected.take() else { return Ok(false) };
     h.core.check_interrupts = true;
-    let rip = h.core.pc.wrapping_add(event.length.into());
+    let rip = h.core.pc.wrapping_add(event.length);
     take_event(h, event, rip)?;
     Ok(true)
 }

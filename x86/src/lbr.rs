@@ -466,6 +466,22 @@ pub(crate) fn write_record(h: &mut P, number: u32, value: u64) -> Step {
 }
 
 /// LastBranchFromIP, LastBranchToIP, LastIntFromIP, LastIntToIP; MSR_LER_FROM_LIP, MSR_LER_TO_LIP; IA32_LER_INFO.
+/// DebugCtl, LastBranchFromIP, LastBranchToIP, LastIntFromIP, LastIntToIP.
+pub(crate) fn last_branches(arch: &X86) -> [u64; 5] {
+    let l = &arch.msrs.lbr;
+    [l.debugctl, l.last[0], l.last[1], l.last_before_event[0], l.last_before_event[1]]
+}
+
+/// Loads them. Bits of DebugCtl that there are not stay 0.
+pub(crate) fn set_last_branches(h: &mut P, [debugctl, from, to, event_from, event_to]: [u64; 5]) {
+    let l = &mut h.arch.msrs.lbr;
+    l.last = [from, to, 0];
+    l.last_before_event = [event_from, event_to, 0];
+    if debugctl != l.debugctl {
+        let _ = write_debugctl(h, crate::msr::number::DEBUGCTL, debugctl);
+    }
+}
+
 pub(crate) fn read_last(h: &mut P, number: u32) -> Step<u64> {
     let l = &h.arch.msrs.lbr;
     Ok(match number {

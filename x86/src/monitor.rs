@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apic;
 use crate::caches::LINE;
-use crate::control::{cr4, rflags};
+use crate::control::cr4;
 use crate::exception::Exception;
 use crate::extension::{self, Intercept, ask_after, ask_before};
 use crate::model::{Feature, misc_enable};
@@ -109,7 +109,7 @@ impl Waiting {
 fn has_interrupt(h: &P, masked: bool) -> bool {
     let maskable = h.arch.pending.ext_int || h.arch.apic.pending_vector().is_some();
     let x = &h.arch.extension;
-    let masked = masked || h.arch.rflags & rflags::IF != 0 || x.takes_masked_interrupts();
+    let masked = masked || !x.masks_interrupts(h.arch.rflags) || x.takes_masked_interrupts();
     has_event_above_interrupts(h) || maskable && masked && !x.holds(Intercept::ExternalInterrupt { masked: false })
 }
 

@@ -41,8 +41,8 @@ pub struct Controls {
     pub pkru: u32,
     /// IA32_PKRS.
     pub pkrs: u32,
-    /// The PDPTE registers of PAE paging, as MOV to CR3 loaded them.
-    pub pdptes: [u64; 4],
+    /// The PDPTE registers of PAE paging, as MOV to CR3 loaded them; none where every walk reads the table (APM vol. 2, "Nested Paging").
+    pub pdptes: Option<[u64; 4]>,
     /// MAXPHYADDR: bits of a physical address.
     pub physical_bits: u32,
     /// 1-GByte pages are there (CPUID.80000001H:EDX.Page1GB).
@@ -238,7 +238,8 @@ impl Controls {
         e & entry::PS != 0 && (level > 3 || level == 3 && !self.has_1g)
     }
 
-    fn error_code(&self, access: Access, cause: u32) -> u32 {
+    /// A page fault's error code: P and RSVD are the cause's.
+    pub fn error_code(&self, access: Access, cause: u32) -> u32 {
         let mut code = cause;
         if access.kind == Kind::Write {
             code |= error::WR;
@@ -265,7 +266,14 @@ impl Controls {
             }
             Mode::Bits32 => self.translate_32(t, linear as u32, access),
             Mode::Pae => {
-                let pdpte = self.pdptes[(linear >> 30 & 3) as usize];
+                let i = linear >> 30 & 3;
+                let pdpte = match self.pdptes {
+                    Some(registers) => registers[i as usize],
+                    None => t.read((self.cr3 & 0xffff_ffe0) + 8 * i, 8)?,
+                };
+                if self.pdptes.is_none() && pdpte & entry::P != 0 && pdpte & self.pdpte_reserved() != 0 {
+                    return Err(Fail::PageFault(self.error_code(access, error::P | error::RSVD)));
+                }
                 if pdpte & entry::P == 0 {
                     return Err(Fail::PageFault(self.error_code(access, 0)));
                 }

@@ -366,7 +366,7 @@ impl X86 {
             efer: self.efer,
             pkru: self.pkru,
             pkrs: self.pkrs,
-            pdptes: self.pdptes,
+            pdptes: (!self.extension.walks_pdptes()).then_some(self.pdptes),
             physical_bits: self.physical_bits,
             has_1g: self.model.has(Feature::Pdpe1gb),
             has_pse36: true,

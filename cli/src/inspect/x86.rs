@@ -144,8 +144,11 @@ impl Inspectable for X86 {
 pub fn controls_of(v: &vmx_sim::vmcs::Vmcs, now: Controls) -> Controls {
     let lma = if v.has(entry_control::IA32E_MODE_GUEST) { efer::LMA | efer::LME } else { 0 };
     let efer = if v.has(entry_control::LOAD_EFER) { v[GUEST_EFER] } else { now.efer & !(efer::LMA | efer::LME) | lma };
-    let pdptes =
-        if v.has(secondary::ENABLE_EPT) { [0, 2, 4, 6].map(|i| v[Field(GUEST_PDPTE0.0 + i)]) } else { now.pdptes };
+    let pdptes = if v.has(secondary::ENABLE_EPT) {
+        Some([0, 2, 4, 6].map(|i| v[Field(GUEST_PDPTE0.0 + i)]))
+    } else {
+        now.pdptes
+    };
     Controls { cr0: v[GUEST_CR0], cr3: v[GUEST_CR3], cr4: v[GUEST_CR4], efer, pdptes, ..now }
 }
 
@@ -217,9 +220,9 @@ fn linear(text: &mut String, c: &Controls, stage: Option<&Vmx>, ram: &Ram, addre
     if c.efer & efer::LMA != 0 && !c.is_canonical(address) {
         return Err("the address is not canonical".to_owned());
     }
-    if c.mode() == Mode::Pae {
-        let _ =
-            writeln!(text, "  PDPTE register {}: {:#018x}", address >> 30 & 3, c.pdptes[(address >> 30 & 3) as usize]);
+    if let Some(pdptes) = c.pdptes.filter(|_| c.mode() == Mode::Pae) {
+        let i = address >> 30 & 3;
+        let _ = writeln!(text, "  PDPTE register {i}: {:#018x}", pdptes[i as usize]);
     }
     let access = Access { kind: Kind::Read, user: false, implicit: false, ac: true, shadow_stack: false };
     let open = Controls { pkru: 0, pkrs: 0, ..*c };

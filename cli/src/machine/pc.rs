@@ -168,7 +168,10 @@ impl Platform for X86 {
 
     fn reason_name(reason: u32) -> &'static str {
         match reason.checked_sub(extension::FIRST_EXIT) {
-            Some(exit) => Reason::of(exit.into()).map_or("exit", Reason::name),
+            Some(exit) => match reason.checked_sub(extension::FIRST_EXIT_SVM) {
+                Some(index) => svm_sim::exit::code::name(svm_sim::exit::code::of_index(index)),
+                None => Reason::of(exit.into()).map_or("exit", Reason::name),
+            },
             None if reason < 32 => exception::name(reason as u8),
             None => "interrupt",
         }

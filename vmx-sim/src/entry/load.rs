@@ -188,7 +188,7 @@ impl Vmx {
         };
         let v = &self.vmcs;
         let is_software = matches!(information >> 8 & 7, 4..=6);
-        let length = if is_software { v[ENTRY_INSTRUCTION_LENGTH] as u8 } else { 0 };
+        let length = if is_software { v[ENTRY_INSTRUCTION_LENGTH] } else { 0 };
         let error = (information >> 11 & 1 != 0).then_some(v[ENTRY_EXCEPTION_ERROR_CODE] as u16);
         if origin == Origin::Nmi {
             if v.has(pin::VIRTUAL_NMIS) {

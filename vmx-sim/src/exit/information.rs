@@ -2,11 +2,9 @@
 //! that were fetched.
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use x86::extension::code_at_rip;
 use x86::mode::Mode;
 use x86::processor::P;
-
-/// The most bytes that an instruction has.
-const LONGEST: u64 = 15;
 
 /// The instruction at RIP.
 #[derive(Clone, Copy, Debug)]
@@ -26,21 +24,6 @@ fn segment(r: Register) -> u64 {
         Register::GS => 5,
         _ => 3,
     }
-}
-
-/// What was fetched at RIP: the bytes of an instruction, and perhaps more; none if nothing of it is held.
-pub(crate) fn code_at_rip(h: &P) -> Vec<u8> {
-    let pc = h.core.pc;
-    let mut bytes = Vec::with_capacity(20);
-    let first = pc & !3;
-    for at in (first..=pc + LONGEST).step_by(4) {
-        match h.peek_code(at) {
-            Some(word) => bytes.extend(word.to_le_bytes()),
-            None => break,
-        }
-    }
-    bytes.drain(..bytes.len().min((pc - first) as usize));
-    bytes
 }
 
 impl Decoded {

@@ -17,7 +17,6 @@ use crate::tags::Tags;
 use crate::vmcs::Vmcs;
 use crate::vmx::Vmx;
 pub use information::Decoded;
-pub(crate) use information::code_at_rip;
 pub use reason::Reason;
 pub(crate) use save::Resume;
 
@@ -197,7 +196,7 @@ impl Vmx {
         }
         let of_software = first.filter(|d| is_software(d.origin));
         if let Some(d) = of_software {
-            v[EXIT_INSTRUCTION_LENGTH] = d.length.into();
+            v[EXIT_INSTRUCTION_LENGTH] = (d.length as u8).into(); // IP may have wrapped
         } else if e.is_of_instruction {
             v[EXIT_INSTRUCTION_LENGTH] = extension::instruction_length(h).into();
         }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Extension, Intercept, SecondAccess, SecondStage};
+use crate::control::rflags;
 use crate::model::{CpuModel, Feature};
 use crate::processor::P;
 
@@ -19,11 +20,13 @@ pub struct Facts {
     pub address_space: u64,
     /// [`Extension::linear_mask`].
     pub linear_mask: u64,
+    /// [`Extension::walks_pdptes`].
+    pub walks_pdptes: bool,
 }
 
 impl Default for Facts {
     fn default() -> Self {
-        Facts { is_guest: false, has_second_stage: false, address_space: 0, linear_mask: u64::MAX }
+        Facts { is_guest: false, has_second_stage: false, address_space: 0, linear_mask: u64::MAX, walks_pdptes: false }
     }
 }
 
@@ -60,6 +63,12 @@ impl Slot {
         self.facts.has_second_stage
     }
 
+    /// There are no PDPTE registers.
+    #[inline(always)]
+    pub(crate) fn walks_pdptes(&self) -> bool {
+        self.facts.walks_pdptes
+    }
+
     /// What translations are tagged with.
     #[inline(always)]
     pub(crate) fn address_space(&self) -> u64 {
@@ -85,6 +94,26 @@ impl Slot {
     /// Interrupts are the extension's concern though they are masked.
     pub(crate) fn takes_masked_interrupts(&self) -> bool {
         self.in_guest().is_some_and(Extension::takes_masked_interrupts)
+    }
+
+    /// Interrupts from outside are masked.
+    pub(crate) fn masks_interrupts(&self, rflags: u64) -> bool {
+        self.in_guest().and_then(Extension::masks_interrupts).unwrap_or(rflags & rflags::IF == 0)
+    }
+
+    /// An event from outside concerns the extension in an interrupt shadow.
+    pub(crate) fn takes_in_shadow(&self, what: Intercept) -> bool {
+        self.in_guest().is_some_and(|e| e.takes_in_shadow(&what))
+    }
+
+    /// Matches of breakpoint registers are nothing.
+    pub(crate) fn discards_breakpoints(&self) -> bool {
+        self.get().is_some_and(Extension::discards_breakpoints)
+    }
+
+    /// INIT is to be #SX.
+    pub(crate) fn redirects_init(&self) -> bool {
+        self.get().is_some_and(Extension::redirects_init)
     }
 
     /// The guest has no such instruction.

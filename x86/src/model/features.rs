@@ -203,14 +203,35 @@ features! {
     AmdLbrPmcFreeze "amd_lbr_pmc_freeze" 0x8000_0022 0 EAX 2         No    Off;
 //  Leaf 0AH tells of this one in a way of its own; here it stands for its MSRs and its leaf.
     ArchPerfmon "arch_perfmon"         0xffff_ffff 0 EAX 0           On    No;
-//  CPUID tells of this one if the extension is there.
+//  CPUID tells of these two if the extension is there.
     Vmx         "vmx"                  0xffff_ffff 0 EAX 2           On    No;
+    Svm         "svm"                  0xffff_ffff 0 EAX 3           No    On;
+//  So it does of what SVM has.
+    Npt         "npt"                  0x8000_000a 0 EDX 0           No    On;
+    Lbrv        "lbrv"                 0x8000_000a 0 EDX 1           No    On;
+    SvmLock     "svm_lock"             0x8000_000a 0 EDX 2           No    On;
+    NripSave    "nrip_save"            0x8000_000a 0 EDX 3           No    On;
+    TscScale    "tsc_scale"            0x8000_000a 0 EDX 4           No    On;
+    VmcbClean   "vmcb_clean"           0x8000_000a 0 EDX 5           No    On;
+    FlushByAsid "flushbyasid"          0x8000_000a 0 EDX 6           No    On;
+    DecodeAssists "decodeassists"      0x8000_000a 0 EDX 7           No    On;
+    PauseFilter "pausefilter"          0x8000_000a 0 EDX 10          No    On;
+    PfThreshold "pfthreshold"          0x8000_000a 0 EDX 12          No    On;
+    VVmsaveVmload "v_vmsave_vmload"    0x8000_000a 0 EDX 15          No    On;
+    Vgif        "vgif"                 0x8000_000a 0 EDX 16          No    On;
+    Gmet        "gmet"                 0x8000_000a 0 EDX 17          No    On;
+    SssCheck    "ssscheck"             0x8000_000a 0 EDX 19          No    On;
+    VSpecCtrl   "v_spec_ctrl"          0x8000_000a 0 EDX 20          No    On;
+    Vnmi        "vnmi"                 0x8000_000a 0 EDX 25          No    On;
+    SvmeAddrChk "svme_addr_chk"        0x8000_000a 0 EDX 28          No    On;
+    BusLockThreshold "bus_lock_threshold" 0x8000_000a 0 EDX 29       No    On;
+    IdleHlt     "idle_hlt"             0x8000_000a 0 EDX 30          No    On;
 //  IA32_PERF_CAPABILITIES tells of this one: the stack of last branch records that is not architectural.
     Lbr         "lbr"                  0xffff_ffff 0 EAX 1           Off   No;
 }
 
-/// Names that are understood, for what is not there yet, or comes with an extension.
-pub(super) const MISSING: &[(&str, &str)] = &[("svm", "it needs the extension svm-sim")];
+/// Names that are understood, for what is not there yet.
+pub(super) const MISSING: &[(&str, &str)] = &[];
 
 /// A set of features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

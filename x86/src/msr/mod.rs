@@ -108,6 +108,11 @@ impl X86 {
         self.msrs.cstar
     }
 
+    /// Loads IA32_CSTAR.
+    pub fn set_cstar(&mut self, value: u64) {
+        self.msrs.cstar = value;
+    }
+
     /// IA32_PAT.
     pub fn pat(&self) -> u64 {
         self.stored_msr(n::PAT)

@@ -37,7 +37,7 @@ fn long() -> Controls {
         efer: efer::LME | efer::LMA | efer::NXE,
         pkru: 0,
         pkrs: 0,
-        pdptes: [0; 4],
+        pdptes: Some([0; 4]),
         physical_bits: 46,
         has_1g: true,
         has_pse36: true,
@@ -264,7 +264,7 @@ fn thirty_two_bits() {
 #[test]
 fn pae_begins_at_its_registers() {
     let mut controls = Controls { efer: efer::NXE, ..long() };
-    controls.pdptes[1] = TABLES | P;
+    controls.pdptes = Some([0, TABLES | P, 0, 0]);
     let linear = 0x4567_8abc;
     let mut m = Memory::default();
     m.write(TABLES + (linear >> 21 & 0x1ff) * 8, 8, (TABLES + 0x1000) | ALL).unwrap();

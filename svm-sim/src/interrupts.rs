@@ -1,0 +1,169 @@
+//! "Global Interrupt Flag, STGI and CLGI Instructions", "Virtual Interrupts", "NMI Virtualization", "Virtual GIF".
+
+use emu_core::engine::Step;
+use serde::{Deserialize, Serialize};
+use x86::control::rflags;
+use x86::exception::{Exception, vector};
+use x86::extension::{Delivery, Intercept, Origin};
+use x86::model::Feature;
+use x86::processor::P;
+
+use crate::exit::{Exit, code};
+use crate::svm::Svm;
+use crate::vmcb::*;
+
+/// Virtual interrupts, beside what the VMCB holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Virtual {}
+
+/// What waits is looked at before the next instruction.
+fn attend(h: &mut P) {
+    h.core.check_interrupts = true;
+    h.core.leave = true;
+}
+
+impl Svm {
+    fn set_vintr(&mut self, bit: u64, on: bool) {
+        let old = self.vmcb.get(VINTR);
+        self.vmcb.set(VINTR, if on { old | bit } else { old & !bit });
+    }
+
+    /// "Virtual GIF".
+    pub(crate) fn virtualizes_gif(&self) -> bool {
+        self.in_guest && self.has(Feature::Vgif) && self.vintr(vintr::V_GIF_ENABLE)
+    }
+
+    /// STGI, CLGI.
+    pub(crate) fn set_gif(&mut self, h: &mut P, on: bool) {
+        if self.virtualizes_gif() {
+            self.set_vintr(vintr::V_GIF, on);
+        } else {
+            self.gif = on;
+        }
+        attend(h);
+    }
+
+    /// The GIF that a guest's virtual interrupts see.
+    fn guest_gif(&self) -> bool {
+        if self.virtualizes_gif() { self.vintr(vintr::V_GIF) } else { self.gif }
+    }
+
+    /// "Effect of the GIF on Interrupt Handling"; and V_INTR_MASKING, with which the host's RFLAGS.IF says whether there are interrupts.
+    pub(crate) fn holds_event(&self, what: &Intercept) -> bool {
+        matches!(what, Intercept::Init | Intercept::Smi | Intercept::Nmi | Intercept::ExternalInterrupt { .. })
+            && !self.gif
+    }
+
+    /// Whether an event from outside is intercepted.
+    pub(crate) fn intercepts_event(&self, what: &Intercept) -> bool {
+        let code = match what {
+            Intercept::ExternalInterrupt { .. } => code::INTR,
+            Intercept::Nmi => code::NMI,
+            Intercept::Smi => code::SMI,
+            _ => return false,
+        };
+        self.in_guest && self.vmcb.intercepts(code)
+    }
+
+    /// MOV from CR8: with V_INTR_MASKING it is V_TPR.
+    pub(crate) fn read_cr8(&self, value: u64) -> u64 {
+        if self.vintr(vintr::V_INTR_MASKING) { self.vmcb.get(VINTR) & 0xf } else { value }
+    }
+
+    /// MOV to CR8: V_TPR gets it, and without V_INTR_MASKING the processor's own TPR, too.
+    pub(crate) fn write_cr8(&mut self, h: &mut P, value: u64) -> Step<Option<u64>> {
+        if value > 0xf {
+            return Err(Exception::gp(0).into());
+        }
+        let v = self.vmcb.get(VINTR);
+        self.vmcb.set(VINTR, v & !0xf | value);
+        attend(h);
+        Ok((!self.vintr(vintr::V_INTR_MASKING)).then_some(value))
+    }
+
+    /// "NMI Virtualization".
+    pub(crate) fn virtualizes_nmi(&self) -> bool {
+        self.in_guest && self.has(Feature::Vnmi) && self.vintr(vintr::V_NMI_ENABLE)
+    }
+
+    /// IRET ends the blocking of virtual NMIs, and not that of the processor's.
+    pub(crate) fn virtual_nmi_ends(&mut self, h: &mut P) -> bool {
+        if !self.virtualizes_nmi() {
+            return true;
+        }
+        self.set_vintr(vintr::V_NMI_BLOCKING, false);
+        attend(h);
+        false
+    }
+
+    fn has_virtual_nmi(&self) -> bool {
+        self.virtualizes_nmi()
+            && self.vintr(vintr::V_NMI_PENDING)
+            && !self.vintr(vintr::V_NMI_BLOCKING)
+            && self.guest_gif()
+    }
+
+    /// "Virtual Interrupts": one is pending that the guest takes now.
+    fn has_virtual_interrupt(&self, h: &P) -> bool {
+        let v = self.vmcb.get(VINTR);
+        let is_above = v & vintr::V_IGN_TPR != 0 || v >> 16 & 0xf > v & 0xf;
+        v & vintr::V_IRQ != 0 && is_above && h.arch.rflags & rflags::IF != 0 && self.guest_gif()
+    }
+
+    /// An event from outside comes first.
+    fn is_preceded(&self, h: &P) -> bool {
+        let p = &h.arch.pending;
+        let masked = self.masked(h);
+        let has_interrupt = p.ext_int || h.arch.apic.pending_vector().is_some();
+        self.gif && (p.nmi && !h.arch.nmi_blocked || has_interrupt && !masked)
+    }
+
+    fn masked(&self, h: &P) -> bool {
+        if self.vintr(vintr::V_INTR_MASKING) { !self.host_if } else { h.arch.rflags & rflags::IF == 0 }
+    }
+
+    /// Between two instructions of a guest.
+    pub(crate) fn boundary(&mut self, h: &mut P, shadowed: bool) -> Step {
+        if shadowed || self.is_preceded(h) {
+            return Ok(());
+        }
+        if self.has_virtual_nmi() {
+            self.set_vintr(vintr::V_NMI_PENDING, false);
+            self.set_vintr(vintr::V_NMI_BLOCKING, true);
+            h.arch.injected = Some(Delivery { origin: Origin::Nmi, vector: vector::NMI, error: None, length: 0 });
+            self.note_virtual(h, vector::NMI);
+            return Ok(());
+        }
+        if !self.has_virtual_interrupt(h) {
+            return Ok(());
+        }
+        if self.vmcb.intercepts(code::VINTR) {
+            return Err(self.exit(h, Exit::of(code::VINTR)));
+        }
+        let vector = (self.vmcb.get(VINTR) >> 32) as u8;
+        self.set_vintr(vintr::V_IRQ, false);
+        h.arch.injected = Some(Delivery { origin: Origin::External, vector, error: None, length: 0 });
+        self.note_virtual(h, vector);
+        Ok(())
+    }
+
+    /// A guest that waits has something to take.
+    pub(crate) fn has_event(&self, h: &P) -> bool {
+        self.trap.is_some()
+            || !h.arch.waiting.is_shut_down() && (self.has_virtual_nmi() || self.has_virtual_interrupt(h))
+    }
+
+    /// "Idle HLT intercept": a virtual interrupt or NMI is pending.
+    pub(crate) fn has_virtual_event(&self) -> bool {
+        let v = self.vmcb.get(VINTR);
+        v & vintr::V_IRQ != 0 || self.virtualizes_nmi() && v & vintr::V_NMI_PENDING != 0
+    }
+
+    /// The TPR that #VMEXIT saves.
+    pub(crate) fn save_tpr(&mut self, h: &P) {
+        if !self.vintr(vintr::V_INTR_MASKING) {
+            let v = self.vmcb.get(VINTR);
+            self.vmcb.set(VINTR, v & !0xf | x86::extension::cr8(h));
+        }
+    }
+}

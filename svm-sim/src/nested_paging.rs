@@ -1,0 +1,137 @@
+//! "Nested Paging": guest-physical addresses are translated by tables that have the format of the host's paging.
+
+use emu_core::engine::{Step, Stop};
+use serde::{Deserialize, Serialize};
+use x86::control::{cr0, cr4, efer};
+use x86::extension::{SecondAccess, SecondStage, code_at_rip};
+use x86::model::Feature;
+use x86::paging::{self, Access, Controls, Fail, Kind, Mode, Rights, Tables};
+use x86::processor::P;
+
+use crate::exit::{Exit, code};
+use crate::svm::Svm;
+use crate::vmcb::*;
+
+/// Bits of EXITINFO1 of #VMEXIT(NPF), beside those of a page fault's error code.
+pub mod error {
+    #![allow(missing_docs, reason = "the manual's words")]
+    pub const FINAL: u64 = 1 << 32;
+    pub const TABLE_WALK: u64 = 1 << 33;
+    pub const SSS: u64 = 1 << 37;
+}
+
+/// What the host's paging was like at VMRUN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// CR0.
+    pub cr0: u64,
+    /// CR4.
+    pub cr4: u64,
+    /// EFER.
+    pub efer: u64,
+}
+
+/// Nested page tables are in system physical memory.
+struct Physical<'a, 'b>(&'a mut P<'b>);
+
+impl Tables for Physical<'_, '_> {
+    type Stop = std::convert::Infallible;
+
+    fn read(&mut self, address: u64, size: u8) -> Result<u64, Self::Stop> {
+        Ok(self.0.read_physical(address, size).unwrap_or(u64::MAX))
+    }
+
+    fn write(&mut self, address: u64, size: u8, value: u64) -> Result<(), Self::Stop> {
+        let _ = self.0.write_physical(address, size, value);
+        Ok(())
+    }
+}
+
+impl Svm {
+    /// How nested page tables are walked: as the host's tables would be, with N_CR3. What the host's CR4 says of rights does not count.
+    pub(crate) fn nested_controls(&self, h: &P) -> Controls {
+        const FORMAT: u64 = cr4::PAE | cr4::PSE | cr4::LA57;
+        let gmet = if self.has_gmet() { cr4::SMEP } else { 0 };
+        Controls {
+            cr0: self.host.cr0 | cr0::WP,
+            cr3: self.vmcb.get(N_CR3),
+            cr4: self.host.cr4 & FORMAT | gmet,
+            efer: self.host.efer,
+            pdptes: None,
+            ..h.arch.controls()
+        }
+    }
+
+    /// Whether the tables have a place for an address.
+    fn is_within(mode: Mode, address: u64) -> bool {
+        match mode {
+            Mode::Off | Mode::Bits32 | Mode::Pae => address >> 32 == 0,
+            Mode::Level4 => address >> 48 == 0,
+            Mode::Level5 => true,
+        }
+    }
+
+    /// "Nested Table Walk". All accesses are user accesses, and those to the guest's page tables are writes. With "Guest Mode Execute Trap" they are
+    /// whose the guest says that they are, and supervisors fetch nothing from users' pages.
+    pub(crate) fn translate(&mut self, h: &mut P, access: SecondAccess) -> Result<SecondStage, u64> {
+        let controls = self.nested_controls(h);
+        let kind = if access.is_entry { Kind::Write } else { access.kind };
+        let user = access.user || !self.has_gmet();
+        let how = Access { kind, user, implicit: false, ac: true, shadow_stack: false };
+        let part = if access.is_entry { error::TABLE_WALK } else { error::FINAL };
+        if !Svm::is_within(controls.mode(), access.address) {
+            return Err(u64::from(controls.error_code(how, 0)) | part);
+        }
+        match controls.translate(&mut Physical(h), access.address, how) {
+            Ok(t) => Ok(SecondStage { physical: t.physical, size_log2: t.size_log2, read: t.read, write: t.write }),
+            Err(Fail::PageFault(code)) => Err(u64::from(code) | part),
+            Err(Fail::Stop(never)) => match never {},
+        }
+    }
+
+    fn has_gmet(&self) -> bool {
+        self.nested(nested::GMET_ENABLE) && self.has(Feature::Gmet)
+    }
+
+    /// "Nested versus Guest Page Faults".
+    pub(crate) fn nested_page_fault(&mut self, h: &mut P, access: SecondAccess, why: u64) -> Stop {
+        let ss = if access.shadow_stack { paging::error::SS.into() } else { 0 };
+        let bytes = if access.kind == Kind::Fetch { Vec::new() } else { self.bytes_fetched(h) };
+        self.exit(h, Exit { info_1: why | ss, info_2: access.address, bytes, ..Exit::of(code::NPF) })
+    }
+
+    /// "Decode Assists": instruction bytes, for faults of data accesses.
+    pub(crate) fn bytes_fetched(&self, h: &P) -> Vec<u8> {
+        if !self.has(Feature::DecodeAssists) {
+            return Vec::new();
+        }
+        let mut bytes = code_at_rip(h);
+        bytes.truncate(15);
+        bytes
+    }
+
+    /// Translates a guest-physical address that an instruction of the guest names ("Virtualized VMLOAD and VMSAVE").
+    pub(crate) fn translate_own(&mut self, h: &mut P, address: u64, is_store: bool) -> Step<u64> {
+        let kind = if is_store { Kind::Write } else { Kind::Read };
+        let page = Rights::ALL;
+        let access = SecondAccess {
+            address,
+            size: 8,
+            kind,
+            linear: None,
+            is_entry: false,
+            page,
+            user: false,
+            shadow_stack: false,
+        };
+        match self.translate(h, access) {
+            Ok(stage) => Ok(stage.physical),
+            Err(why) => Err(self.nested_page_fault(h, access, why)),
+        }
+    }
+
+    /// The paging of the host, for nested paging.
+    pub(crate) fn note_host(&mut self, h: &P) {
+        self.host = Host { cr0: h.arch.cr0, cr4: h.arch.cr4, efer: h.arch.efer & (efer::NXE | efer::LMA | efer::LME) };
+    }
+}
