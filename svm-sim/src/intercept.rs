@@ -59,7 +59,8 @@ impl Svm {
             I::Boundary { shadowed } => return self.boundary(h, shadowed),
             I::Over => return self.operation_is_over(h),
             I::MovToCr { cr, register, value } => return self.mov_to_cr(h, cr, register, value),
-            I::Lmsw { source, .. } => return self.lmsw(h, source),
+            I::Lmsw { .. } => return self.lmsw(h),
+            I::Clts => return self.clts(h),
             I::Rdmsr(msr) => return self.msr(h, msr, false),
             I::Wrmsr { msr, value } => {
                 self.trap_efer_write(h, msr, value);
@@ -76,7 +77,6 @@ impl Svm {
                 Exit { info_1: MOV | u64::from(register), ..Exit::instruction(code::CR_READ + u64::from(cr)) }
             }
             I::Smsw => Exit::instruction(code::CR_READ),
-            I::Clts => Exit::instruction(code::CR_WRITE),
             I::MovFromDr { dr, register } => {
                 Exit { info_1: register.into(), ..Exit::instruction(code::DR_READ + u64::from(dr)) }
             }
@@ -202,14 +202,24 @@ impl Svm {
         (value ^ h.arch.cr0) & !(cr0::TS | cr0::MP | cr0::ET) != 0
     }
 
-    fn lmsw(&mut self, h: &mut P, source: u16) -> Step {
+    /// LMSW: the selective intercept is for all of them.
+    fn lmsw(&mut self, h: &mut P) -> Step {
         self.take_if(h, Exit::instruction(code::CR_WRITE))?;
-        let low = u64::from(source) & 0xf;
-        let value = h.arch.cr0 & !0xe | low;
-        if self.is_selected(h, value) {
-            self.take_if(h, Exit::instruction(code::CR0_SELECTIVE_WRITE))?;
-        }
+        self.take_if(h, Exit::instruction(code::CR0_SELECTIVE_WRITE))?;
+        self.trap_cr0_write(h);
         Ok(())
+    }
+
+    fn clts(&mut self, h: &mut P) -> Step {
+        self.take_if(h, Exit::instruction(code::CR_WRITE))?;
+        self.trap_cr0_write(h);
+        Ok(())
+    }
+
+    fn trap_cr0_write(&mut self, h: &mut P) {
+        if self.vmcb.intercepts(code::CR_WRITE_TRAP) {
+            self.set_trap(h, code::CR_WRITE_TRAP);
+        }
     }
 
     /// "CR and EFER write traps": behind the instruction.

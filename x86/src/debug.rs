@@ -54,7 +54,7 @@ pub(crate) fn watches(p: &X86, instructions: bool) -> bool {
 
 /// An access comes by. Returns whether its page holds a breakpoint of its kind; an instruction at one faults.
 pub(crate) fn sees(h: &mut P, access: Access) -> Step<bool> {
-    if h.arch.dr7 & DR7_ENABLES == 0 || h.arch.extension.discards_breakpoints() {
+    if h.arch.dr7 & DR7_ENABLES == 0 {
         return Ok(false);
     }
     let (first, last) = (access.va, access.va.wrapping_add(u64::from(access.size).max(1) - 1));
@@ -82,8 +82,8 @@ pub(crate) fn sees(h: &mut P, access: Access) -> Step<bool> {
     if is_fetch && hits != 0 && !h.resumes() && access.va == h.core.pc && !is_held {
         return Err(Exception { vector: vector::DB, error: None, address: hits }.into());
     }
-    if !is_fetch && hits != 0 {
-        trap_behind(h, hits);
+    if !is_fetch {
+        hit(h, hits);
     }
     Ok(is_near)
 }
@@ -96,7 +96,12 @@ pub(crate) fn sees_port(h: &mut P, port: u64, size: u8) {
     let hits = enabled(h.arch)
         .filter(|(_, on, at, length)| *on == On::Port && *at < port + u64::from(size) && port < at + length)
         .fold(0, |hits, (i, ..)| hits | 1 << i);
-    if hits != 0 {
+    hit(h, hits);
+}
+
+/// Breakpoints have been hit that are traps.
+fn hit(h: &mut P, hits: u64) {
+    if hits != 0 && !h.arch.extension.discards_breakpoints() {
         trap_behind(h, hits);
     }
 }

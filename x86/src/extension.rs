@@ -383,7 +383,7 @@ pub trait Extension: Send {
         false
     }
 
-    /// A match of a breakpoint register is nothing now, in a guest or not.
+    /// The trap of a breakpoint on data or ports is nothing now, in a guest or not.
     fn discards_breakpoints(&self) -> bool {
         false
     }

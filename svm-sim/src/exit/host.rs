@@ -5,7 +5,7 @@
 //! are there, too, and with nested paging its PAT.
 
 use emu_core::engine::{Stop, StopKind};
-use x86::control::{cr0, cr4, efer, rflags};
+use x86::control::{cr0, cr4, dr6, efer, rflags};
 use x86::exception::vector;
 use x86::extension;
 use x86::processor::{P, ProcessorExt};
@@ -52,6 +52,10 @@ impl Svm {
             extension::set_last_branches(h, BRANCHES.map(|f| v.get(f)));
         }
         h.core.pc = h.linear_ip(v.get(RIP));
+        if v.get(RFLAGS) & rflags::TF != 0 {
+            // VMRUN has been stepped over.
+            h.arch.debug_trap = dr6::BS;
+        }
         h.all_changed();
         let is_pae = h.arch.cr0 & cr0::PG != 0 && h.arch.cr4 & cr4::PAE != 0 && !h.arch.is_long();
         if is_pae && extension::load_pdptes(h, v.get(CR3)).is_err() {

@@ -9,9 +9,8 @@ use crate::exit::{VALID, code};
 use crate::svm::Svm;
 use crate::vmcb::*;
 
-/// Bytes of the I/O permissions map, and of the MSR permissions map.
-const IOPM_SIZE: u64 = 0x3000;
-const MSRPM_SIZE: u64 = 0x2000;
+/// How far the maps of permissions reach: the I/O permissions map has a few bits in its third page; processors ask the same of the other one.
+const MAP_REACH: u64 = 0x2000;
 /// Bits 51 to 12.
 const ADDRESS: u64 = ((1 << 52) - 1) & !0xfff;
 /// Bits of S_CET that are 0.
@@ -52,8 +51,8 @@ impl Svm {
         rule!(CR0, !is_long || cr0 & cr0::PE != 0, "PE is 1 in long mode");
         rule!(CS_ATTRIB, !is_long || cr4 & cr4::PAE == 0 || !(code_long && code_big), "not both L and D in long mode");
         rule!(INTERCEPT_4, v.intercepts(code::VMRUN), "VMRUN is intercepted");
-        rule!(IOPM_BASE_PA, self.is_map(IOPM_BASE_PA, IOPM_SIZE), "the map ends within physical memory's addresses");
-        rule!(MSRPM_BASE_PA, self.is_map(MSRPM_BASE_PA, MSRPM_SIZE), "the map ends within physical memory's addresses");
+        rule!(IOPM_BASE_PA, self.is_map(IOPM_BASE_PA), "the map ends within physical memory's addresses");
+        rule!(MSRPM_BASE_PA, self.is_map(MSRPM_BASE_PA), "the map ends within physical memory's addresses");
         rule!(GUEST_ASID, v.get(GUEST_ASID) != 0, "not 0");
         rule!(GUEST_ASID, v.get(GUEST_ASID) < crate::svm::ASIDS, "an ASID that there is");
         let np = self.nested(nested::NP_ENABLE);
@@ -71,9 +70,9 @@ impl Svm {
     }
 
     /// The low 12 bits of a map's address do not count.
-    fn is_map(&self, f: Field, size: u64) -> bool {
+    fn is_map(&self, f: Field) -> bool {
         let base = self.vmcb.get(f) & !0xfff;
-        base.checked_add(size - 1).is_some_and(|last| self.is_physical(last))
+        base.checked_add(MAP_REACH).is_some_and(|last| self.is_physical(last))
     }
 
     fn is_nested_root(&self, h: &P) -> bool {

@@ -184,8 +184,10 @@ pub(crate) fn send(h: &mut P, command: u32, destination: u32) {
     let me = h.core.index;
     let is_meant = |p: &Published| shorthand != 0 || p.is_meant(destination, logical, wide);
     let targets: Vec<u32> = match (shorthand, mode) {
-        // INIT is invalid with this shorthand by the SDM's table, and processors do it; the others are not supported.
+        // INIT is invalid with this shorthand by the SDM's table, and processors do it; the others are not supported. By the APM's table only
+        // fixed interrupts are valid with it, and AMD's processors do the others, too.
         (1, delivery::FIXED | delivery::INIT) => vec![me],
+        (1, delivery::NMI | delivery::SMI) if h.arch.model.is_amd() => vec![me],
         (1, _) => vec![],
         (0, delivery::LOWEST_PRIORITY) => lowest_priority(h, is_meant).into_iter().collect(),
         _ => (0..h.arch.cores.count)

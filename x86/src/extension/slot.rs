@@ -106,7 +106,7 @@ impl Slot {
         self.in_guest().is_some_and(|e| e.takes_in_shadow(&what))
     }
 
-    /// Matches of breakpoint registers are nothing.
+    /// Traps of breakpoint registers are nothing.
     pub(crate) fn discards_breakpoints(&self) -> bool {
         self.get().is_some_and(Extension::discards_breakpoints)
     }

@@ -54,6 +54,7 @@ pub mod restart;
 pub mod rtc;
 pub mod setup;
 pub mod smbios;
+mod smi;
 pub mod vtd;
 
 use emu_core::bus::{Bus, Space};

@@ -18,6 +18,7 @@ use super::pci::chipset::Chipset;
 use super::restart;
 use super::setup::{self, Setup};
 use super::smbios::Smbios;
+use super::smi;
 use super::vtd::VtdConfig;
 use crate::control::{cr0, cr4, efer};
 use crate::extension::Slot;
@@ -308,6 +309,7 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
     world.ram.set_read_only(SHADOW, SHADOW_END - SHADOW, true).expect("the shadow is RAM");
     if config.firmware.is_none() {
         restart::add(&mut world.ram)?;
+        smi::put(&mut world.ram, config.vcpus);
     }
     if let Some(shape) = &config.firmware {
         let (code, variables) = shape.bases();
@@ -329,6 +331,7 @@ fn build_with(config: &PcConfig, images: &Images) -> Result<(Machine<X86>, Board
             arch.smm.map = Vendor::Amd;
         } else {
             arch.set_up_mtrrs(layout.low_end);
+            arch.smm.base = smi::base(id);
         }
         arch
     };

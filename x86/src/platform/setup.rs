@@ -12,6 +12,7 @@ use super::pci::Slot;
 use super::pci::chipset::Chipset;
 use super::pci::config::{command, header};
 use super::smbios::Smbios;
+use super::smi;
 
 /// Where ACPI's tables go: behind their RSDP, which is looked for on multiples of 16.
 pub const ACPI: u64 = 0xe_0000;
@@ -85,10 +86,11 @@ impl Setup<'_> {
         const LEVEL: u64 = 1 << (SCI_IRQ - 8) | 1 << (10 - 8) | 1 << (11 - 8);
         let pm = u64::from(self.firmware.pm_base) | 1;
         let bridge = Slot::device(0);
-        let pam = match self.chipset {
-            Chipset::I440Fx => 0x59,
-            Chipset::Q35 => 0x90,
+        let (pam, smram) = match self.chipset {
+            Chipset::I440Fx => (0x59, 0x72),
+            Chipset::Q35 => (0x90, 0x9d),
         };
+        self.write(bridge, smram, 1, smi::CONTROL);
         self.write(bridge, pam, 1, 0x30);
         (1..7).for_each(|i| self.write(bridge, pam + i, 1, 0x33));
         let routes = PIRQ_IRQS.iter().rev().fold(0, |word, irq| word << 8 | u64::from(*irq));
