@@ -242,6 +242,18 @@ const SAVED: &[(usize, usize)] = &[
     (0x640, 0x648),
 ];
 
+/// What VMRUN writes to the host save area: segments, descriptor tables, EFER, control registers, RFLAGS and RIP, RSP with CET state and RAX, the PAT.
+const HOST: &[(usize, usize)] = &[
+    (0x400, 0x440),
+    (0x460, 0x470),
+    (0x480, 0x490),
+    (0x4d0, 0x4d8),
+    (0x548, 0x560),
+    (0x570, 0x580),
+    (0x5d8, 0x600),
+    (0x668, 0x670),
+];
+
 /// A VMCB, as a processor holds it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Vmcb(Box<[u8; SIZE]>);
@@ -367,12 +379,15 @@ impl Vmcb {
         }
     }
 
-    /// The state-save area goes to the host save area, and comes from it: its layout is a VMCB's.
-    pub(crate) fn store_save_area(&self, h: &mut P, pa: u64) {
-        write(h, pa + SAVE as u64, &self.0[SAVE..]);
+    /// What VMRUN saves goes to the host save area, whose layout is a VMCB's. Software may have the rest for itself, for VMSAVE.
+    pub(crate) fn store_host(&self, h: &mut P, pa: u64, with_branches: bool) {
+        self.store_ranges(h, pa, HOST);
+        if with_branches {
+            self.store_ranges(h, pa, GROUPS[10]);
+        }
     }
 
-    /// See [`Vmcb::store_save_area`].
+    /// The state-save area comes from the host save area.
     pub(crate) fn load_save_area(&mut self, h: &mut P, pa: u64) {
         read(h, pa + SAVE as u64, &mut self.0[SAVE..]);
     }

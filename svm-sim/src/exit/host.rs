@@ -29,7 +29,8 @@ impl Svm {
         for (f, value) in BRANCHES.into_iter().zip(extension::last_branches(h)) {
             v.set(f, value);
         }
-        v.store_save_area(h, self.msrs.hsave_pa);
+        let pa = self.msrs.hsave_pa;
+        v.store_host(h, pa, self.has(x86::model::Feature::Lbrv));
         self.host_if = h.arch.rflags & rflags::IF != 0;
         self.note_host(h);
     }
