@@ -48,14 +48,14 @@ impl Tables for Physical<'_, '_> {
 }
 
 impl Svm {
-    /// How nested page tables are walked: as the host's tables would be, with N_CR3. What the host's CR4 says of rights does not count.
+    /// How nested page tables are walked: as the host's tables would be, with N_CR3. Of rights
+    /// nothing in the host's CR4 counts, for all accesses are users'; but with SMEP faults tell of fetches.
     pub(crate) fn nested_controls(&self, h: &P) -> Controls {
-        const FORMAT: u64 = cr4::PAE | cr4::PSE | cr4::LA57;
-        let gmet = if self.has_gmet() { cr4::SMEP } else { 0 };
+        const FORMAT: u64 = cr4::PAE | cr4::PSE | cr4::LA57 | cr4::SMEP;
         Controls {
             cr0: self.host.cr0 | cr0::WP,
             cr3: self.vmcb.get(N_CR3),
-            cr4: self.host.cr4 & FORMAT | gmet,
+            cr4: self.host.cr4 & FORMAT,
             efer: self.host.efer,
             pdptes: None,
             ..h.arch.controls()
@@ -71,20 +71,25 @@ impl Svm {
         }
     }
 
-    /// "Nested Table Walk". All accesses are user accesses, and those to the guest's page tables are writes. With "Guest Mode Execute Trap" they are
-    /// whose the guest says that they are, and supervisors fetch nothing from users' pages.
+    /// "Nested Table Walk". All accesses are user accesses, and those to the guest's page tables are writes. With "Guest Mode Execute Trap" U/S says
+    /// something else: the guest's supervisors fetch nothing where it is 1.
     pub(crate) fn translate(&mut self, h: &mut P, access: SecondAccess) -> Result<SecondStage, u64> {
-        let controls = self.nested_controls(h);
+        let gmet = self.has_gmet();
+        let mut controls = self.nested_controls(h);
+        if gmet {
+            controls.cr4 = if access.user { controls.cr4 & !cr4::SMEP } else { controls.cr4 | cr4::SMEP };
+        }
         let kind = if access.is_entry { Kind::Write } else { access.kind };
-        let user = access.user || !self.has_gmet();
-        let how = Access { kind, user, implicit: false, ac: true, shadow_stack: false };
+        let how = Access { kind, user: !gmet, implicit: false, ac: true, shadow_stack: false };
         let part = if access.is_entry { error::TABLE_WALK } else { error::FINAL };
+        let user = if access.user { paging::error::US.into() } else { 0 };
+        let refused = |code: u32| Err(u64::from(code) | user | part);
         if !Svm::is_within(controls.mode(), access.address) {
-            return Err(u64::from(controls.error_code(how, 0)) | part);
+            return refused(controls.error_code(how, 0));
         }
         match controls.translate(&mut Physical(h), access.address, how) {
             Ok(t) => Ok(SecondStage { physical: t.physical, size_log2: t.size_log2, read: t.read, write: t.write }),
-            Err(Fail::PageFault(code)) => Err(u64::from(code) | part),
+            Err(Fail::PageFault(code)) => refused(code),
             Err(Fail::Stop(never)) => match never {},
         }
     }

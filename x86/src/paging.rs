@@ -49,6 +49,8 @@ pub struct Controls {
     pub has_1g: bool,
     /// 36-bit page-size extension: 4-MByte pages beyond 4 GBytes.
     pub has_pse36: bool,
+    /// AMD: bit 8 of PML5Es and PML4Es is reserved.
+    pub reserves_bit_8: bool,
 }
 
 /// What is done.
@@ -233,9 +235,10 @@ impl Controls {
         }
     }
 
-    /// PS where it is reserved: above the levels that can map pages.
-    fn has_reserved_ps(&self, level: u32, e: u64) -> bool {
+    /// PS where it is reserved: above the levels that can map pages. So may bit 8 be there.
+    fn has_reserved_flag(&self, level: u32, e: u64) -> bool {
         e & entry::PS != 0 && (level > 3 || level == 3 && !self.has_1g)
+            || self.reserves_bit_8 && level > 3 && e & entry::G != 0
     }
 
     /// A page fault's error code: P and RSVD are the cause's.
@@ -311,7 +314,7 @@ impl Controls {
             let offset = (1u64 << shift) - 1;
             // Below the address of a large page stand PAT and reserved bits.
             let below = if is_page { offset & !0x1fff } else { 0 };
-            if e & (reserved | below) != 0 || self.has_reserved_ps(level, e) {
+            if e & (reserved | below) != 0 || self.has_reserved_flag(level, e) {
                 return fault(error::P | error::RSVD);
             }
             rights &= e;

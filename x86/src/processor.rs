@@ -370,6 +370,7 @@ impl X86 {
             physical_bits: self.physical_bits,
             has_1g: self.model.has(Feature::Pdpe1gb),
             has_pse36: true,
+            reserves_bit_8: self.model.is_amd(),
         }
     }
 }

@@ -41,6 +41,7 @@ fn long() -> Controls {
         physical_bits: 46,
         has_1g: true,
         has_pse36: true,
+        reserves_bit_8: false,
     }
 }
 
