@@ -91,7 +91,8 @@ fn check_cr0(h: &P, value: u64) -> Step {
         h.fault_if(h.arch.is_64() || h.arch.cr4 & cr4::PCIDE != 0, gp)?;
     }
     if sets & cr0::PG != 0 && h.arch.efer & efer::LME != 0 {
-        let is_16_bit_task = matches!(h.arch.tr.attributes.kind(), 1 | 3);
+        // The APM asks nothing of the TSS.
+        let is_16_bit_task = h.arch.model.is_intel() && matches!(h.arch.tr.attributes.kind(), 1 | 3);
         let cs = h.arch.segments[segments::CS].attributes;
         h.fault_if(h.arch.cr4 & cr4::PAE == 0 || cs.is_long() || is_16_bit_task, gp)?;
     }
