@@ -338,6 +338,11 @@ impl Vmcb {
         code < 0xc0 && self.0[(code / 8) as usize] >> (code % 8) & 1 != 0
     }
 
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0[..]
+    }
+
     /// What memory holds.
     pub fn of_memory(h: &mut P, pa: u64) -> Self {
         let mut v = Vmcb::default();

@@ -45,7 +45,7 @@ impl Svm {
         rule!(CR4, cr4 & !m.cr4_bits() == 0, "reserved bits are 0");
         rule!(DR6, v.get(DR6) >> 32 == 0, "bits 63 to 32 are 0");
         rule!(DR7, v.get(DR7) >> 32 == 0, "bits 63 to 32 are 0");
-        rule!(EFER, efer & !(x86::msr::defined_efer_bits(h) | efer::LMA | efer::SVME) == 0, "reserved bits are 0");
+        rule!(EFER, efer & !(x86::msr::defined_efer_bits(h) | efer::LMA | efer::LME | efer::SVME) == 0, "reserved bits are 0");
         rule!(EFER, efer & (efer::LMA | efer::LME) == 0 || m.has(Feature::Lm), "LMA and LME only where there is long mode");
         rule!(CR4, !is_long || cr4 & cr4::PAE != 0, "PAE is 1 in long mode");
         rule!(CR0, !is_long || cr0 & cr0::PE != 0, "PE is 1 in long mode");
