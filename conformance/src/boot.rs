@@ -49,7 +49,8 @@ impl<T: Prepared> Files<T> {
     }
 }
 
-fn run(undervisor: &Path, path: &Path, arguments: &[OsString], expected: &[String], input: &str) -> Summary {
+/// The same of any program.
+pub(crate) fn run(undervisor: &Path, path: &Path, arguments: &[OsString], expected: &[String], input: &str) -> Summary {
     let file = |suffix: &str| PathBuf::from(format!("{}.{suffix}", path.display()));
     let mut command = Command::new(undervisor);
     command.arg("run").args(arguments);

@@ -5,6 +5,7 @@
 //! host except the cross compilers of [`debian::require_host_packages`].
 
 pub mod asm;
+pub mod axvcpu;
 pub mod boot;
 pub mod boots;
 pub mod cache;

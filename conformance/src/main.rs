@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use undervisor_conformance::debian::{Archive, Suite};
-use undervisor_conformance::{boots, cache, pc_boots, prepare, suite};
+use undervisor_conformance::{axvcpu, boots, cache, pc_boots, prepare, suite};
 
 /// Real inputs of the machines: kernels, firmware, guests.
 #[derive(Parser)]
@@ -63,6 +63,21 @@ enum Command {
         /// Every combination with KVM, and nothing else
         #[arg(long)]
         full_with_kvm: bool,
+        /// Also write the outcome as JUnit's XML
+        #[arg(long)]
+        junit: Option<PathBuf>,
+    },
+    /// Builds a hypervisor around the published crate x86_vcpu, and runs it on the pc machine
+    Axvcpu {
+        /// The program under test
+        #[arg(long, default_value = "target/release/undervisor")]
+        undervisor: PathBuf,
+        /// The hypervisor's folder
+        #[arg(long, default_value = "conformance/guests/axvcpu")]
+        source: PathBuf,
+        /// Where consoles go [default: axvcpu in the cache]
+        #[arg(long)]
+        out: Option<PathBuf>,
         /// Also write the outcome as JUnit's XML
         #[arg(long)]
         junit: Option<PathBuf>,
@@ -145,6 +160,15 @@ fn main() -> anyhow::Result<()> {
                 std::fs::write(path, suite::junit("pc-boots", &outcomes))?;
             }
             anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a boot failed");
+        }
+        Command::Axvcpu { undervisor, source, out, junit } => {
+            let out = out.unwrap_or_else(|| cache::root().join("axvcpu"));
+            let outcomes = axvcpu::run(&undervisor, &source, &out)?;
+            print!("{}", suite::table(&outcomes));
+            if let Some(path) = junit {
+                std::fs::write(path, suite::junit("axvcpu", &outcomes))?;
+            }
+            anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a run failed");
         }
         Command::PrepareAmd64 { suite, out, kernel, modules, gzip, refresh } => {
             let out = out.unwrap_or_else(|| cache::root().join(format!("boot/{suite}-amd64")));

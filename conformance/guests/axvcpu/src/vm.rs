@@ -6,8 +6,8 @@ use core::mem;
 use core::slice;
 
 use x86_vcpu::{
-    X86AccessWidth, X86GuestPhysAddr, X86HostPhysAddr, X86NestedPagingConfig, X86NestedPagingFormat, X86PortIoDirection,
-    X86Vcpu, X86VcpuCreateConfig, X86VcpuError, X86VcpuSetupConfig, X86VmExit,
+    X86AccessWidth, X86GuestPhysAddr, X86HostPhysAddr, X86NestedPagingConfig, X86NestedPagingFormat,
+    X86PortIoDirection, X86Vcpu, X86VcpuCreateConfig, X86VcpuError, X86VcpuSetupConfig, X86VmExit,
 };
 
 use crate::host::{self, Pc};
