@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use crate::boot::{self, outcome};
-use crate::determinism::{self, Summary};
+use crate::determinism;
 use crate::suite::{Outcome, Verdict};
 
 /// The target whose `core` and `alloc` it is built with.
@@ -101,6 +101,9 @@ impl Model {
 
     /// Whether the console and the summary of a run are as they should.
     fn check(&self, console: &str, summary: &Value) -> Result<(), String> {
+        if !console.starts_with(&format!("nested paging: {}\n", self.nested_paging)) {
+            return Err(format!("it does not begin with {}", self.nested_paging));
+        }
         let legacy = [self.legacy_paging];
         for (vm, expected) in [("vm0", self.report()), ("vm1", self.report()), ("vm2", legacy.to_vec())] {
             let lines = console.lines().filter_map(|line| line.strip_prefix(vm)?.strip_prefix(' '));
@@ -125,24 +128,32 @@ impl Model {
         if rules != self.failed_entries { Err(format!("VM entries failed by {rules:?}")) } else { Ok(()) }
     }
 
-    /// Runs it twice.
-    fn run(&self, undervisor: &Path, program: &Path, out: &Path) -> [Outcome; 2] {
-        let run = |name: &str| -> Summary {
-            let path = out.join(name);
-            let mut arguments: Vec<OsString> =
-                ["--machine", "pc", "--cpu", self.name, "--kernel"].map(Into::into).into();
-            arguments.push(program.into());
-            let expected = [format!("nested paging: {}", self.nested_paging), "AXVCPU: OK".into()];
-            boot::run(undervisor, &path, &arguments, &expected, "")
+    /// Runs it twice, the second time with a snapshot in the middle, and goes on from that.
+    fn run(&self, undervisor: &Path, program: &Path, out: &Path) -> [Outcome; 3] {
+        let file = |what: &str| out.join(format!("{}{what}", self.name));
+        let start = |what: &str, arguments: &[OsString]| {
+            boot::run(undervisor, &file(what), arguments, &["AXVCPU: OK".into()], "")
         };
-        let (once, again) = (run(self.name), run(&format!("{}-again", self.name)));
+        let all = |more: &[OsString]| {
+            let machine = ["--machine", "pc", "--cpu", self.name, "--kernel"].map(OsString::from);
+            [&machine[..], &[program.into()], more].concat()
+        };
+        let once = start("", &all(&[]));
+        let middle = once.as_ref().ok().and_then(|s| s["instructions"].as_u64()).unwrap_or(0) / 2;
+        let snapshot = file(".snap").into_os_string();
+        let taken = ["--snapshot-at".into(), middle.to_string().into(), "--snapshot".into(), snapshot.clone()];
+        let again = start("-again", &all(&taken));
+        let restored = start("-restored", &["--restore".into(), snapshot]);
         let checked = once.clone().and_then(|summary| {
-            let console =
-                std::fs::read_to_string(out.join(format!("{}.console", self.name))).map_err(|e| e.to_string())?;
+            let console = std::fs::read_to_string(file(".console")).map_err(|e| e.to_string())?;
             self.check(&console, &summary).map(|()| summary)
         });
-        let same = determinism::states(&format!("{}, twice: the same state", self.name), &once, &again, true);
-        [outcome(self.name, checked), same]
+        let states = |what: &str, other| determinism::states(&format!("{}, {what}", self.name), &once, other, true);
+        [
+            outcome(self.name, checked),
+            states("twice: the same state", &again),
+            states("a snapshot amid guests, restored: the same state", &restored),
+        ]
     }
 }
 
@@ -193,6 +204,7 @@ mod tests {
             .iter()
             .flat_map(|vm| model.report().into_iter().map(move |line| format!("{vm} {line}\n")))
             .collect();
+        let mut console = format!("nested paging: {}\n{lines}", model.nested_paging);
         console += &format!("vm2 {}\n", model.legacy_paging);
         for name in ["Hypercall 3", "PortIoRead 1", "PortIoString 5", "Halt 2", "PreemptionTimer 4"] {
             console += &format!("vm0 exits {name}\n");

@@ -90,15 +90,14 @@ pub fn set_up() {
     });
     IDT.with(|idt| {
         let gates = (&raw mut *idt).cast::<[u64; 2]>();
-        for vector in 0..256 {
-            // SAFETY: the table has 256 gates of 16 bytes; an interrupt gate of the 64-bit code segment, the first.
-            unsafe {
-                let at = &raw const vectors[vector] as u64;
-                *gates.add(vector) = [at & 0xffff | 8 << 16 | 0x8e00 << 32 | (at >> 16 & 0xffff) << 48, at >> 32];
+        // SAFETY: the table has 256 gates of 16 bytes, and stays where it is. Each is an interrupt gate of the first segment.
+        unsafe {
+            for (n, vector) in vectors.iter().enumerate() {
+                let at = vector as *const _ as u64;
+                *gates.add(n) = [at & 0xffff | 8 << 16 | 0x8e00 << 32 | (at >> 16 & 0xffff) << 48, at >> 32];
             }
+            idt.load_unsafe();
         }
-        // SAFETY: it stays where it is.
-        unsafe { idt.load_unsafe() };
     });
     // SAFETY: both 8259As are masked; the local APIC is enabled, and its timer counts again and again.
     unsafe {

@@ -34,18 +34,15 @@ struct Region(#[expect(dead_code, reason = "it is memory")] [u8; SIZE]);
 struct Heap {
     region: UnsafeCell<Region>,
     taken: Own<usize>,
-    frames: Own<Frames>,
+    /// A frame that was given back, or 0: each has the address of the next.
+    free: Own<usize>,
 }
-
-/// Frames that were given back: each has the address of the next.
-struct Frames(usize);
 
 // SAFETY: as of `Own`.
 unsafe impl Sync for Heap {}
 
 #[global_allocator]
-static HEAP: Heap =
-    Heap { region: UnsafeCell::new(Region([0; SIZE])), taken: Own::new(0), frames: Own::new(Frames(0)) };
+static HEAP: Heap = Heap { region: UnsafeCell::new(Region([0; SIZE])), taken: Own::new(0), free: Own::new(0) };
 
 impl Heap {
     fn take(&self, size: usize, align: usize) -> Option<usize> {
@@ -73,15 +70,11 @@ pub fn frames(count: usize, align: usize) -> Option<usize> {
 
 /// A frame.
 pub fn frame() -> Option<usize> {
-    let free = HEAP.frames.with(|frames| {
-        let frame = frames.0;
-        if frame != 0 {
-            // SAFETY: it was given back, with the next one's address in it.
-            frames.0 = unsafe { *(frame as *const usize) };
-        }
-        frame
+    let again = HEAP.free.with(|free| {
+        // SAFETY: it was given back, with the next one's address in it.
+        (*free != 0).then(|| core::mem::replace(free, unsafe { *(*free as *const usize) }))
     });
-    if free != 0 { Some(free) } else { frames(1, 1) }
+    again.or_else(|| frames(1, PAGE))
 }
 
 /// A frame of zeroes.
@@ -94,11 +87,8 @@ pub fn zeroed_frame() -> Option<usize> {
 
 /// Gives a frame back.
 pub fn free_frame(at: usize) {
-    HEAP.frames.with(|frames| {
-        // SAFETY: nobody uses it any more.
-        unsafe { *(at as *mut usize) = frames.0 };
-        frames.0 = at;
-    });
+    // SAFETY: nobody uses it any more.
+    HEAP.free.with(|free| unsafe { *(at as *mut usize) = core::mem::replace(free, at) });
 }
 
 #[unsafe(no_mangle)]
