@@ -200,11 +200,10 @@ mod tests {
     #[test]
     fn what_is_told_is_what_was_counted_or_it_fails() {
         let model = &MODELS[1];
-        let mut console: String = ["vm0", "vm1"]
-            .iter()
-            .flat_map(|vm| model.report().into_iter().map(move |line| format!("{vm} {line}\n")))
-            .collect();
-        let mut console = format!("nested paging: {}\n{lines}", model.nested_paging);
+        let mut console = format!("nested paging: {}\n", model.nested_paging);
+        for vm in ["vm0", "vm1"] {
+            model.report().iter().for_each(|line| console += &format!("{vm} {line}\n"));
+        }
         console += &format!("vm2 {}\n", model.legacy_paging);
         for name in ["Hypercall 3", "PortIoRead 1", "PortIoString 5", "Halt 2", "PreemptionTimer 4"] {
             console += &format!("vm0 exits {name}\n");
