@@ -1,4 +1,4 @@
-//! A hypervisor of our own for the bare PC around the published crate `x86_vcpu` of AxVisor (`guests/axvcpu`): it is built from crates.io and runs
+//! A hypervisor of our own for the bare PC around AxVisor's published crates, `x86_vcpu` above all (`guests/axvcpu`): it is built from crates.io and runs
 //! its guests on processors of both vendors. What guests find must be as it should, and the exits that the crate reports those that the
 //! machine has counted.
 
@@ -91,6 +91,9 @@ impl Model {
             "read = 0xc3c3c3c3",
             "maps GPA(0x600010) for X86AccessFlags(EXECUTE)",
             "fetched = 0xc3c3c3c3",
+            "read_only = 0xc3c3c3c3",
+            "lets GPA(0x800000) for X86AccessFlags(WRITE)",
+            "writable = 0xc3",
         ];
         let devices = ["device = 0x600dfe00", "number = 0x111", "numbers = 0x999", "xcr0 = 0x7"];
         let apic = ["x2apic_id = 0x0", "lstar = 0x10ca1", "apic_version = 0x60014", "tpr = 0x30"];

@@ -67,7 +67,7 @@ enum Command {
         #[arg(long)]
         junit: Option<PathBuf>,
     },
-    /// Builds a hypervisor around the published crate x86_vcpu, and runs it on the pc machine
+    /// Builds a hypervisor around AxVisor's published crates, and runs it on the pc machine
     Axvcpu {
         /// The program under test
         #[arg(long, default_value = "target/release/undervisor")]

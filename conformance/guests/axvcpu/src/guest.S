@@ -170,6 +170,13 @@ long_mode:
     call rbx
     report "fetched", [rbx]
 
+    // A page that may be read alone: a read, a write, which is let; a fetch.
+    mov ebx, 0x800000
+    report "read_only", [rbx]
+    mov dword ptr [rbx], 0xc3
+    call rbx
+    report "writable", [rbx]
+
     // A device in memory.
     mov ebx, DEVICE
     mov dword ptr [rbx], 0x600d0000

@@ -1,5 +1,5 @@
-//! A hypervisor for the bare PC around AxVisor's published `x86_vcpu`: two guests take turns, each in its own memory, and a third shows
-//! what the crate makes of paging with two levels. What guests report, and what the crate reports of their exits, goes to the serial port.
+//! A hypervisor for the bare PC around AxVisor's published crates: two guests take turns, each in its own memory, and a third shows
+//! what `x86_vcpu` makes of paging with two levels. What guests report, and what that reports of their exits, goes to the serial port.
 #![no_std]
 #![no_main]
 

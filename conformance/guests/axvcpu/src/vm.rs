@@ -5,6 +5,8 @@ use alloc::string::String;
 use core::mem;
 use core::slice;
 
+use axaddrspace::{AddrSpace, AddrSpaceError, MappingFlags};
+use axvm_types::GuestPhysAddr;
 use x86_vcpu::{
     X86AccessWidth, X86GuestPhysAddr, X86HostPhysAddr, X86NestedPagingConfig, X86NestedPagingFormat,
     X86PortIoDirection, X86Vcpu, X86VcpuCreateConfig, X86VcpuError, X86VcpuSetupConfig, X86VmExit,
@@ -15,8 +17,11 @@ use crate::memory::{self, Own, PAGE};
 use crate::nested::Tables;
 use crate::{cpu, println};
 
-/// Memory at guest-physical address 0, in bytes.
-const MEMORY: usize = 1 << 20;
+/// Memory at guest-physical address 0, in bytes: a page of 2 MiB.
+const MEMORY: usize = 2 << 20;
+/// Behind that memory that is there when it is touched, then a page that may only be read.
+const ON_DEMAND: usize = 6 << 20;
+const READ_ONLY: usize = MEMORY + ON_DEMAND;
 /// Ports.
 const CONSOLE: u16 = 0x3f8;
 const POWER: u16 = 0x604;
@@ -51,7 +56,7 @@ pub fn read_memory_of_current(at: usize) -> Option<u8> {
 pub struct Vm {
     id: usize,
     vcpu: X86Vcpu<Pc>,
-    tables: Tables,
+    space: AddrSpace<Tables>,
     memory: usize,
     line: String,
     device: [u8; 8],
@@ -65,28 +70,25 @@ pub struct Vm {
 impl Vm {
     /// One whose guest begins at this address.
     pub fn new(id: usize, entry: usize) -> Result<Self, X86VcpuError> {
-        let memory = memory::frames(MEMORY / PAGE, 1).ok_or(X86VcpuError::NoMemory)?;
-        let mut tables = Tables::new()?;
-        for page in (0..MEMORY).step_by(PAGE) {
-            tables.map(page, memory + page)?;
-        }
+        let memory = memory::frames(MEMORY / PAGE, MEMORY).ok_or(X86VcpuError::NoMemory)?;
+        let space = address_space(memory).map_err(|error| {
+            println!("vm{id}: {error}");
+            X86VcpuError::NoMemory
+        })?;
         let format = x86_vcpu::selected_nested_paging_format()?;
-        if x86_vcpu::requires_apic_access_page()? {
-            let page = x86_vcpu::apic_access_page_addr::<Pc>()?;
-            tables.map(x86_vcpu::apic_access_page_gpa()?.as_usize(), page.as_usize())?;
-        }
         load(memory, format);
         CURRENT.with(|current| *current = (id, memory));
         let mut vcpu = X86Vcpu::new_with_config(id, 0, X86VcpuCreateConfig)?;
         vcpu.set_entry(X86GuestPhysAddr::from_usize(entry))?;
-        vcpu.set_nested_page_table(X86NestedPagingConfig::new(X86HostPhysAddr::from_usize(tables.root), 4, 48, 0))?;
+        let root = X86HostPhysAddr::from_usize(space.page_table_root().as_usize());
+        vcpu.set_nested_page_table(X86NestedPagingConfig::new(root, space.page_table_levels(), 48, 0))?;
         let mut setup = X86VcpuSetupConfig::default();
         setup.add_intercepted_mmio_range(X86GuestPhysAddr::from_usize(DEVICE), PAGE)?;
         vcpu.setup(setup)?;
         Ok(Vm {
             id,
             vcpu,
-            tables,
+            space,
             memory,
             line: String::new(),
             device: [0; 8],
@@ -168,11 +170,14 @@ impl Vm {
                 self.vcpu.inject_interrupt(GENERAL_PROTECTION)?;
             }
             X86VmExit::NestedPageFault { addr, access_flags } => {
-                println!("vm{} maps {addr:?} for {access_flags:?}", self.id);
-                let page = memory::frame().ok_or(X86VcpuError::NoMemory)?;
-                // SAFETY: it is nobody else's. RET, in whatever mode.
-                unsafe { core::ptr::write_bytes(page as *mut u8, 0xc3, PAGE) };
-                self.tables.map(addr.as_usize() & !(PAGE - 1), page)?;
+                let at = GuestPhysAddr::from(addr.as_usize());
+                let flags = MappingFlags::from_bits_truncate(access_flags.bits());
+                if self.space.handle_page_fault(at, flags) {
+                    println!("vm{} maps {addr:?} for {access_flags:?}", self.id);
+                } else {
+                    println!("vm{} lets {addr:?} for {access_flags:?}", self.id);
+                    allow(&mut self.space, at).map_err(|_| X86VcpuError::BadState)?;
+                }
             }
             X86VmExit::PreemptionTimer => {
                 if let Some((vector, turns)) = self.later.take() {
@@ -234,6 +239,34 @@ impl Vm {
         // SAFETY: it is this machine's, whose guest does not run while it is lent.
         unsafe { slice::from_raw_parts_mut(self.memory as *mut u8, MEMORY) }
     }
+}
+
+const ALL: MappingFlags = MappingFlags::READ.union(MappingFlags::WRITE).union(MappingFlags::EXECUTE);
+
+/// The guest-physical addresses of a machine with this memory.
+fn address_space(memory: usize) -> Result<AddrSpace<Tables>, AddrSpaceError> {
+    let tables = Tables::new().map_err(|_| AddrSpaceError::InvalidMapping)?;
+    let mut space = AddrSpace::new_empty(tables, 0.into(), 1 << 32)?;
+    space.map_linear(0.into(), memory.into(), MEMORY, ALL)?;
+    space.map_alloc(MEMORY.into(), ON_DEMAND, ALL, false)?;
+    space.map_alloc(READ_ONLY.into(), PAGE, MappingFlags::READ, true)?;
+    // Where there is no such page the crate answers accesses that nothing is mapped for.
+    if let (Ok(guest), Ok(page)) = (x86_vcpu::apic_access_page_gpa(), x86_vcpu::apic_access_page_addr::<Pc>()) {
+        space.map_linear(
+            guest.as_usize().into(),
+            page.as_usize().into(),
+            PAGE,
+            MappingFlags::READ | MappingFlags::WRITE,
+        )?;
+    }
+    Ok(space)
+}
+
+/// Another page, with all rights, in the place of one.
+fn allow(space: &mut AddrSpace<Tables>, at: GuestPhysAddr) -> Result<(), AddrSpaceError> {
+    let page = GuestPhysAddr::from(at.as_usize() & !(PAGE - 1));
+    space.unmap(page, PAGE)?;
+    space.map_alloc(page, PAGE, ALL, true)
 }
 
 /// Puts what guests run into one's memory.
