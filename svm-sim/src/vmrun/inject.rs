@@ -1,5 +1,6 @@
 //! What a guest begins with; "Event Injection".
 
+use x86::exception::vector;
 use x86::extension::{self, Delivery, Origin};
 use x86::model::Feature;
 use x86::processor::{P, ProcessorExt};
@@ -32,8 +33,10 @@ impl Svm {
     }
 
     fn inject(&mut self, h: &mut P, event: u64) {
-        let vector = event as u8;
-        let origin = match event >> 8 & 7 {
+        let kind = event >> 8 & 7;
+        // The vector of an NMI does not count.
+        let vector = if kind == 2 { vector::NMI } else { event as u8 };
+        let origin = match kind {
             0 => Origin::External,
             2 => Origin::Nmi,
             4 => Origin::SoftwareInterrupt,
