@@ -22,7 +22,8 @@ pub enum Command {
     Run(Box<Run>),
     /// Run a hypervisor of our own with a guest, and show what happened: needs no file
     Demo,
-    /// Look into a snapshot: registers, VMX operation and the VMCS with the names of its bits, walks of paging and EPT
+    /// Look into a snapshot: registers, VMX operation or SVM, the VMCS or VMCB with the names of its bits, walks of paging and of
+    /// EPT or nested paging
     Inspect(Inspect),
     /// Disassemble a file: the code of an ELF file, or all of a raw one
     Disas(Disas),
@@ -109,6 +110,9 @@ pub struct Inspect {
     /// The VMCS whose region is at this physical address, ordinary or shadow
     #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with = "walk")]
     pub vmcs: Option<u64>,
+    /// The VMCB at this physical address, and what the processor that has run it last holds of it
+    #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with_all = ["walk", "vmcs"])]
+    pub vmcb: Option<u64>,
     /// Walk an address through paging and through the second stage, step by step
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub walk: Option<u64>,

@@ -62,6 +62,16 @@ pub fn level_name(level: u8) -> String {
     format!("L{level}{}", if level > LAST_EXACT { "?" } else { "" })
 }
 
+/// An event's details that are not 0.
+pub fn told<const N: usize>(details: [(&'static str, u64); N]) -> Vec<(&'static str, u64)> {
+    details.into_iter().filter(|(_, value)| *value != 0).collect()
+}
+
+/// An event's words, where there are some.
+pub fn said<'a, const N: usize>(words: [(&'static str, &'a str); N]) -> Vec<(&'static str, &'a str)> {
+    words.into_iter().filter(|(_, text)| !text.is_empty()).collect()
+}
+
 /// The instruction that an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code<'a> {

@@ -11,10 +11,13 @@
 //! | [`interrupts`] | "Interrupt and Local APIC Support", "Global Interrupt Flag", "NMI Virtualization" |
 //! | [`nested_paging`] | "Nested Paging" |
 
+pub mod describe;
 pub mod exit;
+pub mod inspect;
 pub mod instructions;
 pub mod intercept;
 pub mod interrupts;
+mod level;
 pub mod msr;
 pub mod nested_paging;
 mod notes;

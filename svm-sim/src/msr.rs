@@ -22,14 +22,11 @@ pub mod number {
 }
 use number as n;
 
-/// Bits of VM_CR.
-pub mod vm_cr {
-    #![allow(missing_docs, reason = "the manual's names")]
-    pub const DPD: u64 = 1;
-    pub const R_INIT: u64 = 1 << 1;
-    pub const DIS_A20M: u64 = 1 << 2;
-    pub const LOCK: u64 = 1 << 3;
-    pub const SVMDIS: u64 = 1 << 4;
+bits! {
+    /// Bits of VM_CR.
+    vm_cr {
+        DPD = 0, R_INIT = 1, DIS_A20M = 2, LOCK = 3, SVMDIS = 4,
+    }
 }
 
 /// TSC_RATIO: 1, with 32 bits of fraction.

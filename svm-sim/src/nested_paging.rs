@@ -50,7 +50,7 @@ impl Tables for Physical<'_, '_> {
 impl Svm {
     /// How nested page tables are walked: as the host's tables would be, with N_CR3. Of rights
     /// nothing in the host's CR4 counts, for all accesses are users'; but with SMEP faults tell of fetches.
-    pub(crate) fn nested_controls(&self, h: &P) -> Controls {
+    pub fn nested_controls(&self, now: Controls) -> Controls {
         const FORMAT: u64 = cr4::PAE | cr4::PSE | cr4::LA57 | cr4::SMEP;
         Controls {
             cr0: self.host.cr0 | cr0::WP,
@@ -58,12 +58,12 @@ impl Svm {
             cr4: self.host.cr4 & FORMAT,
             efer: self.host.efer,
             pdptes: None,
-            ..h.arch.controls()
+            ..now
         }
     }
 
     /// Whether the tables have a place for an address.
-    fn is_within(mode: Mode, address: u64) -> bool {
+    pub fn is_within(mode: Mode, address: u64) -> bool {
         match mode {
             Mode::Off | Mode::Bits32 | Mode::Pae => address >> 32 == 0,
             Mode::Level4 => address >> 48 == 0,
@@ -75,7 +75,7 @@ impl Svm {
     /// something else: the guest's supervisors fetch nothing where it is 1.
     pub(crate) fn translate(&mut self, h: &mut P, access: SecondAccess) -> Result<SecondStage, u64> {
         let gmet = self.has_gmet();
-        let mut controls = self.nested_controls(h);
+        let mut controls = self.nested_controls(h.arch.controls());
         if gmet {
             controls.cr4 = if access.user { controls.cr4 & !cr4::SMEP } else { controls.cr4 | cr4::SMEP };
         }
@@ -94,7 +94,8 @@ impl Svm {
         }
     }
 
-    fn has_gmet(&self) -> bool {
+    /// "Guest Mode Execute Trap" is on.
+    pub fn has_gmet(&self) -> bool {
         self.nested(nested::GMET_ENABLE) && self.has(Feature::Gmet)
     }
 

@@ -10,6 +10,7 @@ use x86::processor::P;
 
 use crate::instructions;
 use crate::interrupts::Virtual;
+use crate::level::Known;
 use crate::msr::{Msrs, vm_cr};
 use crate::nested_paging::Host;
 use crate::vmcb::*;
@@ -47,6 +48,8 @@ pub struct Svm {
     pub(crate) pauses: (u64, u64),
     /// What comes behind the present instruction: the exit code of a write trap, or of a lock on the bus.
     pub(crate) trap: Option<u64>,
+    /// Levels of guests.
+    pub(crate) known: Known,
     /// The last VMRUN that failed: which rule it broke.
     #[serde(skip)]
     pub failure: Option<Failure>,
@@ -68,6 +71,7 @@ impl Svm {
             interrupts: Virtual::default(),
             pauses: (0, 0),
             trap: None,
+            known: Known::default(),
             failure: None,
         }
     }
@@ -179,6 +183,10 @@ impl Extension for Svm {
 
     fn holds(&self, what: &Intercept) -> bool {
         self.holds_event(what)
+    }
+
+    fn level(&self) -> u8 {
+        if self.in_guest { self.guest_level() } else { 1 }
     }
 
     fn masks_interrupts(&self) -> Option<bool> {

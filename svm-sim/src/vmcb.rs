@@ -3,6 +3,7 @@
 //! A processor holds the VMCBs that it has run last. VMRUN loads of such a one only what the clean bits do not call clean: software that changes a
 //! field and forgets to clear its bit goes on with what the field was.
 
+use emu_core::ram::Ram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use x86::processor::P;
 
@@ -168,6 +169,7 @@ macro_rules! bits {
         }
     };
 }
+pub(crate) use bits;
 
 bits! {
     /// Bits of [`VINTR`], beside V_TPR (3:0), V_INTR_PRIO (19:16), V_INTR_VECTOR (39:32).
@@ -195,6 +197,25 @@ bits! {
         I = 0, IOPM = 1, ASID = 2, TPR = 3, NP = 4, CRX = 5, DRX = 6, DT = 7, SEG = 8, CR2 = 9, LBR = 10, AVIC = 11, CET = 12,
     }
 }
+
+/// Fields of a guest in 64-bit mode with flat segments: those that do not depend on its memory. Others are 0, but for control registers,
+/// tables, selectors, RSP and RIP.
+pub const FLAT_64_BIT_GUEST: [(Field, u64); 14] = [
+    (ES_ATTRIB, 0xc93),
+    (ES_LIMIT, 0xffff_ffff),
+    (CS_ATTRIB, 0xa9b),
+    (CS_LIMIT, 0xffff_ffff),
+    (SS_ATTRIB, 0xc93),
+    (SS_LIMIT, 0xffff_ffff),
+    (DS_ATTRIB, 0xc93),
+    (DS_LIMIT, 0xffff_ffff),
+    (TR_ATTRIB, 0x8b),
+    (TR_LIMIT, 0x67),
+    (DR6, 0xffff_0ff0),
+    (DR7, 0x400),
+    (RFLAGS, 2),
+    (G_PAT, 0x0007_0406_0007_0406),
+];
 
 /// What each clean bit is about: first byte and what is behind the last.
 const GROUPS: [&[(usize, usize)]; 13] = [
@@ -253,6 +274,15 @@ const HOST: &[(usize, usize)] = &[
     (0x5d8, 0x600),
     (0x668, 0x670),
 ];
+
+fn is_within(f: Field, ranges: &[(usize, usize)]) -> bool {
+    ranges.iter().any(|(from, to)| (*from..*to).contains(&f.offset.into()))
+}
+
+/// VMRUN writes this field to the host save area; with LBR virtualization also those of branches.
+pub fn is_saved_of_host(f: Field, with_branches: bool) -> bool {
+    is_within(f, HOST) || with_branches && is_within(f, GROUPS[10])
+}
 
 /// A VMCB, as a processor holds it.
 #[derive(Clone, PartialEq, Eq)]
@@ -343,6 +373,12 @@ impl Vmcb {
         &self.0[..]
     }
 
+    /// What RAM holds, if all of it is RAM: nothing else is looked at.
+    pub fn of_ram(ram: &Ram, pa: u64) -> Option<Self> {
+        let mut v = Vmcb::default();
+        ram.read(pa, &mut v.0[..]).is_ok().then_some(v)
+    }
+
     /// What memory holds.
     pub fn of_memory(h: &mut P, pa: u64) -> Self {
         let mut v = Vmcb::default();
@@ -417,6 +453,11 @@ impl Held {
     /// Where the present one is.
     pub(crate) fn present(&self) -> Option<u64> {
         self.at
+    }
+
+    /// One that was present before.
+    pub(crate) fn other(&self, pa: u64) -> Option<&Vmcb> {
+        self.others.iter().find(|(at, _)| *at == pa).map(|(_, v)| v)
     }
 
     /// The VMCB at this address becomes the present one. Returns whether it was held.

@@ -1,7 +1,7 @@
 //! What fields of a VMCS say, in words: for people.
 
-use x86::control::{self, cr0, cr4, dr6, efer, rflags};
-use x86::exception;
+use x86::control::{self, cr0, cr4, dr6, efer};
+use x86::describe::{self, REGISTERS, access_rights, bits, exceptions, rflags, rights, words};
 
 use crate::control::known;
 use crate::entry::{activity, interruptibility};
@@ -10,29 +10,6 @@ use crate::field::*;
 use crate::instructions::error;
 use crate::vmcs::Vmcs;
 
-/// Names of the bits that are set, in the order of `known`; then the numbers of those that have none.
-pub fn bits(value: u64, known: &[(&str, u64)]) -> String {
-    let named = known.iter().filter(|(_, bit)| value & bit != 0).map(|(name, _)| *name);
-    let unnamed = known.iter().fold(value, |rest, (_, bit)| rest & !bit);
-    let numbers = (unnamed != 0).then(|| ranges(unnamed));
-    named.map(str::to_owned).chain(numbers).collect::<Vec<_>>().join(" ")
-}
-
-/// Numbers of the bits that are set: `bits 1 4-6`.
-fn ranges(mut value: u64) -> String {
-    let mut text = "bits".to_owned();
-    while value != 0 {
-        let first = value.trailing_zeros();
-        let length = (value >> first).trailing_ones();
-        text += &match length {
-            1 => format!(" {first}"),
-            _ => format!(" {first}-{}", first + length - 1),
-        };
-        value &= !(u64::MAX >> (64 - length) << first);
-    }
-    text
-}
-
 /// Controls that are 1, by name. Those without one are 1 because they must be.
 fn controls(f: Field, value: u64) -> String {
     let all: Vec<_> = known(f).map(|c| (c.name.to_lowercase(), 1 << c.bit)).collect();
@@ -40,42 +17,14 @@ fn controls(f: Field, value: u64) -> String {
     bits(value, &all)
 }
 
-/// The words whose condition holds, with commas.
-fn words<const N: usize>(words: [(bool, &str); N]) -> String {
-    let said: Vec<_> = words.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word).collect();
-    said.join(", ")
-}
-
-/// An event as interruption information has it ("VM-Exit Interruption Information"); nothing if it is not valid.
+/// "VM-Exit Interruption Information"; nothing if it is not valid.
 pub fn event(information: u64, error: u64) -> String {
-    if information & VALID == 0 {
-        return String::new();
-    }
-    let vector = information as u8;
-    let kind = information >> 8 & 7;
-    let name = exception::name(vector);
-    let mut text = match kind {
-        0 => format!("external interrupt {vector:#x}"),
-        2 => "NMI".to_owned(),
-        3 => format!("exception {name}"),
-        4 => format!("INT {vector:#x}"),
-        5 => "INT1".to_owned(),
-        6 => format!("software exception {name}"),
-        7 => "pending MTF".to_owned(),
-        _ => format!("event of type {kind}, vector {vector:#x}"),
-    };
-    if information >> 11 & 1 != 0 {
-        text += &format!(", error code {error:#x}");
-    }
-    if information & NMI_UNBLOCKING != 0 {
+    let mut text = describe::event(information, error);
+    if information & VALID != 0 && information & NMI_UNBLOCKING != 0 {
         text += ", NMI unblocking";
     }
     text
 }
-
-/// Names of the general registers, by number.
-const REGISTERS: [&str; 16] =
-    ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
 
 /// What an exit qualification says ("Exit Qualification"), where it is more than an address.
 pub fn qualification(reason: Reason, q: u64) -> String {
@@ -130,51 +79,6 @@ pub fn qualification(reason: Reason, q: u64) -> String {
     }
 }
 
-/// Rights as `rwx`.
-pub fn rights(read: bool, write: bool, execute: bool) -> String {
-    let all = [(read, 'r'), (write, 'w'), (execute, 'x')];
-    all.into_iter().map(|(has, letter)| if has { letter } else { '-' }).collect()
-}
-
-/// "Guest Register State": access rights of a segment.
-pub fn access_rights(value: u64) -> String {
-    if value >> 16 & 1 != 0 {
-        return "unusable".to_owned();
-    }
-    let has = |bit: u32| value >> bit & 1 != 0;
-    let (is_code, kind) = (has(3), value & 15);
-    let what = match (has(4), is_code) {
-        (true, true) => {
-            "code".to_owned() + if has(1) { ", readable" } else { "" } + if has(2) { ", conforming" } else { "" }
-        }
-        (true, false) => {
-            "data".to_owned() + if has(1) { ", writable" } else { "" } + if has(2) { ", down" } else { "" }
-        }
-        (false, _) => match kind {
-            2 => "LDT".to_owned(),
-            3 => "busy 16-bit TSS".to_owned(),
-            11 => "busy TSS".to_owned(),
-            _ => format!("system type {kind}"),
-        },
-    };
-    let size = match (has(13), has(14)) {
-        (true, _) => ", 64-bit",
-        (_, true) => ", 32-bit",
-        _ => "",
-    };
-    let flags = [(!has(7), ", not present"), (has(4) && has(0), ", accessed"), (has(15), ", 4K granular")];
-    let flags: String = flags.into_iter().filter(|(is, _)| *is).map(|(_, text)| text).collect();
-    format!("{what}{size}, DPL {}{flags}", value >> 5 & 3)
-}
-
-fn exceptions(value: u64) -> String {
-    let name = |n: u8| match exception::name(n) {
-        "interrupt" => format!("vector {n}"),
-        name => name.to_owned(),
-    };
-    (0..32).filter(|n| value >> n & 1 != 0).map(name).collect::<Vec<_>>().join(" ")
-}
-
 fn ept_pointer(value: u64) -> String {
     let memory = match value & 7 {
         0 => "uncacheable",
@@ -196,7 +100,6 @@ fn exit_reason(value: u64) -> String {
 /// What a field of a VMCS says; empty where it is but a number.
 pub fn field(v: &Vmcs, f: Field) -> String {
     let value = v[f];
-    let flags = [("CF", 1), ("PF", 4), ("AF", 16), ("ZF", 64), ("SF", 128), ("OF", 1 << 11)];
     match f {
         PIN_CONTROLS
         | PRIMARY_CONTROLS
@@ -208,7 +111,7 @@ pub fn field(v: &Vmcs, f: Field) -> String {
         GUEST_CR0 | HOST_CR0 | CR0_MASK | CR0_READ_SHADOW => bits(value, cr0::ALL),
         GUEST_CR4 | HOST_CR4 | CR4_MASK | CR4_READ_SHADOW => bits(value, cr4::ALL),
         GUEST_EFER | HOST_EFER => bits(value, efer::ALL),
-        GUEST_RFLAGS => bits(value & !2 & !(3 << 12), &[&flags, rflags::ALL].concat()),
+        GUEST_RFLAGS => rflags(value),
         GUEST_S_CET | HOST_S_CET => bits(value & 0xfff, control::user_cet::ALL),
         GUEST_PENDING_DEBUG_EXCEPTIONS => bits(value, dr6::ALL),
         EXCEPTION_BITMAP => exceptions(value),
@@ -278,7 +181,6 @@ mod tests {
             v[f] = value;
             assert_eq!(field(&v, f), text, "{f:?}");
         }
-        assert_eq!(bits(u64::MAX, &[("A", 1 << 3)]), "A bits 0-2 4-63");
         v[PRIMARY_CONTROLS] = 1 << 7 | 1 << 1;
         assert_eq!(field(&v, PRIMARY_CONTROLS), "hlt_exiting bits 1");
     }

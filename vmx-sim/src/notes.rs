@@ -1,6 +1,6 @@
 //! What statistics and listeners are told of VM entries and VM exits (docs/design.md, decision 10).
 
-use emu_core::event::{Event, Kind, LAST_EXACT, Rule};
+use emu_core::event::{Event, Kind, LAST_EXACT, Rule, said, told};
 use x86::extension::{self, code_at_rip};
 use x86::mode::Mode;
 use x86::processor::P;
@@ -10,16 +10,6 @@ use crate::entry::Failure;
 use crate::exit::{ENTRY_FAILURE, Exit, Reason, VALID};
 use crate::field::*;
 use crate::vmx::Vmx;
-
-/// The details that are not 0.
-fn told<const N: usize>(details: [(&'static str, u64); N]) -> Vec<(&'static str, u64)> {
-    details.into_iter().filter(|(_, value)| *value != 0).collect()
-}
-
-/// An event's words, where there are some.
-fn said<'a, const N: usize>(words: [(&'static str, &'a str); N]) -> Vec<(&'static str, &'a str)> {
-    words.into_iter().filter(|(_, text)| !text.is_empty()).collect()
-}
 
 impl Vmx {
     /// A guest is left; what is told of it has been recorded, and nothing is loaded yet.

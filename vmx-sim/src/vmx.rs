@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use x86::control::{cr0, cr4};
 use x86::exception::Exception;
 use x86::extension::{self, Extension, Intercept, Register, SecondAccess, SecondStage, When};
+use x86::level::Levels;
 use x86::model::{CpuModel, Feature};
 use x86::processor::P;
 
@@ -15,7 +16,6 @@ use crate::control::{pin, primary, secondary, tertiary};
 use crate::entry::Failure;
 use crate::field::*;
 use crate::instructions::Operation;
-use crate::level::Levels;
 use crate::msr::SPEC_CTRL;
 use crate::tags::{self, Tags};
 use crate::vmcs::Vmcs;

@@ -370,11 +370,13 @@ const HELP: &str = "\
 memory [current|physical|guest]     whose addresses the debugger uses
 count                               where the machine is
 stats                               exits by level and reason, entries that failed
-inspect [vcpu N]                    state of the vCPUs, with the VMCS and the names of its bits
+inspect [vcpu N]                    state of the vCPUs, with the VMCS or VMCB and the names of its bits
 inspect vmcs ADDRESS                the VMCS in a region of memory, ordinary or shadow
+inspect vmcb ADDRESS                the VMCB at an address, and what a processor holds of it
 walk ADDRESS [va|gva|gpa|pa] [vcpu N]
                                     paging and the second stage, step by step
 vmx [vcpu N]                        VMX operation, and the last VM entry that failed
+svm [vcpu N]                        SVM: GIF, MSRs, the present VMCB, the last VMRUN that failed
 ";
 
 impl<A: Platform> Debugged<'_, '_, A> {
@@ -391,7 +393,7 @@ impl<A: Platform> Debugged<'_, '_, A> {
                 machine.settle_stats();
                 return Ok(report::stats_table(&machine.world.events.stats, A::reason_name));
             }
-            [command @ ("inspect" | "walk" | "vmx"), rest @ ..] => {
+            [command @ ("inspect" | "walk" | "vmx" | "svm"), rest @ ..] => {
                 return inspect::answer(machine, &Question::of_words(command, rest)?);
             }
             _ => return Ok(HELP.to_owned()),

@@ -5,14 +5,12 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use emu_core::engine::Hart;
-use emu_core::ram::Ram;
-use vmx_sim::Vmx;
-use x86::paging::{Access, Controls, Kind, Tables};
+use x86::paging::Controls;
 use x86::processor::{ProcessorExt, X86, segments};
 use x86::registers::{FS_BASE, GS_BASE};
 
 use super::{Debuggable, View};
-use crate::inspect::controls_of;
+use crate::inspect::{Guest, LOAD, Peek};
 use crate::options::Isa;
 
 /// GDB's numbers of registers (its documentation, "i386 Features"): general ones, RIP, EFLAGS, selectors, then the x87's.
@@ -72,32 +70,6 @@ static DESCRIPTION: LazyLock<String> = LazyLock::new(|| {
     CONTROL_NAMES.iter().enumerate().for_each(|(i, n)| reg(&mut xml, n, 64, "int", CONTROL + i));
     xml + "</feature></target>"
 });
-
-/// Memory as paging sees it, through EPT if there is such; read without a trace in the guest.
-struct Peek<'a> {
-    ram: &'a Ram,
-    ept: Option<&'a Vmx>,
-}
-
-impl Peek<'_> {
-    fn physical(&self, address: u64) -> Result<u64, ()> {
-        self.ept.map_or(Ok(address), |vmx| vmx.peek(self.ram, address).map(|page| page.physical).map_err(|_| ()))
-    }
-}
-
-impl Tables for Peek<'_> {
-    type Stop = ();
-
-    fn read(&mut self, address: u64, size: u8) -> Result<u64, ()> {
-        let at = self.physical(address)?;
-        self.ram.load(at, size).map_err(|_| ())
-    }
-
-    /// Accessed and dirty flags stay as they are.
-    fn write(&mut self, _: u64, _: u8, _: u64) -> Result<(), ()> {
-        Ok(())
-    }
-}
 
 impl Debuggable for X86 {
     fn description() -> &'static str {
@@ -173,19 +145,13 @@ impl Debuggable for X86 {
         if view == View::Physical {
             return Some(va);
         }
-        let vmx: Option<&Vmx> = h.arch.extension.get().and_then(|e| e.as_any().downcast_ref());
-        let is_guest = vmx.is_some_and(|vmx| vmx.in_guest);
-        let guest = vmx.filter(|vmx| is_guest || view == View::Guest && vmx.current.is_some());
         let now = h.arch.controls();
-        let controls = match guest {
-            Some(vmx) if !is_guest => controls_of(&vmx.vmcs, now),
-            _ => now,
-        };
-        let mut peek = Peek { ram: &h.world.ram, ept: guest.filter(|vmx| vmx.vmcs.uses_ept()) };
-        let access = Access { kind: Kind::Read, user: false, implicit: false, ac: true, shadow_stack: false };
+        let guest = Guest::of(h.arch).filter(|guest| guest.is_at_work() || view == View::Guest);
+        let controls = guest.map_or(now, |guest| guest.controls(now));
+        let mut peek = Peek { ram: &h.world.ram, stage: guest.and_then(|guest| guest.stage(now)) };
         // Protection keys keep nobody out here, nor does SMAP.
         let controls = Controls { pkru: 0, pkrs: 0, ..controls };
-        let linear = controls.translate(&mut peek, va, access).ok()?.physical;
-        peek.physical(linear).ok()
+        let linear = controls.translate(&mut peek, va, LOAD).ok()?.physical;
+        peek.physical(linear)
     }
 }

@@ -12,11 +12,29 @@ use emu_core::bus::Space;
 use emu_core::engine::{Arch, Hart, World};
 use emu_core::machine::Machine;
 
-pub use self::x86::controls_of;
+pub use self::x86::{Guest, LOAD, Peek};
 use crate::error::{UserError, about, print};
 use crate::machine::{Config, Platform};
 use crate::options::{AddressKind, Inspect, address};
 use crate::run::load_snapshot;
+
+/// A structure of virtualization, by its physical address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Structure {
+    /// Of VMX.
+    Vmcs(u64),
+    /// Of SVM.
+    Vmcb(u64),
+}
+
+impl std::fmt::Display for Structure {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Structure::Vmcs(at) => write!(f, "VMCS {at:#x}"),
+            Structure::Vmcb(at) => write!(f, "VMCB {at:#x}"),
+        }
+    }
+}
 
 /// What can be said of a vCPU.
 pub trait Inspectable: Arch {
@@ -26,13 +44,13 @@ pub trait Inspectable: Arch {
     /// Its virtualization in a few lines.
     fn virtualization(h: &mut Hart<'_, Self>) -> String;
 
-    /// Whether the vCPU itself holds the VMCS of this region.
-    fn holds_vmcs(_: &Hart<'_, Self>, _region: u64) -> bool {
+    /// Whether the vCPU itself works with this structure.
+    fn holds(_: &Hart<'_, Self>, _: Structure) -> bool {
         false
     }
 
-    /// The VMCS of a region, or why there is none.
-    fn vmcs(h: &mut Hart<'_, Self>, region: u64) -> Result<String, String>;
+    /// A structure, or why there is none.
+    fn structure(h: &mut Hart<'_, Self>, structure: Structure) -> Result<String, String>;
 
     /// The steps of a walk, and where it leads; or why there is nothing to walk.
     fn steps(h: &mut Hart<'_, Self>, address: u64, kind: AddressKind) -> Result<String, String>;
@@ -45,8 +63,8 @@ pub enum What {
     State,
     /// Their virtualization.
     Virtualization,
-    /// A VMCS.
-    Vmcs(u64),
+    /// A VMCS or a VMCB.
+    Structure(Structure),
     /// A walk.
     Walk(u64, AddressKind),
 }
@@ -59,9 +77,10 @@ pub struct Question {
 }
 
 impl Question {
-    /// What a monitor command asks: `inspect`, `walk` or `vmx`, and its words.
+    /// What a monitor command asks: `inspect`, `walk`, `vmx` or `svm`, and its words.
     pub fn of_words(command: &str, words: &[&str]) -> Result<Self, UserError> {
-        let (mut what, mut vcpu) = (if command == "vmx" { What::Virtualization } else { What::State }, None);
+        let is_virtualization = matches!(command, "vmx" | "svm");
+        let (mut what, mut vcpu) = (if is_virtualization { What::Virtualization } else { What::State }, None);
         let at = |word: &str| address(word).map_err(|e| about(word, e));
         let mut words = words.iter().copied();
         if command == "walk" {
@@ -72,7 +91,8 @@ impl Question {
             let mut argument = || words.next().ok_or_else(|| about(word, "expected a number"));
             match (word, what) {
                 ("vcpu", _) => vcpu = Some(at(argument()?)? as usize),
-                ("vmcs", What::State) => what = What::Vmcs(at(argument()?)?),
+                ("vmcs", What::State) => what = What::Structure(Structure::Vmcs(at(argument()?)?)),
+                ("vmcb", What::State) => what = What::Structure(Structure::Vmcb(at(argument()?)?)),
                 (_, What::Walk(at, _)) => match AddressKind::from_str(word, false) {
                     Ok(kind) => what = What::Walk(at, kind),
                     Err(_) => return Err(about(word, "expected va, gva, gpa, pa or vcpu N")),
@@ -102,11 +122,11 @@ pub fn answer<A: Platform>(machine: &mut Machine<A>, q: &Question) -> Result<Str
                 text += &if q.what == What::State { A::state(&mut h) } else { A::virtualization(&mut h) };
             }
         }
-        What::Vmcs(region) => {
+        What::Structure(structure) => {
             let world = &mut machine.world;
-            let holder = machine.vcpus.iter_mut().position(|v| A::holds_vmcs(&v.at(world), region));
+            let holder = machine.vcpus.iter_mut().position(|v| A::holds(&v.at(world), structure));
             let mut h = machine.vcpus[holder.unwrap_or(one)].at(world);
-            text = A::vmcs(&mut h, region).map_err(|e| about(format!("VMCS {region:#x}"), e))?;
+            text = A::structure(&mut h, structure).map_err(|e| about(structure, e))?;
         }
         What::Walk(at, AddressKind::Pa) => text = physical(&machine.world, at),
         What::Walk(at, kind) => {
@@ -143,9 +163,10 @@ pub fn entry(text: &mut String, indent: &str, name: &str, at: u64, entry: u64, s
 
 /// Runs the command; the exit code.
 pub fn run(o: &Inspect) -> Result<u8, UserError> {
-    let what = match (o.walk, o.vmcs) {
-        (Some(at), _) => What::Walk(at, o.kind),
-        (_, Some(region)) => What::Vmcs(region),
+    let what = match (o.walk, o.vmcs, o.vmcb) {
+        (Some(at), ..) => What::Walk(at, o.kind),
+        (_, Some(region), _) => What::Structure(Structure::Vmcs(region)),
+        (.., Some(at)) => What::Structure(Structure::Vmcb(at)),
         _ => What::State,
     };
     let question = Question { what, vcpu: o.vcpu };

@@ -7,7 +7,7 @@ use riscv::hart::Riscv;
 use riscv::privileged::csr_access::peek;
 use riscv::privileged::{Addresses, CSR_NAMES, debug_walk};
 
-use super::{Inspectable, entry, physical};
+use super::{Inspectable, Structure, entry, physical};
 use crate::gdb::Debuggable;
 use crate::options::AddressKind;
 
@@ -45,7 +45,7 @@ impl Inspectable for Riscv {
         csrs(h, |name| OF_GUESTS.contains(&name))
     }
 
-    fn vmcs(_: &mut Hart<'_, Self>, _: u64) -> Result<String, String> {
+    fn structure(_: &mut Hart<'_, Self>, _: Structure) -> Result<String, String> {
         Err("a RISC-V machine has none".to_owned())
     }
 

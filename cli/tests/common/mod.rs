@@ -8,6 +8,18 @@ use std::time::Duration;
 
 use undervisor_conformance::asm::*;
 
+/// The lines of a trace that are of VMX or SVM, with their counts.
+pub fn exits_and_entries(trace: &str) -> Vec<(u64, String)> {
+    let text = fs::read_to_string(trace).unwrap();
+    let kinds = [" exit ", " entry ", " failed-entry "];
+    let wanted = text.lines().filter(|line| kinds.iter().any(|kind| line.contains(kind)));
+    let split = |line: &str| {
+        let (count, rest) = line.split_once(' ').unwrap();
+        (count.parse().unwrap(), rest.to_owned())
+    };
+    wanted.map(split).collect()
+}
+
 /// A directory that lasts as long as this.
 pub struct Dir(PathBuf);
 

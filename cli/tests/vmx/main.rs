@@ -7,7 +7,7 @@ mod guest;
 
 use std::process::Command;
 
-use common::{Dir, stderr, undervisor};
+use common::{Dir, exits_and_entries, stderr, undervisor};
 use guest::{EPT, FIRST, SECOND, UNMAPPED};
 
 const MACHINE: [&str; 5] = ["run", "--machine", "pc,entry=raw64", "--memory", "64M"];
@@ -21,16 +21,9 @@ fn run(dir: &Dir, more: &[&str]) -> String {
     stderr(&out)
 }
 
-/// The lines of a trace that are of VMX, without their counts.
+/// The lines of a trace that are of VMX.
 fn lines(dir: &Dir, name: &str) -> Vec<(u64, String)> {
-    let text = std::fs::read_to_string(dir.path(name)).unwrap();
-    let kinds = [" exit ", " entry ", " failed-entry "];
-    let of_vmx = text.lines().filter(|line| kinds.iter().any(|kind| line.contains(kind)));
-    let split = |line: &str| {
-        let (count, rest) = line.split_once(' ').unwrap();
-        (count.parse().unwrap(), rest.to_owned())
-    };
-    of_vmx.map(split).collect()
+    exits_and_entries(&dir.path(name))
 }
 
 #[test]

@@ -177,16 +177,21 @@ const WRITE_TRAPS: [&str; 16] = [
 
 /// The manual's name of an exit code, without VMEXIT_ before it.
 pub fn name(code: u64) -> &'static str {
+    known(code).unwrap_or("an exit code that is not known")
+}
+
+/// Likewise, if it is known.
+pub fn known(code: u64) -> Option<&'static str> {
     let i = (code & 15) as usize;
-    match code {
+    Some(match code {
         0x00..0x10 => READS[i],
         0x10..0x20 => WRITES[i],
         0x20..0x30 => DEBUG_READS[i],
         0x30..0x40 => DEBUG_WRITES[i],
         0x40..0x60 => EXCEPTIONS[(code - EXCEPTION) as usize],
         0x90..0xa0 => WRITE_TRAPS[i],
-        _ => NAMES.iter().find(|(c, _)| *c == code).map_or("an exit code that is not known", |(_, name)| name),
-    }
+        _ => NAMES.iter().find(|(c, _)| *c == code)?.1,
+    })
 }
 
 /// Where statistics have those that are no intercepts.

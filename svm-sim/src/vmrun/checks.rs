@@ -28,7 +28,7 @@ impl Svm {
 
     /// All of them, but for those that need the guest's memory.
     #[rustfmt::skip]
-    pub(super) fn check(&self, h: &P) -> Check {
+    pub(crate) fn check(&self, h: &P) -> Check {
         let v = &self.vmcb;
         let [cr0, cr3, cr4, efer] = [CR0, CR3, CR4, EFER].map(|f| v.get(f));
         let m = &self.model;

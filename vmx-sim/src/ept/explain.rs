@@ -1,11 +1,11 @@
 //! The EPT walk of an address, step by step, for people: nothing is changed, and nothing but RAM is read.
 
 use emu_core::ram::Ram;
+use x86::describe::{rights, size};
 
 use super::bit::*;
 use super::{ADDRESS, Vmx};
 use crate::control::secondary;
-use crate::describe;
 use crate::field::EPT_POINTER;
 
 /// One entry that a walk has read.
@@ -67,17 +67,6 @@ fn memory_type(entry: u64) -> &'static str {
         5 => "write-protected",
         6 => "write-back",
         _ => "reserved memory type",
-    }
-}
-
-/// A page's size in words.
-pub fn size(log2: u32) -> &'static str {
-    match log2 {
-        12 => "4-KByte page",
-        21 => "2-MByte page",
-        22 => "4-MByte page",
-        30 => "1-GByte page",
-        _ => "page",
     }
 }
 
@@ -145,7 +134,7 @@ impl Vmx {
     fn says(&self, found: &Found) -> String {
         let Found { level, entry, is_page, end, .. } = *found;
         let by_mode = self.vmcs.has(secondary::MODE_BASED_EXECUTE_CONTROL);
-        let allowed = describe::rights(entry & READ != 0, entry & WRITE != 0, entry & EXECUTE != 0);
+        let allowed = rights(entry & READ != 0, entry & WRITE != 0, entry & EXECUTE != 0);
         let user = if by_mode && entry & EXECUTE_USER != 0 { " user-execute" } else { "" };
         let accessed = if entry & ACCESSED != 0 { " A" } else { "" };
         let dirty = if is_page && entry & DIRTY != 0 { " D" } else { "" };
