@@ -1,8 +1,8 @@
 //! `undervisor demo`: hypervisors of our own run guests, and what happened is shown. On RISC-V one (L1, HS-mode) runs a guest (L2, VS- and
-//! VU-mode); with VMX one (L1) runs another (L2), which runs a guest (L3).
+//! VU-mode); with VMX, and with SVM, one (L1) runs another (L2), which runs a guest (L3).
 
 mod guest;
-mod vmx;
+mod x86;
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -48,7 +48,7 @@ impl Sink for Watcher {
 
 /// Runs the demonstrations: 0 if all of them end as they should.
 pub fn run() -> Result<u8, UserError> {
-    Ok(run_riscv()?.max(vmx::run()?))
+    Ok(run_riscv()?.max(x86::run()?))
 }
 
 /// The H extension.

@@ -1,4 +1,4 @@
-//! The hypervisors and the innermost guest, in machine code.
+//! VMX: the hypervisors and the innermost guest, in machine code.
 //!
 //! L1 shows L2 a processor with VMX. L2's instructions of VMX exit to L1, which does what they ask for; but VMREAD and VMWRITE, which go to a
 //! shadow VMCS. So L3 has a VMCS of L1's making, with what L2 has written into its own, and its exits go on to L2. The guests' memory is mapped
@@ -7,22 +7,11 @@
 use iced_x86::code_asm::*;
 use vmx_sim::field::FLAT_64_BIT_GUEST;
 
-type Result<T = ()> = std::result::Result<T, IcedError>;
+use super::code::{
+    self, L2, L2_STACK, L2_STRUCTURES, L3, L3_STACK, PML4, Result, STACK, STRUCTURES, dispatch, print, print_for_guest,
+    restore, save, saved,
+};
 
-/// Where the guests' memory is in the machine; they find it at 0.
-pub const MEMORY: u64 = 8 << 20;
-/// Bytes of it.
-const SIZE: u64 = 2 << 20;
-/// L1's code, and its stack's end.
-pub const L1: u64 = 0x10_0000;
-pub const STACK: u64 = 0x20_0000;
-/// Guest-physical: L2, and the stack's end; L3.
-const L2: u64 = 0x1_0000;
-const L2_STACK: u64 = 0x2_0000;
-pub const L3: u64 = 0x3_0000;
-const L3_STACK: u64 = 0x4_0000;
-/// Page tables, of L1 and of its guests likewise: 1 GiB as it is.
-pub const PML4: u64 = 0x1000;
 /// A global descriptor table, and what is in it.
 const GDT: u64 = 0x4000;
 const CODE: u64 = 8;
@@ -30,19 +19,14 @@ const DATA: u64 = 16;
 const TASK: u64 = 24;
 
 /// L1's regions: VMXON, the VMCSs for L2 and for L3, the shadow VMCS, bitmaps of zeros. Pointers to them.
-const VMXON: u64 = 0x20_1000;
-const VMCS_L2: u64 = 0x20_2000;
-const VMCS_L3: u64 = 0x20_3000;
-const SHADOW: u64 = 0x20_4000;
-const BITMAP: u64 = 0x20_5000;
-const POINTERS: u64 = 0x20_6000;
+const VMXON: u64 = STRUCTURES;
+const VMCS_L2: u64 = STRUCTURES + 0x1000;
+const VMCS_L3: u64 = STRUCTURES + 0x2000;
+const SHADOW: u64 = STRUCTURES + 0x3000;
+const BITMAP: u64 = STRUCTURES + 0x4000;
+const POINTERS: u64 = STRUCTURES + 0x5000;
 /// EPT paging structures: one of each level.
-const EPT: u64 = 0x20_7000;
-
-/// The serial port.
-const PORT: u32 = 0x3f8;
-/// Registers that a VM exit leaves as they are, but for RSP.
-const REGISTERS: [AsmRegister64; 15] = [rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
+const EPT: u64 = STRUCTURES + 0x6000;
 
 /// Basic exit reasons.
 mod reason {
@@ -72,24 +56,9 @@ mod field {
 use field::*;
 
 /// Where they go in the machine, and their bytes.
-pub fn images() -> std::result::Result<Vec<(u64, Vec<u8>)>, IcedError> {
-    let assemble = |at: u64, code: fn(&mut CodeAssembler) -> Result| {
-        let mut a = CodeAssembler::new(64)?;
-        code(&mut a)?;
-        a.assemble(at)
-    };
-    let mut images = vec![
-        (L1, assemble(L1, l1)?),
-        (MEMORY + L2, assemble(L2, l2)?),
-        (MEMORY + L3, assemble(L3, l3)?),
-        (GDT, [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffffu64].map(u64::to_le_bytes).concat()),
-    ];
-    // Levels 4 and 3, and pages of 2 MiB.
-    for base in [0, MEMORY] {
-        images.push((base + PML4, (PML4 + 0x1003).to_le_bytes().into()));
-        images.push((base + PML4 + 0x1000, (PML4 + 0x2003).to_le_bytes().into()));
-        images.push((base + PML4 + 0x2000, (0..512u64).flat_map(|i| (i << 21 | 0x83).to_le_bytes()).collect()));
-    }
+pub fn images() -> Result<Vec<(u64, Vec<u8>)>> {
+    let mut images = code::images([l1, l2, l3])?;
+    images.push((GDT, [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffffu64].map(u64::to_le_bytes).concat()));
     Ok(images)
 }
 
@@ -134,41 +103,6 @@ fn skip(a: &mut CodeAssembler) -> Result {
     vmread(a, rdx, EXIT_INSTRUCTION_LENGTH)?;
     a.add(rcx, rdx)?;
     vmwrite_from(a, GUEST_RIP, rcx)
-}
-
-fn save(a: &mut CodeAssembler) -> Result {
-    REGISTERS.iter().rev().try_for_each(|r| a.push(*r))
-}
-
-fn restore(a: &mut CodeAssembler) -> Result {
-    REGISTERS.iter().try_for_each(|r| a.pop(*r))
-}
-
-/// A saved register, on the stack.
-fn saved(register: AsmRegister64) -> AsmMemoryOperand {
-    let i = REGISTERS.iter().position(|r| *r == register).unwrap_or(0);
-    qword_ptr(rsp + 8 * i as i32)
-}
-
-/// Prints a text, byte by byte. Changes RAX, RDX, RSI.
-fn print(a: &mut CodeAssembler, text: &str) -> Result {
-    let (mut bytes, mut begin, mut next, mut end) =
-        (a.create_label(), a.create_label(), a.create_label(), a.create_label());
-    a.jmp(begin)?;
-    a.set_label(&mut bytes)?;
-    a.db(text.as_bytes())?;
-    a.db(&[0])?;
-    a.set_label(&mut begin)?;
-    a.lea(rsi, ptr(bytes))?;
-    a.mov(edx, PORT)?;
-    a.set_label(&mut next)?;
-    a.lodsb()?;
-    a.test(al, al)?;
-    a.je(end)?;
-    a.out(dx, al)?;
-    a.jmp(next)?;
-    a.set_label(&mut end)?;
-    a.nop()
 }
 
 /// The current VMCS, for a guest that begins at `rip`: its state is L1's but for that, the stack and the memory.
@@ -247,12 +181,7 @@ fn l1(a: &mut CodeAssembler) -> Result {
     let (mut cpuid, mut io, mut ended) = (a.create_label(), a.create_label(), a.create_label());
     print(a, "L1: hypervisor in VMX root operation, EPT with nothing mapped; entering L2\n")?;
     operation(a)?;
-    // EPT paging structures: one page table, which is empty.
-    for level in 0..3 {
-        a.mov(rax, (EPT + 0x1000 * (level + 1)) | 7)?;
-        a.mov(rbx, EPT + 0x1000 * level)?;
-        a.mov(qword_ptr(rbx), rax)?;
-    }
+    code::second_stage(a, EPT)?;
     a.vmptrld(qword_ptr(POINTERS + 16))?;
     vmcs(a, 2, 0, 0, false, exit_of_l3)?;
     a.vmptrld(qword_ptr(POINTERS + 8))?;
@@ -264,7 +193,7 @@ fn l1(a: &mut CodeAssembler) -> Result {
     a.set_label(&mut exit)?;
     save(a)?;
     vmread(a, rbx, EXIT_REASON)?;
-    for (reason, label) in [
+    let known = [
         (reason::EPT_VIOLATION, map),
         (reason::IO, io),
         (reason::CPUID, cpuid),
@@ -275,10 +204,8 @@ fn l1(a: &mut CodeAssembler) -> Result {
         (reason::VMLAUNCH, enter),
         (reason::VMRESUME, enter),
         (reason::VMCALL, ended),
-    ] {
-        a.cmp(ebx, reason)?;
-        a.je(label)?;
-    }
+    ];
+    dispatch(a, &known)?;
     a.set_label(&mut failed)?;
     print(a, "L1: what nobody expected\n")?;
     a.hlt()?;
@@ -286,20 +213,13 @@ fn l1(a: &mut CodeAssembler) -> Result {
     // A page of the guests' memory is touched for the first time.
     a.set_label(&mut map)?;
     vmread(a, rcx, GUEST_PHYSICAL_ADDRESS)?;
-    a.cmp(rcx, SIZE as i32)?;
-    a.jae(failed)?;
-    a.shr(rcx, 12)?;
-    a.mov(rdx, rcx)?;
-    a.shl(rdx, 12)?;
-    a.add(rdx, (MEMORY | 0x37) as i32)?;
-    a.mov(qword_ptr(rcx * 8 + (EPT + 0x3000) as i32), rdx)?;
+    code::map(a, EPT, 0x37, failed)?;
     a.jmp(resume)?;
 
     // L2 acts for L3, or for itself: L1 prints.
     a.set_label(&mut io)?;
     a.mov(rax, saved(rax))?;
-    a.mov(edx, PORT)?;
-    a.out(dx, al)?;
+    print_for_guest(a)?;
     a.jmp(skipped)?;
 
     // L2 finds VMX in CPUID, for L1 makes it up to it.
@@ -372,16 +292,14 @@ fn l1(a: &mut CodeAssembler) -> Result {
     a.set_label(&mut ended)?;
     a.vmxoff()?;
     print(a, "L1: L2 has ended\n")?;
-    a.mov(qword_ptr(DONE), 1)?;
+    a.mov(qword_ptr(code::DONE), 1)?;
     a.hlt()
 }
 
-/// L1 puts 1 here when all has gone well.
-pub const DONE: u64 = POINTERS + 0x100;
 /// L2's regions, and pointers to them.
-const L2_VMXON: u64 = 0x5_0000;
-const L2_VMCS: u64 = 0x5_1000;
-const L2_POINTERS: u64 = 0x5_2000;
+const L2_VMXON: u64 = L2_STRUCTURES;
+const L2_VMCS: u64 = L2_STRUCTURES + 0x1000;
+const L2_POINTERS: u64 = L2_STRUCTURES + 0x2000;
 
 /// L2: a hypervisor as it might be on a processor. It runs L3, and serves its exits.
 fn l2(a: &mut CodeAssembler) -> Result {
@@ -412,17 +330,13 @@ fn l2(a: &mut CodeAssembler) -> Result {
     a.set_label(&mut exit)?;
     save(a)?;
     vmread(a, rbx, EXIT_REASON)?;
-    for (reason, label) in [(reason::IO, io), (reason::CPUID, cpuid), (reason::VMCALL, ended)] {
-        a.cmp(ebx, reason)?;
-        a.je(label)?;
-    }
+    dispatch(a, &[(reason::IO, io), (reason::CPUID, cpuid), (reason::VMCALL, ended)])?;
     print(a, "L2: what nobody expected\n")?;
     a.ud2()?;
 
     a.set_label(&mut io)?;
     a.mov(rax, saved(rax))?;
-    a.mov(edx, PORT)?;
-    a.out(dx, al)?;
+    print_for_guest(a)?;
     a.jmp(resume)?;
 
     // L3 is told its level.
@@ -440,24 +354,7 @@ fn l2(a: &mut CodeAssembler) -> Result {
     a.vmcall()
 }
 
-/// L3: the innermost guest.
 fn l3(a: &mut CodeAssembler) -> Result {
-    let (mut touch, mut again) = (a.create_label(), a.create_label());
-    print(a, "L3: hello from the guest's guest\n")?;
-    // Memory that nobody has touched: each page is an exit to L1, of which L2 hears nothing.
-    a.mov(rbx, 0x10_0000u64)?;
-    a.set_label(&mut touch)?;
-    a.mov(qword_ptr(rbx), rbx)?;
-    a.add(rbx, 0x1000)?;
-    a.cmp(rbx, 0x11_0000)?;
-    a.jb(touch)?;
-    print(a, "L3: 16 pages touched\n")?;
-    // Each is an exit to L1, which lets L2 answer.
-    a.mov(rbp, 10u64)?;
-    a.set_label(&mut again)?;
-    a.cpuid()?;
-    a.dec(rbp)?;
-    a.jne(again)?;
-    print(a, "L3: 10 times CPUID\n")?;
+    code::l3(a)?;
     a.vmcall()
 }
