@@ -1,6 +1,8 @@
 //! `--gdb`, spoken to as GDB does.
 
 mod common;
+#[path = "svm/guest.rs"]
+mod svm_guest;
 #[path = "vmx/guest.rs"]
 mod vmx_guest;
 
@@ -231,6 +233,34 @@ fn a_session_with_a_pc_of_four_processors() {
     assert_eq!(gdb.ask("Z2,10002e,8"), "OK");
     let stop = gdb.ask("vCont;c");
     assert!(stop.contains("watch:10002e"), "{stop}");
+    write!(gdb.0, "$vKill;1#6e").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn monitor_commands_know_svm() {
+    let dir = Dir::new("gdb-svm");
+    let code = svm_guest::code();
+    let kernel = dir.file("kernel", &code);
+    let machine = ["--machine", "pc,entry=raw64", "--cpu", "amd", "--memory", "64M", "--kernel", &kernel];
+    let (mut child, mut gdb) = debug(&machine, Stdio::null());
+    let has = |text: &str, words: &[&str]| words.iter().for_each(|w| assert!(text.contains(w), "{w}: {text}"));
+    has(&gdb.monitor("svm"), &["SVM: off (EFER.SVME is 0); GIF 1", "no VMCB has been run"]);
+    has(&gdb.monitor("walk 0x100000 gpa"), &["this vCPU has no guest"]);
+    // To where the machine would power off.
+    let out = code.windows(3).position(|w| w == [0x66, 0xef, 0xf4]).unwrap() as u64;
+    assert_eq!(gdb.ask(&format!("Z0,{:x},1", svm_guest::AT + out)), "OK");
+    assert!(gdb.ask("vCont;c").contains("swbreak"));
+    has(&gdb.monitor("svm"), &["host mode", "the last VMRUN that failed: CR0 = 0x100000000: bits 63 to 32 are 0"]);
+    has(&gdb.monitor("inspect vmcb 0x202000"), &["VMCB 0x202000 in memory, guest at L3?", "a processor holds it"]);
+    // The guest's memory, while its hypervisor is at work.
+    let alias = svm_guest::ALIAS + svm_guest::AT;
+    assert_eq!(gdb.monitor("memory guest"), "memory: Guest\n");
+    has(
+        &gdb.monitor(&format!("walk {alias:#x} gpa")),
+        &["guest-physical 0x2100000 -> physical 0x100000 (2-MByte page)"],
+    );
+    assert_eq!(gdb.ask(&format!("m{alias:x},3")), "bc0070");
     write!(gdb.0, "$vKill;1#6e").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

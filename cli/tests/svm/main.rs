@@ -64,6 +64,32 @@ fn statistics_tell_levels_handlers_and_rules() {
     assert!(levels["L3"]["instructions"].as_u64().unwrap() > 2000);
 }
 
+/// Between two entries that fail: the processor holds what the first has read, and memory has something else.
+#[test]
+fn what_a_processor_holds_and_what_memory_has() {
+    let dir = Dir::new("svm-held");
+    let [trace, snap] = ["trace", "snap"].map(|n| dir.path(n));
+    run(&dir, &["--trace", &trace]);
+    let lines = exits_and_entries(&trace);
+    let failed: Vec<_> = lines.iter().filter(|(_, line)| line.contains("failed-entry")).collect();
+    let at = (failed[1].0 - 1).to_string();
+    run(&dir, &["--snapshot-at", &at, "--snapshot", &snap]);
+    let inspect = |more: &[&str]| String::from_utf8(undervisor(&[&["inspect", &snap], more].concat()).stdout).unwrap();
+    let has = |text: &str, name: &str, words: &[&str]| {
+        let line = text.lines().find(|line| line.trim().starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+        words.iter().for_each(|w| assert!(line.contains(w), "{w}: {line}"));
+    };
+    let state = inspect(&[]);
+    has(&state, "SVM: host mode", &["GIF 0"]);
+    has(&state, "VMRUN would fail", &["VMEXIT_INVALID: CR0 = 0x100000000: bits 63 to 32 are 0"]);
+    has(&state, "GUEST_ASID", &[" 0x0  ", "[in memory: 0x1]"]);
+    has(&state, "CR0 ", &["PE", "PG", "[in memory: 0x100000000]"]);
+    has(&state, "EXITCODE", &["INVALID"]);
+    has(&inspect(&["--vmcb", &format!("{FIRST:#x}")]), "GUEST_ASID", &[" 0x1  ", "[held: 0x0]"]);
+    // The guest of the present VMCB, which is not at work, as the processor holds it.
+    has(&inspect(&["--walk", "0x100000", "--as", "gva"]), "linear 0x100000, 4-level paging", &[]);
+}
+
 #[test]
 fn whoever_looks_changes_nothing_and_levels_outlive_a_snapshot() {
     let dir = Dir::new("svm-looks");

@@ -29,11 +29,14 @@ pub const PORT: u32 = 0x3f8;
 /// Registers that an exit leaves as they are, but for RSP, and on SVM RAX.
 const REGISTERS: [AsmRegister64; 15] = [rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
 
+/// Where things go in the machine, and their bytes.
+pub type Images = Vec<(u64, Vec<u8>)>;
+
 /// Code of a part.
 pub type Part = fn(&mut CodeAssembler) -> Result;
 
-/// Where things go in the machine, and their bytes: L1, L2, L3 and page tables.
-pub fn images([l1, l2, l3]: [Part; 3]) -> Result<Vec<(u64, Vec<u8>)>> {
+/// L1, L2, L3 and page tables.
+pub fn images([l1, l2, l3]: [Part; 3]) -> Result<Images> {
     let assemble = |at: u64, code: Part| {
         let mut a = CodeAssembler::new(64)?;
         code(&mut a)?;

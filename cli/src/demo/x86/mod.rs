@@ -36,7 +36,7 @@ impl Sink for Watcher {
 struct Demo {
     of: &'static str,
     cpu: &'static str,
-    images: fn() -> code::Result<Vec<(u64, Vec<u8>)>>,
+    images: fn() -> code::Result<code::Images>,
 }
 
 /// All of them.

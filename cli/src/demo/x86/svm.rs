@@ -9,7 +9,7 @@ use svm_sim::msr::number::VM_HSAVE_PA;
 use svm_sim::vmcb::{self, FLAT_64_BIT_GUEST, Field};
 
 use super::code::{
-    self, L2, L2_STACK, L2_STRUCTURES, L3, L3_STACK, MEMORY, PML4, Result, SIZE, STRUCTURES, dispatch, print,
+    self, Images, L2, L2_STACK, L2_STRUCTURES, L3, L3_STACK, MEMORY, PML4, Result, SIZE, STRUCTURES, dispatch, print,
     print_for_guest, restore, save, saved,
 };
 
@@ -30,7 +30,7 @@ const L2_SAVE_AREA: u64 = L2_STRUCTURES;
 const L2_VMCB: u64 = L2_STRUCTURES + 0x1000;
 
 /// Where they go in the machine, and their bytes.
-pub fn images() -> Result<Vec<(u64, Vec<u8>)>> {
+pub fn images() -> Result<Images> {
     let mut images = code::images([l1, l2, l3])?;
     images.push((IOPM, vec![0xff; 0x3000]));
     // The bit of WRMSR to VM_HSAVE_PA.

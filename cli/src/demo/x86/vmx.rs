@@ -8,8 +8,8 @@ use iced_x86::code_asm::*;
 use vmx_sim::field::FLAT_64_BIT_GUEST;
 
 use super::code::{
-    self, L2, L2_STACK, L2_STRUCTURES, L3, L3_STACK, PML4, Result, STACK, STRUCTURES, dispatch, print, print_for_guest,
-    restore, save, saved,
+    self, Images, L2, L2_STACK, L2_STRUCTURES, L3, L3_STACK, PML4, Result, STACK, STRUCTURES, dispatch, print,
+    print_for_guest, restore, save, saved,
 };
 
 /// A global descriptor table, and what is in it.
@@ -56,7 +56,7 @@ mod field {
 use field::*;
 
 /// Where they go in the machine, and their bytes.
-pub fn images() -> Result<Vec<(u64, Vec<u8>)>> {
+pub fn images() -> Result<Images> {
     let mut images = code::images([l1, l2, l3])?;
     images.push((GDT, [0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffffu64].map(u64::to_le_bytes).concat()));
     Ok(images)

@@ -159,3 +159,56 @@ impl Tables for Steps<'_, '_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use x86::control::{cr0, cr4};
+    use x86::platform::pc::{self, PcConfig};
+
+    use super::*;
+
+    /// PAE paging, with and without PDPTE registers, through nested page tables: what is written down, without addresses of entries.
+    #[test]
+    fn a_pdpte_is_a_level_where_there_are_no_registers() {
+        let (mut machine, _) = pc::build_empty(&PcConfig { memory: 64 << 20, ..PcConfig::default() }).unwrap();
+        let ram = &mut machine.world.ram;
+        for (at, entry) in [
+            // The guest's: level 3, 2, a page of 2 MiB; behind it a page that is not there.
+            (0x1008, 0x2001),
+            (0x2008, 0x40_0000 | 0xe3),
+            // Nested: 4 levels, and pages of 1 GiB.
+            (0x10_0000, 0x10_1007),
+            (0x10_1000, 0x87),
+        ] {
+            ram.store(at, 8, entry).unwrap();
+        }
+        let now = machine.vcpus[0].arch.controls();
+        let pae = Controls { cr0: cr0::PG | cr0::PE, cr3: 0x1000, cr4: cr4::PAE, efer: 0, pdptes: None, ..now };
+        let nested = Controls { cr0: pae.cr0 | cr0::WP, cr3: 0x10_0000, efer: efer::LMA | efer::LME, ..pae };
+        let stage = Some(Stage::Nested(nested, x86::paging::Access { user: true, ..LOAD }));
+        let told = |c: &Controls, stage, address| {
+            let mut walk = Walk { text: String::new(), ram: &machine.world.ram, stage };
+            let end = walk.linear(c, address);
+            let name = |line: &str| line.trim().split("  ").next().unwrap_or_default().to_owned();
+            let of_entries = walk.text.lines().map(name).filter(|line| !line.contains("linear"));
+            (
+                of_entries
+                    .map(|line| line.split_once(" 0x").map_or(line.clone(), |(name, _)| name.trim().to_owned()))
+                    .collect(),
+                end,
+            )
+        };
+        let is = |told: (Vec<String>, _), names: &[&str], end| {
+            assert_eq!(told, (names.iter().map(|s| s.to_string()).collect(), end))
+        };
+        is(told(&pae, None, 0x4020_1234), &["PDPTE", "PDE"], Ok(0x40_1234));
+        let registers = Controls { pdptes: Some([0, 0x2001, 0, 0]), ..pae };
+        is(told(&registers, None, 0x4020_1234), &["PDPTE register 1:", "PDE"], Ok(0x40_1234));
+        const NESTED: [&str; 3] = ["NPT PML4E", "NPT PDPTE", "guest-physical"];
+        let [a, b, c] = NESTED;
+        is(told(&pae, stage, 0x4020_1234), &[a, b, c, "PDPTE", a, b, c, "PDE", a, b, c], Ok(0x40_1234));
+        let absent = || Err("page fault: the entry is not present".to_owned());
+        is(told(&pae, None, 0x4000_0000), &["PDPTE", "PDE"], absent());
+        is(told(&pae, None, 0x1234), &["PDPTE"], absent());
+    }
+}
