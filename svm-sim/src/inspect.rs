@@ -60,8 +60,8 @@ impl Svm {
             "off (EFER.SVME is 0)".to_owned()
         };
         let _ = writeln!(text, "SVM: {on}; GIF {gif}");
-        let names = bits(m.vm_cr, vm_cr::ALL);
-        let _ = writeln!(text, "  VM_CR {:#x}  {names}", m.vm_cr);
+        let line = format!("  VM_CR {:#x}  {}", m.vm_cr, bits(m.vm_cr, vm_cr::ALL));
+        let _ = writeln!(text, "{}", line.trim_end());
         let _ = writeln!(text, "  VM_HSAVE_PA {:#x}  TSC_RATIO {:#x}", m.hsave_pa, m.tsc_ratio);
         let Some(present) = self.present() else {
             text.push_str("  no VMCB has been run\n");
@@ -88,9 +88,11 @@ impl Svm {
     /// The present VMCB and the host save area, in words.
     pub fn structures(&self, ram: &Ram) -> String {
         let Some(present) = self.present() else { return String::new() };
-        let memory = Vmcb::of_ram(ram, present);
         let mut text = format!("VMCB {present:#x}, as the processor holds it\n");
-        text += &fields(&self.vmcb, memory.as_ref());
+        match Vmcb::of_ram(ram, present) {
+            Some(memory) => text += &fields(&self.vmcb.with_loaded_of(&memory), Some((&memory, "in memory"))),
+            None => text += &fields(&self.vmcb, None),
+        }
         let pa = self.msrs.hsave_pa;
         let _ = writeln!(text, "Host save area {pa:#x}");
         match Vmcb::of_ram(ram, pa) {
@@ -111,7 +113,7 @@ impl Svm {
         match held {
             Some(held) => {
                 text += "a processor holds it: where it has another value, that is behind the present one\n";
-                text += &fields_beside(&memory, Some(held), "held");
+                text += &fields(&memory, Some((&held.with_loaded_of(&memory), "held")));
             }
             None => text += &fields(&memory, None),
         }
@@ -127,17 +129,13 @@ fn line(text: &mut String, name: &str, v: &Vmcb, f: Field, other: Option<(&Vmcb,
     let _ = writeln!(text, "{}{other}", line.trim_end());
 }
 
-/// All fields, with the names of their bits; and what memory holds where that is something else.
-pub fn fields(v: &Vmcb, memory: Option<&Vmcb>) -> String {
-    fields_beside(v, memory, "in memory")
-}
-
-fn fields_beside(v: &Vmcb, other: Option<&Vmcb>, whose: &str) -> String {
+/// All fields, with the names of their bits; and what somebody else has, where that is something else.
+fn fields(v: &Vmcb, other: Option<(&Vmcb, &str)>) -> String {
     let mut text = String::new();
     for (title, is_control) in [("Control area", true), ("State-save area", false)] {
         let _ = writeln!(text, "{title}");
         for (name, f) in FIELDS.iter().filter(|(_, f)| (usize::from(f.offset) < SAVE) == is_control) {
-            line(&mut text, name, v, *f, other.map(|v| (v, whose)));
+            line(&mut text, name, v, *f, other);
         }
     }
     text

@@ -74,9 +74,6 @@ pub(crate) fn opcode(insn: &Instruction) -> Option<u8> {
     Some(o as u8 | size)
 }
 
-/// What VMLOAD and VMSAVE are about: FS, GS, LDTR, TR; STAR to KernelGSBase, SYSENTER.
-pub(crate) const LOADED: &[(usize, usize)] = &[(0x440, 0x460), (0x470, 0x480), (0x490, 0x4a0), (0x600, 0x640)];
-
 /// RAX as an address.
 fn address(h: &P, opcode: u8) -> u64 {
     match opcode {

@@ -233,6 +233,9 @@ const GROUPS: [&[(usize, usize)]; 13] = [
     &[(0x098, 0x0a0), (0x0e0, 0x0e8), (0x0f0, 0x100)],
     &[(0x5e0, 0x5f8)],
 ];
+/// What VMLOAD and VMSAVE are about: FS, GS, LDTR, TR; STAR to KernelGSBase, SYSENTER.
+pub(crate) const LOADED: &[(usize, usize)] = &[(0x440, 0x460), (0x470, 0x480), (0x490, 0x4a0), (0x600, 0x640)];
+
 /// What no clean bit is about.
 const ALWAYS: &[(usize, usize)] = &[
     (0x05c, 0x060),
@@ -371,6 +374,15 @@ impl Vmcb {
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0[..]
+    }
+
+    /// The same, but for what only VMLOAD and VMSAVE are about: a processor holds nothing of that.
+    pub(crate) fn with_loaded_of(&self, other: &Vmcb) -> Vmcb {
+        let mut v = self.clone();
+        for (from, to) in LOADED {
+            v.0[*from..*to].copy_from_slice(&other.0[*from..*to]);
+        }
+        v
     }
 
     /// What RAM holds, if all of it is RAM: nothing else is looked at.

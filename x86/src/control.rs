@@ -36,7 +36,8 @@ bits! {
 bits! {
     /// IA32_EFER.
     efer {
-        SCE = 0, LME = 8, LMA = 10, NXE = 11, SVME = 12, LMSLE = 13, FFXSR = 14, TCE = 15,
+        SCE = 0, LME = 8, LMA = 10, NXE = 11, SVME = 12, LMSLE = 13, FFXSR = 14, TCE = 15, MCOMMIT = 17, INTWB = 18, UAIE = 20,
+        AIBRSE = 21,
     }
 }
 bits! {

@@ -20,6 +20,27 @@ pub fn exits_and_entries(trace: &str) -> Vec<(u64, String)> {
     wanted.map(split).collect()
 }
 
+/// Whoever looks at a run changes nothing; and a snapshot that is taken in a guest's guest knows its level. `run` runs a guest that has one, with options.
+/// Returns the snapshot.
+pub fn looks_and_goes_on_from_a_snapshot(dir: &Dir, run: impl Fn(&[&str])) -> String {
+    let [plain, looked, trace, report] = ["plain.json", "looked.json", "trace", "page.html"].map(|n| dir.path(n));
+    run(&["--json", &plain]);
+    run(&["--json", &looked, "--trace", &trace, "--report", &report, "--stats"]);
+    assert_eq!(dir.json("plain.json"), dir.json("looked.json"));
+    let all = exits_and_entries(&trace);
+    let (entered, _) = all.iter().find(|(_, line)| line.contains("to=L3? ")).unwrap();
+    let [at, snap, rest, again] =
+        [(entered + 1000).to_string(), dir.path("snap"), dir.path("rest"), dir.path("again.json")];
+    run(&["--snapshot-at", &at, "--snapshot", &snap]);
+    let out = undervisor(&["run", "--restore", &snap, "--trace", &rest, "--json", &again]);
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+    assert_eq!(dir.json("again.json")["state_hash"], dir.json("plain.json")["state_hash"]);
+    let rest = exits_and_entries(&rest);
+    assert_eq!(rest, all[all.len() - rest.len()..], "the rest is told as it was");
+    assert!(rest[0].1.contains("cpu0 L3? "));
+    snap
+}
+
 /// A directory that lasts as long as this.
 pub struct Dir(PathBuf);
 

@@ -7,7 +7,7 @@ mod guest;
 
 use std::process::Command;
 
-use common::{Dir, exits_and_entries, stderr, undervisor};
+use common::{Dir, exits_and_entries, looks_and_goes_on_from_a_snapshot, stderr, undervisor};
 use guest::{EPT, FIRST, SECOND, UNMAPPED};
 
 const MACHINE: [&str; 5] = ["run", "--machine", "pc,entry=raw64", "--memory", "64M"];
@@ -108,22 +108,7 @@ fn statistics_tell_levels_handlers_and_rules() {
 #[test]
 fn whoever_looks_changes_nothing_and_levels_outlive_a_snapshot() {
     let dir = Dir::new("vmx-looks");
-    let [plain, looked, trace, report] = ["plain.json", "looked.json", "trace", "page.html"].map(|n| dir.path(n));
-    run(&dir, &["--json", &plain]);
-    run(&dir, &["--json", &looked, "--trace", &trace, "--report", &report, "--stats"]);
-    assert_eq!(dir.json("plain.json"), dir.json("looked.json"));
-    let all = lines(&dir, "trace");
-    // In the guest's guest.
-    let (entered, _) = all.iter().find(|(_, line)| line.contains("to=L3? ")).unwrap();
-    let [at, snap, rest, again] =
-        [(entered + 1000).to_string(), dir.path("snap"), dir.path("rest"), dir.path("again.json")];
-    run(&dir, &["--snapshot-at", &at, "--snapshot", &snap]);
-    let out = undervisor(&["run", "--restore", &snap, "--trace", &rest, "--json", &again]);
-    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
-    assert_eq!(dir.json("again.json")["state_hash"], dir.json("plain.json")["state_hash"]);
-    assert_eq!(lines(&dir, "rest"), all[all.len() - lines(&dir, "rest").len()..], "the rest is told as it was");
-    assert!(lines(&dir, "rest")[0].1.contains("cpu0 L3? "));
-
+    let snap = looks_and_goes_on_from_a_snapshot(&dir, |more| _ = run(&dir, more));
     let inspect = |more: &[&str]| {
         let out = undervisor(&[&["inspect", &snap], more].concat());
         assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
@@ -160,7 +145,7 @@ fn whoever_looks_changes_nothing_and_levels_outlive_a_snapshot() {
     refused(&["--vmcs", "0x100000"], "no VMCS");
     refused(&["--vmcs", "0x7fff000000000000"], "no RAM");
     refused(&["--vmcs", "0x201008"], "aligned");
-    let out = undervisor(&["inspect", &trace]);
+    let out = undervisor(&["inspect", &dir.path("trace")]);
     assert!(out.status.code() == Some(2) && stderr(&out).contains("not an Undervisor snapshot"), "{}", stderr(&out));
 }
 
