@@ -6,6 +6,7 @@ mod load;
 
 use emu_core::engine::Step;
 use x86::exception::Exception;
+use x86::model::Feature;
 use x86::processor::P;
 
 use crate::exit::code;
@@ -40,7 +41,7 @@ impl Svm {
             return Err(Exception::gp(0).into());
         }
         self.save_host(h);
-        let is_held = self.held.turn_to(&mut self.vmcb, pa) && self.has(x86::model::Feature::VmcbClean);
+        let is_held = self.held.turn_to(&mut self.vmcb, pa) && self.honours_clean_bits();
         self.vmcb.load(h, pa, is_held);
         h.count_level(1);
         if let Err(failure) = self.check(h) {
@@ -56,6 +57,11 @@ impl Svm {
         self.note_entry(h);
         self.begin(h);
         Ok(())
+    }
+
+    /// "VMCB State Caching". A processor need not hold anything: the model says.
+    fn honours_clean_bits(&self) -> bool {
+        self.has(Feature::VmcbClean) && self.has(Feature::VmcbCache)
     }
 
     /// "Canonicalization and Consistency Checks": #VMEXIT(INVALID). The guest's state is not saved.

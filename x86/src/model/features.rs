@@ -206,6 +206,8 @@ features! {
 //  CPUID tells of these two if the extension is there.
     Vmx         "vmx"                  0xffff_ffff 0 EAX 2           On    No;
     Svm         "svm"                  0xffff_ffff 0 EAX 3           No    On;
+//  Nobody tells of this one: the processor holds VMCBs, and what their clean bits call clean it does not read anew.
+    VmcbCache   "vmcb_cache"           0xffff_ffff 0 EAX 4           No    On;
 //  So it does of what SVM has.
     Npt         "npt"                  0x8000_000a 0 EDX 0           No    On;
     Lbrv        "lbrv"                 0x8000_000a 0 EDX 1           No    On;
