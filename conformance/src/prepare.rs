@@ -340,6 +340,28 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     Ok(Amd64 { xen: Amd64::at(out).xen, ..files })
 }
 
+/// The files to start an amd64 machine from by its kernel's own entry: the kernel and the initial RAM file system, with the modules of KVM alone
+/// and with these programs, each by its path and where it stands.
+pub(crate) fn amd64_with_programs(
+    suite: Suite,
+    out: &Path,
+    programs: &[(String, PathBuf)],
+) -> Result<(PathBuf, PathBuf), Error> {
+    let archive = Archive::new(suite, "amd64");
+    let (kernel, busybox) = (archive.kernel()?, archive.unpacked("busybox-static")?);
+    let mut fs = initramfs(&kernel, &busybox, AMD64_INIT, &[])?;
+    for hypervisor in AMD64_HYPERVISORS {
+        add_modules(&mut fs, &kernel, &[hypervisor], &format!("/{hypervisor}.order"))?;
+    }
+    for (path, program) in programs {
+        fs.file(path, 0o755, read(program)?);
+    }
+    let initrd = write_initramfs(&fs, out, false)?;
+    let image = out.join("vmlinuz");
+    write(&image, &read(&kernel.image)?)?;
+    Ok((image, initrd))
+}
+
 /// A file system with busybox, a first process and modules.
 fn initramfs(kernel: &Kernel, busybox: &Unpacked, init: &str, modules: &[String]) -> Result<Initramfs, Error> {
     let names: Vec<&str> = modules.iter().map(String::as_str).collect();
