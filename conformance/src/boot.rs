@@ -51,13 +51,7 @@ impl<T: Prepared> Files<T> {
     }
 
     /// The same with a bound of instructions among the arguments.
-    pub(crate) fn run_bounded(
-        &self,
-        name: &str,
-        arguments: &[OsString],
-        expected: &[String],
-        input: &str,
-    ) -> Summary {
+    pub(crate) fn run_bounded(&self, name: &str, arguments: &[OsString], expected: &[String], input: &str) -> Summary {
         run(&self.undervisor, &self.out.join(name), arguments, expected, input)
     }
 }

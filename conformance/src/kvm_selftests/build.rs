@@ -1,8 +1,8 @@
 //! KVM's selftests, built from the package with the source of a suite's kernel.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::fs;
 
 use crate::debian::{self, Archive, Error, Suite, require_host_packages};
 use crate::{cache, suite};
@@ -71,8 +71,7 @@ fn make(tree: &Path, headers: &Path, out: &Path) -> Result<(), Error> {
     let objects = tree.join("objects");
     fs::create_dir(&objects)?;
     let sources = suite::files(&kvm.join(x86), |path| path.extension().is_some_and(|e| e == "c"))?;
-    let programs: Vec<_> =
-        sources.iter().filter_map(|path| Some(objects.join(x86).join(path.file_stem()?))).collect();
+    let programs: Vec<_> = sources.iter().filter_map(|path| Some(objects.join(x86).join(path.file_stem()?))).collect();
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     debian::run(
         Command::new("make")

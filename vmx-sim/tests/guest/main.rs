@@ -4,6 +4,7 @@ mod abort;
 #[path = "../entry/base.rs"]
 #[allow(dead_code, reason = "the tests of VM entries use the rest")]
 mod base;
+mod breakpoints;
 mod execute;
 mod io;
 mod log;
