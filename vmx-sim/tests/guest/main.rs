@@ -5,6 +5,7 @@ mod abort;
 #[allow(dead_code, reason = "the tests of VM entries use the rest")]
 mod base;
 mod breakpoints;
+mod counters;
 mod execute;
 mod io;
 mod log;
