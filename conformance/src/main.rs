@@ -197,7 +197,7 @@ fn main() -> anyhow::Result<()> {
             let mut tests = kvm_selftests::all(cpu)?;
             tests.retain(|test| test.is_selected(suite, &filter));
             let outcomes = files.run_selftests(&tests);
-            print!("{}", suite::table(&outcomes));
+            print!("{}", kvm_selftests::table(&outcomes));
             if let Some(path) = junit {
                 std::fs::write(path, suite::junit("kvm-selftests", &outcomes))?;
             }

@@ -23,6 +23,9 @@ const AMD64_HYPERVISORS: [&str; 2] = ["kvm_intel", "kvm_amd"];
 /// The modules of the file system of a virtual-machine monitor's disk; of checksums, whichever the kernel has.
 const AMD64_ROOT_DISK: [&str; 2] = ["crc32c_generic", "ext4"];
 
+/// The modules that KVM's selftests need.
+const AMD64_SELFTESTS: [&str; 1] = ["msr"];
+
 /// The modules that Xen's tools need in its first domain.
 const AMD64_XEN: [&str; 4] = ["xen_evtchn", "xen_gntdev", "xen_privcmd", "xenfs"];
 
@@ -353,6 +356,7 @@ pub(crate) fn amd64_with_programs(
     for hypervisor in AMD64_HYPERVISORS {
         add_modules(&mut fs, &kernel, &[hypervisor], &format!("/{hypervisor}.order"))?;
     }
+    add_modules(&mut fs, &kernel, &AMD64_SELFTESTS, "/selftests.order")?;
     for (path, program) in programs {
         fs.file(path, 0o755, read(program)?);
     }

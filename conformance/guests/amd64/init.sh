@@ -5,7 +5,7 @@
 #   vmm[=cpus]       starts the QEMU of the disk's file system with KVM, on the kernel in its /boot, with so many processors (1) and the words
 #                    behind `--` as that kernel's command line
 #   domu[=type]      under Xen, starts a domain of this type (pvh, hvm, pv) in the same way
-#   selftests        reads a line, the path of one of KVM's selftests with its arguments in /selftests, and runs that, for a minute at most
+#   selftests        reads a line, the path of one of KVM's selftests with its arguments in /selftests, and runs that, for 20 s at most
 #   drive            tells the SHA-256 of the first drive
 #   shell            an interactive shell afterwards, instead of powering off
 #   quiet            of the kernel's own: fewer messages before this script
@@ -91,13 +91,13 @@ domu() { # type
 }
 
 selftest() {
-	mount -t debugfs debugfs /sys/kernel/debug
+	load /selftests.order
 	dmesg -c > /dev/null
 	echo "UNDERVISOR-SELFTEST: which?"
 	read -r words
 	cd /selftests || return
 	# shellcheck disable=SC2086 # they are words
-	timeout -s KILL 60 $words < /dev/null 2>&1
+	timeout -s KILL 20 $words < /dev/null 2>&1
 }
 
 rc=0
