@@ -183,6 +183,17 @@ fn an_absent_handler_is_a_double_fault_and_an_absent_one_of_that_is_the_end() {
     assert!(matches!(end, End::Shutdown(0, _)), "{end:?}");
 }
 
+/// EXT, of an exception that a gate has no place for.
+#[test]
+fn an_exception_is_external_to_the_program_with_intel() {
+    for (model, error) in [("intel", 0x33), ("amd", 0x32)] {
+        let mut g = guest_of(model);
+        g.no_gate(6);
+        g.run(&|a| a.ud2());
+        assert_eq!(g.raised(), (13, error), "{model}");
+    }
+}
+
 #[test]
 fn smap_and_smep_keep_the_kernel_out_of_user_pages() {
     for (bits, ac, vector, error) in [(cr4::SMAP, false, 14, 1), (cr4::SMAP, true, 6, 0), (cr4::SMEP, false, 14, 0x11)]
