@@ -5,7 +5,7 @@
 #   vmm[=cpus]       starts the QEMU of the disk's file system with KVM, on the kernel in its /boot, with so many processors (1) and the words
 #                    behind `--` as that kernel's command line
 #   domu[=type]      under Xen, starts a domain of this type (pvh, hvm, pv) in the same way
-#   selftests        reads a line, the path of one of KVM's selftests with its arguments in /selftests, and runs that, for 20 s at most
+#   selftests        reads a line, seconds and the path of one of KVM's selftests in /selftests, and runs that, for so long at most
 #   drive            tells the SHA-256 of the first drive
 #   shell            an interactive shell afterwards, instead of powering off
 #   quiet            of the kernel's own: fewer messages before this script
@@ -94,10 +94,8 @@ selftest() {
 	load /selftests.order
 	dmesg -c > /dev/null
 	echo "UNDERVISOR-SELFTEST: which?"
-	read -r words
-	cd /selftests || return
-	# shellcheck disable=SC2086 # they are words
-	timeout -s KILL 20 $words < /dev/null 2>&1
+	read -r seconds path
+	timeout -s KILL "$seconds" "/selftests/$path" < /dev/null 2>&1
 }
 
 rc=0

@@ -7,6 +7,9 @@ const SKIP: &str = "4";
 /// The exit code of what is killed.
 const KILLED: &str = "137";
 
+/// What is said of a test that is killed when its time is over.
+pub(super) const ENDLESS: &str = "it has not ended";
+
 /// Words in a kernel's log that make a test fail, whatever it says itself.
 const COMPLAINTS: [&str; 4] = ["WARNING:", "BUG:", "unchecked MSR", "general protection"];
 
@@ -20,7 +23,7 @@ pub(super) fn of(console: &str) -> Verdict {
         (Some("0"), None) => Verdict::Pass,
         (Some(SKIP), None) => Verdict::Skip(last_words(&lines, "# SKIP")),
         (Some("0" | SKIP), Some(complaint)) => Verdict::Fail(complaint),
-        (Some(KILLED), _) => Verdict::Fail("it has not ended in 20 seconds of virtual time".into()),
+        (Some(KILLED), _) => Verdict::Fail(ENDLESS.into()),
         (Some(code), _) => Verdict::Fail(format!("{} (exit code {code})", failure(&lines))),
         (None, _) => Verdict::Fail("the kernel did not power off".into()),
     }
@@ -52,14 +55,14 @@ mod tests {
     #[test]
     fn consoles_tell() {
         let end = |code| format!("UNDERVISOR-DMESG-BEGIN\r\nUNDERVISOR-DMESG-END\r\nUNDERVISOR-DONE rc={code}\r\n");
-        let with = |said: &str, code| of(&format!("./sid/a\r\n{said}{}", end(code)));
+        let with = |said: &str, code| of(&format!("20 sid/a\r\n{said}{}", end(code)));
         assert_eq!(with("Random seed: 1\r\n", 0), Verdict::Pass);
         assert_eq!(with("1..0 # SKIP - not met: x\r\n", 4), Verdict::Skip("not met: x".into()));
         assert_eq!(with("HUGETLB is not enabled\r\n", 4), Verdict::Skip("HUGETLB is not enabled".into()));
         let assertion = "==== Test Assertion Failure ====\r\n  x86/a.c:7: a == b\r\n  pid=1\r\n  Wanted 1, got 2\r\n";
         assert_eq!(with(assertion, 254), Verdict::Fail("x86/a.c:7: a == b: Wanted 1, got 2 (exit code 254)".into()));
         assert_eq!(with("ok 1 x\r\nnot ok 2 y\r\n# FAILED\r\n", 1), Verdict::Fail("not ok 2 y (exit code 1)".into()));
-        assert!(matches!(with("", 137), Verdict::Fail(_)));
+        assert_eq!(with("", 137), Verdict::Fail(ENDLESS.into()));
         assert!(matches!(of("Kernel panic"), Verdict::Fail(_)));
         let warned = format!("<4>[    3.0] WARNING: arch/x86/kvm/x86.c\r\n{}", end(0));
         assert!(matches!(of(&warned), Verdict::Fail(_)));
