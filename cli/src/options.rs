@@ -247,8 +247,8 @@ pub struct Run {
     /// Take a snapshot after so many instructions, those before a reset or in a snapshot included, and go on
     #[arg(long, value_name = "N", requires = "snapshot", help_heading = "Run")]
     pub snapshot_at: Option<u64>,
-    /// Where the snapshot goes
-    #[arg(long, value_name = "FILE", requires = "snapshot_at", help_heading = "Run")]
+    /// Where the snapshot goes. Without --snapshot-at it is taken where --expect ends the run
+    #[arg(long, value_name = "FILE", help_heading = "Run")]
     pub snapshot: Option<PathBuf>,
     /// Go on from a snapshot: the machine is the snapshot's
     #[arg(long, value_name = "FILE", help_heading = "Run")]
@@ -321,6 +321,9 @@ const OF_THE_MACHINE: &[&str] = &[
 
 fn require_consistent(run: &ArgMatches) -> Result<(), String> {
     let is_given = |id: &&&str| run.value_source(id) == Some(ValueSource::CommandLine);
+    if run.contains_id("snapshot") && !run.contains_id("snapshot_at") && !run.contains_id("expect") {
+        return Err("--snapshot wants --snapshot-at or --expect: when is it taken?".into());
+    }
     if run.contains_id("restore") {
         if let Some(id) = OF_THE_MACHINE.iter().find(is_given) {
             let id = id.replace('_', "-");

@@ -359,6 +359,12 @@ impl<'a, A: Platform> Runner<'a, A> {
     /// Says how it ended, everywhere where that was asked for. Returns the exit code.
     pub fn finish(mut self, ended: &Ended) -> u8 {
         drop(self.terminal.take());
+        if self.o.snapshot.is_some() && self.o.snapshot_at.is_none() {
+            match ended.cause {
+                "expected" => self.take_snapshot(),
+                _ => tell("no snapshot was taken: the console does not show what --expect names"),
+            }
+        }
         self.take_record();
         self.machine.settle_stats();
         self.machine.world.events.stop_listening();

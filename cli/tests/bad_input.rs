@@ -100,6 +100,7 @@ fn wrong_options_are_refused_by_name() {
     is_refused(&with(&["--expect", "("]), &["--expect"]);
     is_refused(&with(&["--json", "/no/such/dir/x.json"]), &["/no/such/dir"]);
     is_refused(&with(&["--memory", "16777216G"]), &["RAM"]);
+    is_refused(&with(&["--snapshot", "/no/such/dir/x.snap"]), &["--snapshot-at or --expect"]);
     for bad in [
         &["--console", "pigeon"][..],
         &["--memory", "0"],

@@ -99,6 +99,13 @@ fn what_comes_first_counts_and_where_the_run_ends_is_a_matter_of_the_guest() {
     let snapshot = dir.path("snapshot");
     assert_eq!(run(&["--expect", "good", "--snapshot-at", "1001", "--snapshot", &snapshot]), expected);
     assert_eq!(run(&["--expect", "good", "--max-instructions", "777777"]), expected);
+    // A snapshot where the expectation is met, and on from there: what was seen is not seen again.
+    assert_eq!(run(&["--expect", "good", "--snapshot", &snapshot]), expected);
+    let at = expected.1.as_u64().unwrap();
+    let json = dir.path("restored");
+    let more = ["--json", &json, "--expect", "good", "--max-instructions", &(at + 500_000).to_string()];
+    assert_eq!(undervisor(&[&["run", "--restore", &snapshot][..], &more].concat()).status.code(), Some(4));
+    assert_eq!(dir.json("restored")["instructions"], at + 500_000);
 }
 
 #[test]

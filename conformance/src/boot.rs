@@ -45,6 +45,13 @@ impl<T: Prepared> Files<T> {
     /// Runs `undervisor run` with further arguments and this input; returns its summary. The console and the summary are left in files of
     /// this name, with a suffix. It must end well, and the console show the lines that are expected.
     pub(crate) fn run(&self, name: &str, arguments: &[OsString], expected: &[String], input: &str) -> Summary {
+        let mut bounded = arguments.to_vec();
+        bounded.extend(["--max-instructions", "40000000000"].map(Into::into));
+        self.run_bounded(name, &bounded, expected, input)
+    }
+
+    /// The same with a bound of instructions among the arguments.
+    pub(crate) fn run_bounded(&self, name: &str, arguments: &[OsString], expected: &[String], input: &str) -> Summary {
         run(&self.undervisor, &self.out.join(name), arguments, expected, input)
     }
 }
@@ -54,7 +61,7 @@ pub(crate) fn run(undervisor: &Path, path: &Path, arguments: &[OsString], expect
     let file = |suffix: &str| PathBuf::from(format!("{}.{suffix}", path.display()));
     let mut command = Command::new(undervisor);
     command.arg("run").args(arguments);
-    command.args(["--max-instructions", "40000000000", "--fail-on", "Kernel panic|Oops", "--json"]);
+    command.args(["--fail-on", "Kernel panic|Oops", "--json"]);
     let mut child = command
         .arg(file("json"))
         // Where nothing is typed there is no input: that of a pipe ends, which a run that is restored would see anew.

@@ -377,7 +377,7 @@ impl Apt {
     }
 }
 
-/// The kernel's packages in the answer of `apt-cache depends`.
+/// The kernel's packages, and those of its source, in the answer of `apt-cache depends`.
 ///
 /// `linux-base` is not one of them (it is a set of scripts), and neither is a choice (`|Depends`) or a virtual package
 /// (`<name>`), of which an initramfs tool is the example.
@@ -386,7 +386,7 @@ fn kernel_dependencies(answer: &str) -> impl Iterator<Item = &str> {
         .lines()
         .filter_map(|line| line.strip_prefix("  Depends: ").or_else(|| line.strip_prefix("  PreDepends: ")))
         .filter(|name| {
-            ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-"]
+            ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-", "linux-source-"]
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
         })

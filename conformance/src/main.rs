@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use undervisor_conformance::debian::{Archive, Suite};
-use undervisor_conformance::{axvcpu, boots, cache, pc_boots, prepare, suite};
+use undervisor_conformance::{axvcpu, boots, cache, kvm_selftests, pc_boots, prepare, suite};
 
 /// Real inputs of the machines: kernels, firmware, guests.
 #[derive(Parser)]
@@ -76,6 +76,27 @@ enum Command {
         #[arg(long, default_value = "conformance/guests/axvcpu")]
         source: PathBuf,
         /// Where consoles go [default: axvcpu in the cache]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Also write the outcome as JUnit's XML
+        #[arg(long)]
+        junit: Option<PathBuf>,
+    },
+    /// KVM's selftests, from the sources of Debian's kernels, on those kernels on the pc machine
+    KvmSelftests {
+        /// The program under test
+        #[arg(long, default_value = "target/release/undervisor")]
+        undervisor: PathBuf,
+        /// Only on this suite's kernel [default: trixie's, with the tests of both suites, and sid's]
+        #[arg(long)]
+        suite: Option<Suite>,
+        /// The model of the processor: intel or amd
+        #[arg(long, default_value = "intel")]
+        cpu: kvm_selftests::Cpu,
+        /// Only tests with one of these in their names
+        #[arg(long, value_delimiter = ',', default_value = "")]
+        filter: Vec<String>,
+        /// Where files and consoles go [default: kvm-selftests-runs in the cache]
         #[arg(long)]
         out: Option<PathBuf>,
         /// Also write the outcome as JUnit's XML
@@ -169,6 +190,18 @@ fn main() -> anyhow::Result<()> {
                 std::fs::write(path, suite::junit("axvcpu", &outcomes))?;
             }
             anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a run failed");
+        }
+        Command::KvmSelftests { undervisor, suite, cpu, filter, out, junit } => {
+            let out = out.unwrap_or_else(|| cache::root().join("kvm-selftests-runs"));
+            let files = kvm_selftests::Files::prepare(&undervisor, &out, None)?;
+            let mut tests = kvm_selftests::all(cpu)?;
+            tests.retain(|test| test.is_selected(suite, &filter));
+            let outcomes = files.run_selftests(&tests);
+            print!("{}", kvm_selftests::table(&outcomes));
+            if let Some(path) = junit {
+                std::fs::write(path, suite::junit("kvm-selftests", &outcomes))?;
+            }
+            anyhow::ensure!(suite::counts(&outcomes)[1] == 0, "a test failed");
         }
         Command::PrepareAmd64 { suite, out, kernel, modules, gzip, refresh } => {
             let out = out.unwrap_or_else(|| cache::root().join(format!("boot/{suite}-amd64")));

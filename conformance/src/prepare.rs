@@ -23,6 +23,9 @@ const AMD64_HYPERVISORS: [&str; 2] = ["kvm_intel", "kvm_amd"];
 /// The modules of the file system of a virtual-machine monitor's disk; of checksums, whichever the kernel has.
 const AMD64_ROOT_DISK: [&str; 2] = ["crc32c_generic", "ext4"];
 
+/// The modules that KVM's selftests need.
+const AMD64_SELFTESTS: [&str; 1] = ["msr"];
+
 /// The modules that Xen's tools need in its first domain.
 const AMD64_XEN: [&str; 4] = ["xen_evtchn", "xen_gntdev", "xen_privcmd", "xenfs"];
 
@@ -338,6 +341,29 @@ pub fn amd64(suite: Suite, metapackage: &str, out: &Path, options: &Options) -> 
     let packages: Vec<_> = trees.iter().map(|tree| tree.packages.join("\n")).collect();
     write(&out.join("packages.txt"), format!("{}\n", packages.join("\n")).as_bytes())?;
     Ok(Amd64 { xen: Amd64::at(out).xen, ..files })
+}
+
+/// The files to start an amd64 machine from by its kernel's own entry: the kernel and the initial RAM file system, with the modules of KVM alone
+/// and with these programs, each by its path and where it stands.
+pub(crate) fn amd64_with_programs(
+    suite: Suite,
+    out: &Path,
+    programs: &[(String, PathBuf)],
+) -> Result<(PathBuf, PathBuf), Error> {
+    let archive = Archive::new(suite, "amd64");
+    let (kernel, busybox) = (archive.kernel()?, archive.unpacked("busybox-static")?);
+    let mut fs = initramfs(&kernel, &busybox, AMD64_INIT, &[])?;
+    for hypervisor in AMD64_HYPERVISORS {
+        add_modules(&mut fs, &kernel, &[hypervisor], &format!("/{hypervisor}.order"))?;
+    }
+    add_modules(&mut fs, &kernel, &AMD64_SELFTESTS, "/selftests.order")?;
+    for (path, program) in programs {
+        fs.file(path, 0o755, read(program)?);
+    }
+    let initrd = write_initramfs(&fs, out, false)?;
+    let image = out.join("vmlinuz");
+    write(&image, &read(&kernel.image)?)?;
+    Ok((image, initrd))
 }
 
 /// A file system with busybox, a first process and modules.

@@ -102,7 +102,8 @@ impl Svm {
                 Exit::instruction(code::MWAIT_CONDITIONAL)
             }
             I::Mwait { .. } => Exit::instruction(code::MWAIT),
-            I::Hlt if self.intercepts_idle_hlt() => {
+            // "Idle HLT Intercept". The other intercept comes first.
+            I::Hlt if !self.vmcb.intercepts(code::HLT) && self.intercepts_idle_hlt() => {
                 if self.has_virtual_event() {
                     return Ok(());
                 }

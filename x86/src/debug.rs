@@ -52,10 +52,19 @@ pub(crate) fn watches(p: &X86, instructions: bool) -> bool {
     })
 }
 
-/// An access comes by. Returns whether its page holds a breakpoint of its kind; an instruction at one faults.
-pub(crate) fn sees(h: &mut P, access: Access) -> Step<bool> {
+/// What [`sees`] says of an access.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Seen {
+    /// Its page holds a breakpoint of its kind.
+    pub(crate) is_near: bool,
+    /// Breakpoints on data that it matches: bits of DR6. They are [`hit`] once nothing of the access faults.
+    pub(crate) hits: u64,
+}
+
+/// An access comes by. An instruction at a breakpoint faults.
+pub(crate) fn sees(h: &P, access: Access) -> Step<Seen> {
     if h.arch.dr7 & DR7_ENABLES == 0 {
-        return Ok(false);
+        return Ok(Seen::default());
     }
     let (first, last) = (access.va, access.va.wrapping_add(u64::from(access.size).max(1) - 1));
     let is_fetch = access.intent == Intent::Fetch;
@@ -82,10 +91,14 @@ pub(crate) fn sees(h: &mut P, access: Access) -> Step<bool> {
     if is_fetch && hits != 0 && !h.resumes() && access.va == h.core.pc && !is_held {
         return Err(Exception { vector: vector::DB, error: None, address: hits }.into());
     }
-    if !is_fetch {
-        hit(h, hits);
+    Ok(Seen { is_near, hits: if is_fetch { 0 } else { hits } })
+}
+
+/// The present instruction faults: what it has matched before is not told, for it will be matched again. What MOV SS holds is not its own.
+pub(crate) fn forget_matches(h: &mut P) {
+    if !h.arch.shadow_holds_traps {
+        h.arch.debug_trap = 0;
     }
-    Ok(is_near)
 }
 
 /// An access to a port comes by ("I/O breakpoints").
@@ -100,7 +113,7 @@ pub(crate) fn sees_port(h: &mut P, port: u64, size: u8) {
 }
 
 /// Breakpoints have been hit that are traps.
-fn hit(h: &mut P, hits: u64) {
+pub(crate) fn hit(h: &mut P, hits: u64) {
     if hits != 0 && !h.arch.extension.discards_breakpoints() {
         trap_behind(h, hits);
     }

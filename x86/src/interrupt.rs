@@ -44,13 +44,18 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// EXT: the program is not to blame.
-    fn ext(self) -> u16 {
-        u16::from(!matches!(self, Source::Software | Source::SoftwareException))
+    /// EXT (SDM vol. 3A, "Error Code"): the program is not to blame. To AMD's processors exceptions are not external (APM vol. 2, "Selector-Error
+    /// Code").
+    fn ext(self, is_amd: bool) -> u16 {
+        u16::from(match self {
+            Source::Software | Source::SoftwareException => false,
+            Source::Exception | Source::Icebp => !is_amd,
+            Source::External | Source::Nmi => true,
+        })
     }
 
     fn asks_dpl(self) -> bool {
-        self.ext() == 0
+        matches!(self, Source::Software | Source::SoftwareException)
     }
 
     fn origin(self) -> Origin {
@@ -472,7 +477,7 @@ fn enter_real(h: &mut P, entry: u64, ip: u64, flags: u64) -> Step {
 
 /// Through a gate of the IDT.
 fn deliver_protected(h: &mut P, vector: u8, error: Option<u16>, source: Source, ip: u64, rf: u64) -> Step {
-    let ext = source.ext();
+    let ext = source.ext(h.arch.model.is_amd());
     let flags = h.rflags() | rf;
     if let Some(entry) = ordinary::deliver(h, vector, error, source.asks_dpl(), ip, flags) {
         enter(h, entry);

@@ -63,6 +63,36 @@ fn a_handler_repairs_and_returns() {
     assert_eq!(g.get(PT + 8 * (ABSENT >> 12)) & 0x60, 0x20);
 }
 
+/// A breakpoint on data comes behind the access that succeeds: not behind one that faults, nor for what an instruction did before it faulted.
+#[test]
+fn a_watched_access_in_an_instruction_that_faults() {
+    for (watched, is_string, end) in [(ABSENT, false, 34), (ABSENT, true, 28), (NOTES, true, 28)] {
+        let mut g = guest();
+        g.handler(14, &|a| {
+            a.mov(eax, (PT + 8 * (ABSENT >> 12)) as u32)?;
+            a.mov(qword_ptr(rax), (ABSENT | 3) as i32)?;
+            a.add(rsp, 8)?;
+            a.iretq()
+        });
+        g.run(&|a| {
+            a.mov(eax, watched as u32)?;
+            a.mov(dr0, rax)?;
+            // Eight bytes, reads and writes.
+            a.mov(eax, 0x000b_0402u32)?;
+            a.mov(dr7, rax)?;
+            a.mov(esi, NOTES as u32)?;
+            a.mov(edi, ABSENT as u32)?;
+            if is_string {
+                a.movsq()?
+            } else {
+                a.mov(qword_ptr(ABSENT), rdx)?
+            }
+            a.hlt()
+        });
+        assert_eq!((g.found(), g.cpu().dr6 & 0xf), ((1, 0, CODE + end), 1), "{watched:#x}");
+    }
+}
+
 #[test]
 fn exceptions_of_instructions() {
     let cases: [(Code, u64, u64, u64); 6] = [
@@ -151,6 +181,17 @@ fn an_absent_handler_is_a_double_fault_and_an_absent_one_of_that_is_the_end() {
     g.no_gate(8);
     let end = g.end_of(touch);
     assert!(matches!(end, End::Shutdown(0, _)), "{end:?}");
+}
+
+/// EXT, of an exception that a gate has no place for.
+#[test]
+fn an_exception_is_external_to_the_program_with_intel() {
+    for (model, error) in [("intel", 0x33), ("amd", 0x32)] {
+        let mut g = guest_of(model);
+        g.no_gate(6);
+        g.run(&|a| a.ud2());
+        assert_eq!(g.raised(), (13, error), "{model}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #   vmm[=cpus]       starts the QEMU of the disk's file system with KVM, on the kernel in its /boot, with so many processors (1) and the words
 #                    behind `--` as that kernel's command line
 #   domu[=type]      under Xen, starts a domain of this type (pvh, hvm, pv) in the same way
+#   selftests        reads a line, seconds and the path of one of KVM's selftests in /selftests, and runs that, for so long at most
 #   drive            tells the SHA-256 of the first drive
 #   shell            an interactive shell afterwards, instead of powering off
 #   quiet            of the kernel's own: fewer messages before this script
@@ -33,7 +34,7 @@ load() { # the modules of a list that are not there yet
 
 load /modules.order
 case " $cmdline " in
-*" kvmtest"* | *" vmm"* | *" shell "*)
+*" kvmtest"* | *" vmm"* | *" selftests "* | *" shell "*)
 	flags=$(grep -m1 ^flags /proc/cpuinfo)
 	case " $flags " in
 	*" vmx "*) load /kvm_intel.order ;;
@@ -89,6 +90,14 @@ domu() { # type
 	cat /mnt/var/log/xen/console/guest-domu.log
 }
 
+selftest() {
+	load /selftests.order
+	dmesg -c > /dev/null
+	echo "UNDERVISOR-SELFTEST: which?"
+	read -r seconds path
+	timeout -s KILL "$seconds" "/selftests/$path" < /dev/null 2>&1
+}
+
 rc=0
 shell=
 for word in $cmdline; do
@@ -110,6 +119,9 @@ for word in $cmdline; do
 		;;
 	domu=*)
 		domu "${word#domu=}" || rc=$?
+		;;
+	selftests)
+		selftest || rc=$?
 		;;
 	drive)
 		echo "UNDERVISOR-DRIVE: $(sha256sum < /dev/vda)"

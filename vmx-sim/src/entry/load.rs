@@ -79,6 +79,7 @@ impl Vmx {
         }
         if v.has(entry::LOAD_PERF_GLOBAL_CTRL) {
             let _ = x86::msr::write(h, x86::msr::PERF_GLOBAL_CTRL, v[GUEST_PERF_GLOBAL_CTRL]);
+            x86::msr::skip_present(h);
         }
         if v.has(entry::LOAD_LBR_CTL) {
             let _ = x86::msr::write(h, LBR_CTL, v[GUEST_LBR_CTL]);

@@ -140,10 +140,18 @@ impl Vmx {
         }
         let stepped = if h.arch.step_from.is_some_and(|from| from < present) { dr6::BS } else { 0 };
         let traps = std::mem::take(&mut h.arch.debug_trap) | stepped;
-        // What the event itself is, or has just been delivered, does not wait.
         let is_trap = e.interruption.is_some_and(|(i, _)| i as u8 == vector::DB && e.reason == Reason::ExceptionOrNmi);
-        let waits = !is_trap && delivering.is_none() && !e.is_of_instruction;
-        let pending = if waits { traps } else { 0 };
+        // Other exits find none, or are of an instruction that will match its breakpoints again.
+        let is_behind = matches!(
+            e.reason,
+            Reason::InitSignal
+                | Reason::TprBelowThreshold
+                | Reason::VirtualizedEoi
+                | Reason::ApicWrite
+                | Reason::MonitorTrapFlag
+        );
+        let is_held = blocking & interruptibility::MOV_SS != 0 && !is_trap;
+        let pending = if is_behind || is_held { traps } else { 0 };
         let breakpoint = if pending & 0xf != 0 { ENABLED_BREAKPOINT } else { 0 };
         h.arch.step_from = None;
         h.arch.shadow = None;

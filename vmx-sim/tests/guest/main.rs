@@ -4,6 +4,8 @@ mod abort;
 #[path = "../entry/base.rs"]
 #[allow(dead_code, reason = "the tests of VM entries use the rest")]
 mod base;
+mod breakpoints;
+mod counters;
 mod execute;
 mod io;
 mod log;

@@ -232,6 +232,8 @@ pub fn is_lbr_ctl(value: u64) -> bool {
     lbr::is_ctl(value)
 }
 
+pub use perf::skip_present;
+
 /// The bits that there are of IA32_PERF_GLOBAL_CTRL.
 pub fn perf_global_bits(h: &P) -> u64 {
     perf::global_bits(h)

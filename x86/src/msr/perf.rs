@@ -204,7 +204,7 @@ pub(crate) fn sync(h: &mut P) {
 /// Brings them up to date, and tells whether to interrupt.
 fn sync_counters(h: &mut P) -> bool {
     let now = h.core.retired();
-    let done = now.saturating_sub(h.arch.msrs.perf.since);
+    let Some(done) = now.checked_sub(h.arch.msrs.perf.since) else { return false };
     let mut interrupts = false;
     for i in 0..GENERAL + FIXED {
         let Some(wants) = h.arch.msrs.perf.runs(h.arch, i) else { continue };
@@ -218,6 +218,12 @@ fn sync_counters(h: &mut P) -> bool {
     }
     h.arch.msrs.perf.since = now;
     interrupts
+}
+
+/// Counters count from the next instruction on: the present one enters a guest, and is none of the guest's.
+pub fn skip_present(h: &mut P) {
+    sync(h);
+    h.arch.msrs.perf.since = h.core.retired() + 1;
 }
 
 /// CPL has changed to or from 3.

@@ -18,7 +18,9 @@ use crate::msr;
 use crate::platform::msi::{self, InterruptMessage};
 use crate::registers::{RSP, SSP, temp};
 use crate::smm::memory;
-use crate::{ibt, interrupt, linear, msr_instructions, processor_instructions, repeat, shadow_stack, smm, system};
+use crate::{
+    debug, ibt, interrupt, linear, msr_instructions, processor_instructions, repeat, shadow_stack, smm, system,
+};
 
 /// No instruction is longer, in bytes ("Instruction Format").
 const MAX_INSTRUCTION: usize = 15;
@@ -214,6 +216,7 @@ impl Arch for X86 {
 fn trap(h: &mut P, stop: Stop) -> Step {
     // The instruction that has been stopped is counted.
     ibt::settle(h, h.core.retired() - 1);
+    debug::forget_matches(h);
     let exception = if stop.code() == BAD_TARGET {
         // CALL and RET have moved the stack pointer.
         let moved = (h.core.note as i32 >> NOTE_MOVES) as i64 as u64;

@@ -137,7 +137,7 @@ pub(super) fn walk(h: &mut P, access: Access) -> Step<Mapping> {
         return Err(Stop::exception(NON_CANONICAL, va));
     }
     debug_assert!(!h.arch.extension.is_missed(), "an extension reaches its guest's memory through as_guest");
-    let is_watched = debug::sees(h, access)?;
+    let seen = debug::sees(h, access)?;
     let how = rights(h.arch, access.as_whom, access.intent);
     let has_second = h.arch.extension.has_second_stage();
     let t = match controls.translate(&mut Physical { h, linear: Some(va), has_second }, va, how) {
@@ -170,8 +170,9 @@ pub(super) fn walk(h: &mut P, access: Access) -> Step<Mapping> {
         read &= second.read;
         write &= second.write;
     }
+    debug::hit(h, seen.hits);
     let is_own = pa & extension::OWN != 0 || h.arch.apic.page() == Some(pa);
     // What is held for a page, INVLPG finds by its address.
-    let keep = !is_watched && !is_own && !h.arch.checks_alignment() && !has_metadata && !is_part;
+    let keep = !seen.is_near && !is_own && !h.arch.checks_alignment() && !has_metadata && !is_part;
     Ok(Mapping { pa, gpa, size_log2, guest_size_log2, read, write, keep })
 }
