@@ -16,6 +16,7 @@ pub mod dmesg;
 pub mod grub;
 pub mod guests;
 pub mod initramfs;
+pub mod kvm;
 pub mod kvm_selftests;
 pub mod kvm_unit_tests;
 pub mod modules;

@@ -11,6 +11,7 @@ use crate::boot::{self, SUITES, outcome};
 use crate::debian::Suite;
 use crate::determinism::{self, Runs};
 use crate::dmesg;
+use crate::kvm::{Kvm, Translation};
 use crate::prepare::Amd64;
 use crate::suite::Outcome;
 
@@ -52,58 +53,6 @@ pub enum Way {
 /// A guest's guest: `kvm_client`, with all that it has, and with little.
 const CLIENT: &str = " kvmtest";
 const SHORT_CLIENT: &str = " kvmtest=none,hello=1,port=10000,pages=500,msi=100,timer=20,smp=50,modes=1";
-
-/// Parameters of `kvm_intel`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kvm {
-    translation: Translation,
-    enable_apicv: bool,
-    nested: bool,
-}
-
-/// How KVM translates guest-physical addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Translation {
-    /// By shadow page tables.
-    Shadow,
-    /// By EPT, and real-address mode in virtual-8086 mode.
-    Ept,
-    /// By EPT, and real-address mode is the processor's.
-    UnrestrictedGuest,
-}
-
-impl Kvm {
-    /// As words on the kernel's command line; what is on unless it is told otherwise is absent.
-    fn words(self) -> String {
-        let mut words = String::new();
-        match self.translation {
-            Translation::Shadow => words += " kvm_intel.ept=0",
-            Translation::Ept => words += " kvm_intel.unrestricted_guest=0",
-            Translation::UnrestrictedGuest => {}
-        }
-        for (name, value) in [("enable_apicv", self.enable_apicv), ("nested", self.nested)] {
-            if !value {
-                words += &format!(" kvm_intel.{name}=0");
-            }
-        }
-        words
-    }
-
-    /// As a part of a name.
-    fn name(self) -> String {
-        let mut name = match self.translation {
-            Translation::Shadow => "kvm-shadow".to_owned(),
-            Translation::Ept => "kvm-ept".into(),
-            Translation::UnrestrictedGuest => "kvm-unrestricted".into(),
-        };
-        for (what, value) in [("apicv", self.enable_apicv), ("nested", self.nested)] {
-            if value {
-                name += &format!("-{what}");
-            }
-        }
-        name
-    }
-}
 
 /// One boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,7 +166,7 @@ impl Boot {
             Way::OvmfGrub => expected.push("UNDERVISOR-GRUB: efi".into()),
             Way::SecureGrub => expected.push("UNDERVISOR-GRUB: efi".into()),
             Way::Kvm(kvm) => {
-                let nested = if kvm.nested { "nested" } else { "nested-off" };
+                let nested = if kvm.nested() { "nested" } else { "nested-off" };
                 expected.push(format!("KVM-CLIENT: {nested} "));
                 expected.extend(["KVM-CLIENT: port count=100000 ".into(), "KVM-CLIENT: OK".into()]);
             }
@@ -240,7 +189,7 @@ impl Boot {
             }
             Way::Vfio(kvm) => {
                 // Each transfer of the device ends with an interrupt. What is posted the host never sees.
-                let posted = if kvm.enable_apicv { 2 * TRANSFERS } else { 0 };
+                let posted = if kvm.posts_interrupts() { 2 * TRANSFERS } else { 0 };
                 expected.push(format!("KVM-CLIENT: posted={posted} "));
                 expected.push(format!("KVM-CLIENT: vfio count={TRANSFERS} "));
                 expected.push(format!("KVM-CLIENT: vfio-hlt count={TRANSFERS} "));
@@ -303,6 +252,8 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::XenDomain("pv", "pvh")));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::XenDomain("pv", "hvm")));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::XenDomain("pvh", "pvh")));
+    boots.push(boot(Suite::Trixie, 1, "amd", "q35", Way::XenDomain("pv", "pvh")));
+    boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::XenDomain("pv", "hvm")));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::Xen));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::Suspend));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35,iommu=vtd", Way::OvmfGrub));
@@ -323,7 +274,7 @@ pub fn all() -> Vec<Boot> {
         (Suite::Trixie, 2, true, "q35,iommu=vtd+xapic"),
         (Suite::Trixie, 1, false, "q35,iommu=vtd"),
     ] {
-        let kvm = Kvm { translation: Translation::UnrestrictedGuest, enable_apicv, nested: true };
+        let kvm = Kvm::Intel { translation: Translation::UnrestrictedGuest, enable_apicv, nested: true };
         boots.push(boot(suite, cpus, "intel", machine, Way::Vfio(kvm)));
     }
     boots.extend(with_kvm());
@@ -334,33 +285,50 @@ pub fn all() -> Vec<Boot> {
 /// Debian's QEMU with KVM and Debian's kernel in it, and KVM again in that.
 fn with_vmm() -> Vec<Boot> {
     use Translation::{Ept, Shadow, UnrestrictedGuest};
-    let boot = |suite, cpus, translation, enable_apicv, nested, inner, words| {
-        let way = Way::Vmm(Kvm { translation, enable_apicv, nested }, inner, words);
-        Boot { suite, cpus, model: "intel", machine: "q35", way }
+    let boot = |suite, cpus, kvm: Kvm, inner, words| Boot {
+        suite,
+        cpus,
+        model: kvm.model(),
+        machine: "q35",
+        way: Way::Vmm(kvm, inner, words),
     };
+    let intel = |translation, enable_apicv, nested| Kvm::Intel { translation, enable_apicv, nested };
+    let amd = |npt, vgif, nested| Kvm::Amd { npt, vgif, nested };
     vec![
-        boot(Suite::Trixie, 1, UnrestrictedGuest, true, true, 1, CLIENT),
-        boot(Suite::Sid, 2, UnrestrictedGuest, true, true, 2, SHORT_CLIENT),
-        boot(Suite::Trixie, 2, Ept, false, true, 2, SHORT_CLIENT),
-        boot(Suite::Sid, 1, Shadow, false, false, 1, ""),
+        boot(Suite::Trixie, 1, intel(UnrestrictedGuest, true, true), 1, CLIENT),
+        boot(Suite::Sid, 2, intel(UnrestrictedGuest, true, true), 2, SHORT_CLIENT),
+        boot(Suite::Trixie, 2, intel(Ept, false, true), 2, SHORT_CLIENT),
+        boot(Suite::Sid, 1, intel(Shadow, false, false), 1, ""),
+        boot(Suite::Sid, 1, amd(true, true, true), 1, CLIENT),
+        boot(Suite::Trixie, 2, amd(true, false, true), 2, SHORT_CLIENT),
+        boot(Suite::Trixie, 1, amd(false, true, false), 1, ""),
     ]
 }
 
-/// Six boots with KVM in which every pair of values of suite, processors, translation, APIC virtualization and nesting occurs.
+fn with_client((suite, cpus, kvm): (Suite, u32, Kvm)) -> Boot {
+    Boot { suite, cpus, model: kvm.model(), machine: "q35", way: Way::Kvm(kvm) }
+}
+
+/// Six boots with KVM for each vendor in which every pair of values of suite, processors and parameters occurs.
 fn with_kvm() -> Vec<Boot> {
     use Translation::{Ept, Shadow, UnrestrictedGuest};
+    let intel = |translation, enable_apicv, nested| Kvm::Intel { translation, enable_apicv, nested };
+    let amd = |npt, vgif, nested| Kvm::Amd { npt, vgif, nested };
     [
-        (Suite::Trixie, 1, UnrestrictedGuest, true, true),
-        (Suite::Sid, 2, UnrestrictedGuest, false, false),
-        (Suite::Trixie, 2, Ept, false, true),
-        (Suite::Sid, 1, Ept, true, false),
-        (Suite::Sid, 1, Shadow, false, true),
-        (Suite::Trixie, 2, Shadow, true, false),
+        (Suite::Trixie, 1, intel(UnrestrictedGuest, true, true)),
+        (Suite::Sid, 2, intel(UnrestrictedGuest, false, false)),
+        (Suite::Trixie, 2, intel(Ept, false, true)),
+        (Suite::Sid, 1, intel(Ept, true, false)),
+        (Suite::Sid, 1, intel(Shadow, false, true)),
+        (Suite::Trixie, 2, intel(Shadow, true, false)),
+        (Suite::Sid, 1, amd(true, true, true)),
+        (Suite::Trixie, 2, amd(true, true, false)),
+        (Suite::Trixie, 1, amd(true, false, true)),
+        (Suite::Sid, 2, amd(false, false, true)),
+        (Suite::Trixie, 2, amd(false, true, true)),
+        (Suite::Sid, 1, amd(false, false, false)),
     ]
-    .map(|(suite, cpus, translation, enable_apicv, nested)| {
-        let way = Way::Kvm(Kvm { translation, enable_apicv, nested });
-        Boot { suite, cpus, model: "intel", machine: "q35", way }
-    })
+    .map(with_client)
     .into()
 }
 
@@ -369,12 +337,7 @@ pub fn full_with_kvm() -> Vec<Boot> {
     let mut boots = Vec::new();
     for suite in SUITES {
         for cpus in [1, 2] {
-            for translation in [Translation::Shadow, Translation::Ept, Translation::UnrestrictedGuest] {
-                for bits in 0..4 {
-                    let way = Way::Kvm(Kvm { translation, enable_apicv: bits & 2 != 0, nested: bits & 1 != 0 });
-                    boots.push(Boot { suite, cpus, model: "intel", machine: "q35", way });
-                }
-            }
+            boots.extend(Kvm::all().map(|kvm| with_client((suite, cpus, kvm))));
         }
     }
     boots
@@ -419,7 +382,7 @@ impl Files {
 
     /// With a guest's guest, and with a second domain of Xen's: the same run twice.
     fn determinism_of_levels(&self) -> Vec<Outcome> {
-        let kvm = Kvm { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true };
+        let kvm = Kvm::Intel { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true };
         let ways = [Way::Vmm(kvm, 2, SHORT_CLIENT), Way::XenDomain("pvh", "pvh")];
         let twice = |way: &Way| {
             let boot = Boot { suite: Suite::Trixie, cpus: 2, model: "intel", machine: "q35,iommu=vtd", way: *way };
@@ -435,7 +398,7 @@ impl Files {
     /// With guests of KVM, and with one that has a device: the same run twice, the second time with a snapshot while a guest runs, which goes on to
     /// the same state.
     fn determinism_with_kvm(&self) -> Vec<Outcome> {
-        let kvm = Kvm { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true };
+        let kvm = Kvm::Intel { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true };
         let of = |name: &str, machine, way| {
             let boot = Boot { suite: Suite::Trixie, cpus: 2, model: "intel", machine, way };
             let start = |run: &str, more: &[&str]| {
@@ -509,34 +472,29 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (54, 54));
+        assert_eq!((names.len(), count), (65, 65));
     }
 
     #[test]
     fn every_pair_of_values_occurs_with_kvm() {
         let values = |boot: &Boot| {
             let Way::Kvm(kvm) = boot.way else { unreachable!("all are with KVM") };
-            [
-                boot.suite.to_string(),
-                boot.cpus.to_string(),
-                format!("{:?}", kvm.translation),
-                kvm.enable_apicv.to_string(),
-                kvm.nested.to_string(),
-            ]
+            [vec![boot.suite.to_string(), boot.cpus.to_string()], kvm.values()].concat()
         };
         let pairs = |boots: &[Boot]| {
             let mut pairs = std::collections::BTreeSet::new();
-            for values in boots.iter().map(values) {
+            for boot in boots {
+                let values = values(boot);
                 for i in 0..values.len() {
                     for j in 0..i {
-                        pairs.insert((i, values[i].clone(), j, values[j].clone()));
+                        pairs.insert((boot.model, i, values[i].clone(), j, values[j].clone()));
                     }
                 }
             }
             pairs
         };
         let (cover, full) = (with_kvm(), full_with_kvm());
-        assert_eq!((cover.len(), full.len()), (6, 48));
+        assert_eq!((cover.len(), full.len()), (12, 80));
         assert_eq!(pairs(&cover), pairs(&full));
     }
 }
