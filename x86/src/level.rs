@@ -29,7 +29,7 @@ struct Asked {
     level: u8,
     /// What is behind the instruction.
     next_rip: u64,
-    /// Something else has been entered since.
+    /// Something has been entered since.
     is_old: bool,
 }
 
@@ -86,11 +86,12 @@ impl Levels {
                     self.within.get_or_insert((g.by, a.guest.tables));
                 }
             }
-            if is_its_own || level > a.level {
-                (self.asked, self.answer) = (None, None);
-            } else if !a.is_old {
+            if !a.is_old {
+                self.answer = (!is_its_own && level <= a.level).then_some((a.guest.by, g.by));
                 a.is_old = true;
-                self.answer = Some((a.guest.by, g.by));
+            }
+            if is_its_own || level > a.level {
+                self.asked = None;
             }
         }
         let level = level.max(LAST_EXACT);
