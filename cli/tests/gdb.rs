@@ -252,7 +252,7 @@ fn monitor_commands_know_svm() {
     assert_eq!(gdb.ask(&format!("Z0,{:x},1", svm_guest::AT + out)), "OK");
     assert!(gdb.ask("vCont;c").contains("swbreak"));
     has(&gdb.monitor("svm"), &["host mode", "the last VMRUN that failed: CR0 = 0x100000000: bits 63 to 32 are 0"]);
-    has(&gdb.monitor("inspect vmcb 0x202000"), &["VMCB 0x202000 in memory, guest at L3?", "a processor holds it"]);
+    has(&gdb.monitor("inspect vmcb 0x202000"), &["VMCB 0x202000 in memory, guest at L3?", "the processor holds it"]);
     // The guest's memory, while its hypervisor is at work.
     let alias = svm_guest::ALIAS + svm_guest::AT;
     assert_eq!(gdb.monitor("memory guest"), "memory: Guest\n");

@@ -15,28 +15,15 @@ use crate::svm::Svm;
 use crate::vmcb::*;
 use crate::vmrun::Failure;
 
-/// A VMCB in RAM.
-pub fn in_memory(ram: &Ram, pa: u64) -> Result<Vmcb, String> {
-    if pa & 0xfff != 0 {
-        return Err("a VMCB is aligned to 4 KBytes".to_owned());
-    }
-    Vmcb::of_ram(ram, pa).ok_or_else(|| "there is no RAM".to_owned())
-}
-
 impl Svm {
     /// Whether VMRUN of the VMCB that was run last would find all rules kept: else which one is broken. Of it counts what is in memory, but for what
     /// its clean bits say is as the processor holds it.
     fn would_run(&self, h: &mut P) -> Result<(), Failure> {
         let mut next = self.clone();
         if let Some(pa) = self.present() {
-            next.vmcb.load(h, pa, self.has(Feature::VmcbClean));
+            next.vmcb.load(h, pa, self.honours_clean_bits());
         }
         next.check(h)
-    }
-
-    /// Whether the processor holds the VMCB at this address, as the present one or from before.
-    pub fn holds(&self, pa: u64) -> bool {
-        self.present() == Some(pa) || self.held.other(pa).is_some()
     }
 
     /// The level of the guest of the VMCB at this address, in words.
@@ -107,12 +94,15 @@ impl Svm {
 
     /// The VMCB at this address as memory has it, and what the processor holds of it.
     pub fn vmcb_at(&self, ram: &Ram, pa: u64) -> Result<String, String> {
-        let memory = in_memory(ram, pa)?;
+        if pa & 0xfff != 0 {
+            return Err("a VMCB is aligned to 4 KBytes".to_owned());
+        }
+        let Some(memory) = Vmcb::of_ram(ram, pa) else { return Err("there is no RAM".to_owned()) };
         let mut text = format!("VMCB {pa:#x} in memory, {}\n", self.level_of(pa));
         let held = if self.present() == Some(pa) { Some(&self.vmcb) } else { self.held.other(pa) };
         match held {
             Some(held) => {
-                text += "a processor holds it: where it has another value, that is behind the present one\n";
+                text += "the processor holds it: where it has another value, that is behind memory's\n";
                 text += &fields(&memory, Some((&held.with_loaded_of(&memory), "held")));
             }
             None => text += &fields(&memory, None),

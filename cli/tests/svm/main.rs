@@ -106,7 +106,7 @@ fn whoever_looks_changes_nothing_and_levels_outlive_a_snapshot() {
     has(&state, &["vCPU 0\n", "64-bit mode, CPL 0; next: ", "SVM: L3? at work; GIF 1", "VM_HSAVE_PA 0x200000"]);
     has(&state, &["present VMCB 0x202000, guest at L3?", "CPUID HLT IOIO MSR SHUTDOWN", "VMRUN VMMCALL", "NP_ENABLE"]);
     has(&state, &[&format!("Host save area {SAVE_AREA:#x}\n"), "State-save area", "code, readable, 64-bit, DPL 0"]);
-    has(&inspect(&["--vmcb", "0x201000"]), &["VMCB 0x201000 in memory, guest at L2", "  VMRUN\n"]);
+    has(&inspect(&["--vmcb", "0x201000"]), &["vCPU 0: VMCB 0x201000 in memory, guest at L2", "  VMRUN\n"]);
     has(&inspect(&["--vmcb", "0x203000"]), &["VMCB 0x203000 in memory, not known to have run"]);
     let walk = inspect(&["--walk", "0x100000", "--as", "gva"]);
     has(&walk, &["4-level paging, CR3 0x9000", "  NPT PDE ", "rwx user A D page", "physical 0x100000: RAM: bc 00 70"]);

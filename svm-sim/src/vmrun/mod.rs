@@ -60,7 +60,7 @@ impl Svm {
     }
 
     /// "VMCB State Caching". A processor need not hold anything: the model says.
-    fn honours_clean_bits(&self) -> bool {
+    pub(crate) fn honours_clean_bits(&self) -> bool {
         self.has(Feature::VmcbClean) && self.has(Feature::VmcbCache)
     }
 

@@ -125,7 +125,7 @@ impl Inspectable for X86 {
                 _ => vmx_sim::inspect::region(h, region),
             },
             Structure::Vmcb(at) => match svm(h) {
-                Some(svm) => svm.vmcb_at(&h.world.ram, at),
+                Some(svm) => svm.vmcb_at(&h.world.ram, at).map(|text| format!("vCPU {}: {text}", h.core.index)),
                 None => Err("this processor has no SVM".to_owned()),
             },
         }
