@@ -391,6 +391,18 @@ impl Core {
             || !self.mmu.dropped_fetches.is_empty()
     }
 
+    /// Blocks or translations of fetches may have gone: what the jump cache holds is void then. Returns whether that is so.
+    pub(crate) fn see_epochs(&mut self, blocks: u64) -> bool {
+        let is_void = self.seen_fetch_epoch != self.mmu.fetch_epoch || self.seen_code_epoch != blocks;
+        if is_void {
+            self.seen_fetch_epoch = self.mmu.fetch_epoch;
+            self.seen_code_epoch = blocks;
+            self.jump_epoch += 1;
+            self.unlinked = std::ptr::null_mut();
+        }
+        is_void
+    }
+
     /// Forgets jump-cache entries of pages whose fetch translation is gone.
     #[inline]
     pub(crate) fn void_dropped_fetches(&mut self) {

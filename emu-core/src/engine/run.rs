@@ -264,11 +264,7 @@ impl<A: Arch> Vcpu<A> {
     fn refresh_spaces(&mut self, world: &mut World) {
         let core = &mut self.core;
         core.void_dropped_fetches();
-        if core.seen_fetch_epoch != core.mmu.fetch_epoch || core.seen_code_epoch != world.blocks.epoch {
-            core.seen_fetch_epoch = core.mmu.fetch_epoch;
-            core.seen_code_epoch = world.blocks.epoch;
-            core.jump_epoch += 1;
-            core.unlinked = std::ptr::null_mut();
+        if core.see_epochs(world.blocks.epoch) {
             core.spaces_changed = true;
         }
         if core.spaces_changed || core.space_epoch != core.mmu.space_epoch {
@@ -292,7 +288,8 @@ impl<A: Arch> Vcpu<A> {
                 core.jump_epoch += 1;
             }
             core.space_epoch = core.mmu.space_epoch;
-            core.seen_fetch_epoch = core.mmu.fetch_epoch;
+            // The numbers may have run out here: then they mean other spaces in the jump cache from now on.
+            core.see_epochs(world.blocks.epoch);
             core.fetch_key = core.jump_epoch << 28 | u64::from(mode) << 12 | fetch.id();
         }
     }
