@@ -164,7 +164,7 @@ impl Extension for Svm {
     fn cpuid(&self, leaf: u32, subleaf: u32, result: &mut [u32; 4]) {
         match leaf {
             0x8000_0001 if self.msrs.vm_cr & vm_cr::SVMDIS == 0 || !self.has(Feature::SvmLock) => result[2] |= 1 << 2,
-            0x8000_000a if subleaf == 0 => *result = [1, ASIDS as u32, 0, result[3]],
+            0x8000_000a if subleaf == 0 => *result = [1, ASIDS as u32, 0, self.model.svm_features()],
             _ => {}
         }
     }

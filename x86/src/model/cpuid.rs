@@ -265,6 +265,8 @@ impl Query {
             0x8000_001a => [6, 0, 0, 0],
             0x8000_001d => self.cache(&amd::CACHES, subleaf, false),
             0x8000_001e => [self.id, self.id & 0xff, 0, 0],
+            // The extension's to say.
+            0x8000_000a => [0; 4],
             0x8000_0022 => {
                 let counters = if self.has(Feature::PerfmonV2) { 6 } else { 0 };
                 let records = if self.has(Feature::AmdLbrV2) { 16 } else { 0 };

@@ -15,7 +15,7 @@ pub use clock::BusClock;
 pub(crate) use cpuid::misc_enable;
 pub use cpuid::{Cores, Query, cpuid};
 pub use features::{Feature, Features};
-use features::{In, MISSING, ROWS};
+use features::{In, ROWS};
 pub(crate) use intel::MICROCODE as INTEL_MICROCODE;
 
 use crate::control::cr4;
@@ -71,14 +71,6 @@ pub enum ModelError {
     /// A number of physical address bits that cannot be.
     #[error("'{0}': a physical address has 36 to 52 bits")]
     PhysicalBits(String),
-    /// The name is known, but what it stands for is not there.
-    #[error("the CPU feature '{feature}' cannot be switched on: {why}")]
-    Missing {
-        /// What was asked for.
-        feature: String,
-        /// Why it is not there.
-        why: &'static str,
-    },
     /// A feature that builds upon another.
     #[error("the CPU feature '{feature}' needs '{needs}', which is off")]
     Needs {
@@ -115,6 +107,26 @@ const NEEDS: &[(Feature, Feature)] = &[
     (Feature::AmdLbrPmcFreeze, Feature::PerfmonV2),
     (Feature::Lbr, Feature::Pdcm),
     (Feature::ArchLbr, Feature::Pdcm),
+    (Feature::Npt, Feature::Svm),
+    (Feature::Lbrv, Feature::Svm),
+    (Feature::SvmLock, Feature::Svm),
+    (Feature::NripSave, Feature::Svm),
+    (Feature::TscScale, Feature::Svm),
+    (Feature::VmcbClean, Feature::Svm),
+    (Feature::FlushByAsid, Feature::Svm),
+    (Feature::DecodeAssists, Feature::Svm),
+    (Feature::PauseFilter, Feature::Svm),
+    (Feature::PfThreshold, Feature::Svm),
+    (Feature::VVmsaveVmload, Feature::Svm),
+    (Feature::Vgif, Feature::Svm),
+    (Feature::Gmet, Feature::Svm),
+    (Feature::VSpecCtrl, Feature::Svm),
+    (Feature::Vnmi, Feature::Svm),
+    (Feature::SvmeAddrChk, Feature::Svm),
+    (Feature::IdleHlt, Feature::Svm),
+    (Feature::Gmet, Feature::Npt),
+    (Feature::PfThreshold, Feature::PauseFilter),
+    (Feature::Vnmi, Feature::Vgif),
 ];
 
 /// Features of which a part has one at most.
@@ -157,13 +169,11 @@ impl CpuModel {
                 _ => return Err(ModelError::Sign(word.into())),
             };
             match model.switch(feature) {
-                Ok(f) => {
+                Some(f) => {
                     model.features.set(f, on);
                     asked.set(f, on);
                 }
-                Err(Some(_)) if !on => {}
-                Err(Some(why)) => return Err(ModelError::Missing { feature: feature.into(), why }),
-                Err(None) => {
+                None => {
                     let expected = model.switches().collect::<Vec<_>>().join(", ");
                     return Err(ModelError::Feature { model: name, feature: feature.into(), expected });
                 }
@@ -197,13 +207,15 @@ impl CpuModel {
         ROWS.iter().filter(move |r| (if vendor == Vendor::Intel { r.intel } else { r.amd }) != In::No).map(|r| r.name)
     }
 
-    /// The feature of this name; an error may say why there is none.
-    fn switch(&self, name: &str) -> Result<Feature, Option<&'static str>> {
-        if let Some((_, why)) = MISSING.iter().find(|(n, _)| *n == name) {
-            return Err(Some(why));
-        }
+    /// The feature of this name.
+    fn switch(&self, name: &str) -> Option<Feature> {
         let known = self.switches().any(|n| n == name);
-        ROWS.iter().find(|r| known && r.name == name).map(|r| r.feature).ok_or(None)
+        ROWS.iter().find(|r| known && r.name == name).map(|r| r.feature)
+    }
+
+    /// EDX of Fn8000_000A, for the extension that has these features.
+    pub fn svm_features(&self) -> u32 {
+        self.features.bits(0x8000_000a, 0, 3)
     }
 
     /// Whether it has a feature.
@@ -322,7 +334,8 @@ mod tests {
             ("intel,+avx9", "'intel' knows no feature 'avx9': expected one of fpu, vme"),
             ("intel,+sse4a", "knows no feature 'sse4a'"),
             ("amd,+waitpkg", "knows no feature 'waitpkg'"),
-            ("amd,+svm", "needs the extension svm-sim"),
+            ("intel,+svm", "knows no feature 'svm'"),
+            ("amd,-svm,+npt", "'npt' needs 'svm'"),
             ("amd,+ibt", "knows no feature 'ibt'"),
             ("amd,-avx,+avx2", "'avx2' needs 'avx'"),
             ("intel,+lbr,+arch_lbr", "'lbr' and 'arch_lbr' exclude each other"),
