@@ -425,6 +425,8 @@ impl<A: Arch + Clone> Machine<A> {
             device.restore(bytes).map_err(|e| format!("device {name}: {e}"))?;
         }
         self.world.bus.refresh();
+        // What devices have had to say to processors when the machine was built is not of this state.
+        self.world.bus.for_vcpus.clear();
         self.world.door.set_waiting(state.input);
         self.world.shared = state.shared;
         self.world.frequency = state.frequency;
