@@ -137,7 +137,16 @@ const FEATURES: &[(&str, &str, &str)] = &[
         "yes",
         "legacy mode with all depths and page sizes, pass-through, queued invalidation, fault logging, interrupt remapping with x2APIC, posting; no scalable mode, no device TLBs",
     ),
-    ("x86 SVM", "no", "not yet"),
+    (
+        "x86 SVM",
+        "yes",
+        "all checks of VMRUN by rule, clean bits honoured, ASID tags and TLB control, intercepts, decode assists, nested paging in all modes, GMET, virtual GIF and NMIs, LBR, VMLOAD, SPEC_CTRL and TSC virtualization, PAUSE filter, idle HLT",
+    ),
+    (
+        "x86 SVM: not there",
+        "no",
+        "AVIC, x2AVIC, INVLPGB, bus-lock threshold, supervisor shadow-stack checks, SKINIT, SEV, IBS and PMC virtualization; AMD's SVM fields of SMM's state save map",
+    ),
     ("Arm EL2", "no", "not yet"),
 ];
 

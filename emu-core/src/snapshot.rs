@@ -19,7 +19,7 @@ use crate::ram::{PAGE_SIZE, RamImage};
 
 const MAGIC: &[u8; 8] = b"UNDERVIS";
 /// Changes whenever the meaning of any saved state does.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 const HEADER: usize = 52;
 
 /// Why a snapshot could not be written or read.
