@@ -252,8 +252,6 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::XenDomain("pv", "pvh")));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::XenDomain("pv", "hvm")));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::XenDomain("pvh", "pvh")));
-    boots.push(boot(Suite::Trixie, 1, "amd", "q35", Way::XenDomain("pv", "pvh")));
-    boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::XenDomain("pv", "hvm")));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::Xen));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::Suspend));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35,iommu=vtd", Way::OvmfGrub));
@@ -299,9 +297,7 @@ fn with_vmm() -> Vec<Boot> {
         boot(Suite::Sid, 2, intel(UnrestrictedGuest, true, true), 2, SHORT_CLIENT),
         boot(Suite::Trixie, 2, intel(Ept, false, true), 2, SHORT_CLIENT),
         boot(Suite::Sid, 1, intel(Shadow, false, false), 1, ""),
-        boot(Suite::Sid, 1, amd(true, true, true), 1, CLIENT),
         boot(Suite::Trixie, 2, amd(true, false, true), 2, SHORT_CLIENT),
-        boot(Suite::Trixie, 1, amd(false, true, false), 1, ""),
     ]
 }
 
@@ -472,7 +468,7 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (65, 65));
+        assert_eq!((names.len(), count), (61, 61));
     }
 
     #[test]
