@@ -161,10 +161,10 @@ impl Extension for Svm {
     }
 
     /// Fn8000_000A: "SVM Revision and Feature Identification".
-    fn cpuid(&self, leaf: u32, subleaf: u32, result: &mut [u32; 4]) {
+    fn cpuid(&self, leaf: u32, _: u32, result: &mut [u32; 4]) {
         match leaf {
             0x8000_0001 if self.msrs.vm_cr & vm_cr::SVMDIS == 0 || !self.has(Feature::SvmLock) => result[2] |= 1 << 2,
-            0x8000_000a if subleaf == 0 => *result = [1, ASIDS as u32, 0, self.model.svm_features()],
+            0x8000_000a => *result = [1, ASIDS as u32, 0, self.model.svm_features()],
             _ => {}
         }
     }
