@@ -62,8 +62,8 @@ impl Svm {
             I::Lmsw { .. } => return self.lmsw(h),
             I::Clts => return self.clts(h),
             I::Rdmsr(msr) => return self.msr(h, msr, false),
-            I::Wrmsr { msr, value } => {
-                self.trap_efer_write(h, msr, value);
+            I::Wrmsr { msr, .. } => {
+                self.trap_efer_write(h, msr);
                 return self.msr(h, msr, true);
             }
             I::In { port, size, string, repeats } => return self.io(h, port, size, true, string, repeats),
@@ -230,7 +230,7 @@ impl Svm {
         h.core.leave = true;
     }
 
-    fn trap_efer_write(&mut self, h: &mut P, msr: u32, _: u64) {
+    fn trap_efer_write(&mut self, h: &mut P, msr: u32) {
         const EFER: u32 = 0xc000_0080;
         if msr == EFER && self.vmcb.intercepts(code::EFER_WRITE_TRAP) {
             self.set_trap(h, code::EFER_WRITE_TRAP);

@@ -1,7 +1,6 @@
 //! "Global Interrupt Flag, STGI and CLGI Instructions", "Virtual Interrupts", "NMI Virtualization", "Virtual GIF".
 
 use emu_core::engine::Step;
-use serde::{Deserialize, Serialize};
 use x86::control::rflags;
 use x86::exception::{Exception, vector};
 use x86::extension::{Delivery, Intercept, Origin};
@@ -11,10 +10,6 @@ use x86::processor::P;
 use crate::exit::{Exit, code};
 use crate::svm::Svm;
 use crate::vmcb::*;
-
-/// Virtual interrupts, beside what the VMCB holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Virtual {}
 
 /// What waits is looked at before the next instruction.
 fn attend(h: &mut P) {

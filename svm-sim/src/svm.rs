@@ -9,7 +9,6 @@ use x86::model::{CpuModel, Feature};
 use x86::processor::P;
 
 use crate::instructions;
-use crate::interrupts::Virtual;
 use crate::level::Known;
 use crate::msr::{Msrs, vm_cr};
 use crate::nested_paging::Host;
@@ -42,8 +41,6 @@ pub struct Svm {
     pub(crate) host_if: bool,
     /// What nested paging takes from the host.
     pub(crate) host: Host,
-    /// Virtual interrupts.
-    pub(crate) interrupts: Virtual,
     /// "PAUSE Intercept Filtering": the count, and when the last PAUSE was.
     pub(crate) pauses: (u64, u64),
     /// What comes behind the present instruction: the exit code of a write trap, or of a lock on the bus.
@@ -68,7 +65,6 @@ impl Svm {
             in_smm_from: None,
             host_if: false,
             host: Host::default(),
-            interrupts: Virtual::default(),
             pauses: (0, 0),
             trap: None,
             known: Known::default(),
@@ -163,7 +159,8 @@ impl Extension for Svm {
     /// Fn8000_000A: "SVM Revision and Feature Identification".
     fn cpuid(&self, leaf: u32, _: u32, result: &mut [u32; 4]) {
         match leaf {
-            0x8000_0001 if self.msrs.vm_cr & vm_cr::SVMDIS == 0 || !self.has(Feature::SvmLock) => result[2] |= 1 << 2,
+            // "Enabling SVM": VM_CR.SVMDIS changes nothing here.
+            0x8000_0001 => result[2] |= 1 << 2,
             0x8000_000a => *result = [1, ASIDS as u32, 0, self.model.svm_features()],
             _ => {}
         }

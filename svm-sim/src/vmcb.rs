@@ -414,6 +414,11 @@ impl Vmcb {
         }
     }
 
+    /// #VMEXIT(INVALID): what tells of it goes to memory. What is held of the rest, memory may have otherwise.
+    pub(crate) fn store_exit(&self, h: &mut P, pa: u64) {
+        self.store_ranges(h, pa, &[(0x070, 0x090), (0x0c8, 0x0d0)]);
+    }
+
     /// #VMEXIT: what it writes goes back to memory.
     pub(crate) fn store(&self, h: &mut P, pa: u64) {
         self.store_ranges(h, pa, SAVED);

@@ -67,14 +67,14 @@ impl Svm {
         self.record(h, &e, delivering);
         self.save_guest(h);
         self.note_exit(h, &e);
+        if let Some(pa) = self.held.present() {
+            self.vmcb.store(h, pa);
+        }
         self.return_to_host(h)
     }
 
     /// What every #VMEXIT ends with.
     pub(crate) fn return_to_host(&mut self, h: &mut P) -> Stop {
-        if let Some(pa) = self.held.present() {
-            self.vmcb.store(h, pa);
-        }
         self.trap = None;
         self.in_guest = false;
         self.gif = false;

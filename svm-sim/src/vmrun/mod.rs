@@ -74,6 +74,9 @@ impl Svm {
         v.set(EXITINTINFO, 0);
         v.set(NRIP, 0);
         self.note_failed_entry(h, &failure);
+        if let Some(pa) = self.held.present() {
+            self.vmcb.store_exit(h, pa);
+        }
         let stop = self.return_to_host(h);
         if stop.kind() == emu_core::engine::StopKind::Moved {
             h.core.next_pc = h.core.pc;
