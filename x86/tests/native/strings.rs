@@ -32,7 +32,6 @@ fn strings(mode: Mode, each: u64) {
     let segments = native.segments;
     let middle = segments.offset(emulated.data_at) + DATA_SIZE as u64 / 2;
     let is_long = mode == Mode::Long;
-    let is_amd = std::is_x86_feature_detected!("sse4a");
     let mut r = Random::new(4);
     let mut done = 0;
     // REX goes behind the repeat prefix, the others before.
@@ -66,9 +65,8 @@ fn strings(mode: Mode, each: u64) {
                     let ip = segments.ip(emulated.at);
                     let insn = Decoder::with_ip(mode.bits(), &code, ip, DecoderOptions::NONE).decode();
                     forget_pointers(&mut ours, &mut theirs);
-                    // AMD's processors look at the second operand of CMPS first, but for REPE CMPSB.
-                    let is_second_first = opcode == 0xa7 || opcode == 0xa6 && *repeat != [0xf3];
-                    if is_second_first && is_amd && ours.trap.is_some() {
+                    // Which operand of CMPS is looked at first differs: between AMD's families 19h and 1Ah, and with the prefix and the size.
+                    if matches!(opcode, 0xa6 | 0xa7) && ours.trap.is_some() && ours != theirs {
                         let at_fault = State { flags: state.flags, ..ours.clone() };
                         ours.trap = of_second(&mut emulated, &code, &at_fault).or(ours.trap);
                     }
