@@ -18,6 +18,8 @@ pub enum Kvm {
         npt: bool,
         /// Virtual GIF, and with it virtual NMIs.
         vgif: bool,
+        /// AVIC, which takes nested paging; and x2AVIC.
+        avic: bool,
         /// Guests may have SVM.
         nested: bool,
     },
@@ -43,7 +45,9 @@ impl Kvm {
                 (0..4).map(move |b| Kvm::Intel { translation, enable_apicv: bit(b, 1), nested: bit(b, 0) })
             },
         );
-        intel.chain((0..8).map(move |b| Kvm::Amd { npt: bit(b, 2), vgif: bit(b, 1), nested: bit(b, 0) }))
+        let amd =
+            (0..16).map(move |b| Kvm::Amd { npt: bit(b, 3), vgif: bit(b, 2), avic: bit(b, 1), nested: bit(b, 0) });
+        intel.chain(amd.filter(|kvm| !matches!(kvm, Kvm::Amd { npt: false, avic: true, .. })))
     }
 
     /// The model of its processor.
@@ -66,11 +70,13 @@ impl Kvm {
         matches!(self, Kvm::Intel { enable_apicv: true, .. })
     }
 
-    /// What has two values: what is on unless it is told otherwise.
+    /// What has two values.
     fn switches(self) -> Vec<(&'static str, bool)> {
         match self {
             Kvm::Intel { enable_apicv, nested, .. } => vec![("enable_apicv", enable_apicv), ("nested", nested)],
-            Kvm::Amd { npt, vgif, nested } => vec![("npt", npt), ("vgif", vgif), ("nested", nested)],
+            Kvm::Amd { npt, vgif, avic, nested } => {
+                vec![("npt", npt), ("vgif", vgif), ("avic", avic), ("nested", nested)]
+            }
         }
     }
 
@@ -82,8 +88,11 @@ impl Kvm {
             Kvm::Intel { translation: Translation::Ept, .. } => Some("unrestricted_guest"),
             _ => None,
         };
-        let off = self.switches().into_iter().filter(|(_, on)| !on).map(|(name, _)| name);
-        translation.into_iter().chain(off).map(|name| format!(" {module}.{name}=0")).collect()
+        let translation = translation.map(|name| (name, false));
+        // What is on unless it is told otherwise needs no word. With AVIC that depends on the kernel.
+        let switches = self.switches().into_iter().filter(|(name, on)| !on || *name == "avic");
+        let all = translation.into_iter().chain(switches);
+        all.map(|(name, on)| format!(" {module}.{name}={}", u8::from(on))).collect()
     }
 
     /// All values, as words.
@@ -126,7 +135,12 @@ mod tests {
             (kvm.words().as_str(), kvm.name().as_str()),
             (" kvm_intel.unrestricted_guest=0 kvm_intel.enable_apicv=0", "kvm-ept-nested")
         );
-        let kvm = Kvm::Amd { npt: false, vgif: true, nested: false };
-        assert_eq!((kvm.words().as_str(), kvm.name().as_str()), (" kvm_amd.npt=0 kvm_amd.nested=0", "kvm-shadow-vgif"));
+        let kvm = Kvm::Amd { npt: false, vgif: true, avic: false, nested: false };
+        assert_eq!(
+            (kvm.words().as_str(), kvm.name().as_str()),
+            (" kvm_amd.npt=0 kvm_amd.avic=0 kvm_amd.nested=0", "kvm-shadow-vgif")
+        );
+        let kvm = Kvm::Amd { npt: true, vgif: true, avic: true, nested: true };
+        assert_eq!((kvm.words().as_str(), kvm.name().as_str()), (" kvm_amd.avic=1", "kvm-npt-vgif-avic-nested"));
     }
 }

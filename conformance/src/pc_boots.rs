@@ -251,6 +251,8 @@ pub fn all() -> Vec<Boot> {
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::Xen));
     boots.push(boot(Suite::Trixie, 1, "intel", "q35", Way::XenDomain("pv", "pvh")));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35", Way::XenDomain("pv", "hvm")));
+    boots.push(boot(Suite::Trixie, 1, "amd", "q35", Way::XenDomain("pv", "pvh")));
+    boots.push(boot(Suite::Trixie, 2, "amd", "q35", Way::XenDomain("pv", "hvm")));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::XenDomain("pvh", "pvh")));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::Xen));
     boots.push(boot(Suite::Trixie, 2, "intel", "q35,iommu=vtd", Way::Suspend));
@@ -291,13 +293,14 @@ fn with_vmm() -> Vec<Boot> {
         way: Way::Vmm(kvm, inner, words),
     };
     let intel = |translation, enable_apicv, nested| Kvm::Intel { translation, enable_apicv, nested };
-    let amd = |npt, vgif, nested| Kvm::Amd { npt, vgif, nested };
+    let amd = |npt, vgif, avic, nested| Kvm::Amd { npt, vgif, avic, nested };
     vec![
         boot(Suite::Trixie, 1, intel(UnrestrictedGuest, true, true), 1, CLIENT),
         boot(Suite::Sid, 2, intel(UnrestrictedGuest, true, true), 2, SHORT_CLIENT),
         boot(Suite::Trixie, 2, intel(Ept, false, true), 2, SHORT_CLIENT),
         boot(Suite::Sid, 1, intel(Shadow, false, false), 1, ""),
-        boot(Suite::Trixie, 2, amd(true, false, true), 2, SHORT_CLIENT),
+        boot(Suite::Trixie, 2, amd(true, false, true, true), 2, SHORT_CLIENT),
+        boot(Suite::Sid, 2, amd(true, true, true, true), 2, SHORT_CLIENT),
     ]
 }
 
@@ -309,7 +312,7 @@ fn with_client((suite, cpus, kvm): (Suite, u32, Kvm)) -> Boot {
 fn with_kvm() -> Vec<Boot> {
     use Translation::{Ept, Shadow, UnrestrictedGuest};
     let intel = |translation, enable_apicv, nested| Kvm::Intel { translation, enable_apicv, nested };
-    let amd = |npt, vgif, nested| Kvm::Amd { npt, vgif, nested };
+    let amd = |npt, vgif, avic, nested| Kvm::Amd { npt, vgif, avic, nested };
     [
         (Suite::Trixie, 1, intel(UnrestrictedGuest, true, true)),
         (Suite::Sid, 2, intel(UnrestrictedGuest, false, false)),
@@ -317,12 +320,12 @@ fn with_kvm() -> Vec<Boot> {
         (Suite::Sid, 1, intel(Ept, true, false)),
         (Suite::Sid, 1, intel(Shadow, false, true)),
         (Suite::Trixie, 2, intel(Shadow, true, false)),
-        (Suite::Sid, 1, amd(true, true, true)),
-        (Suite::Trixie, 2, amd(true, true, false)),
-        (Suite::Trixie, 1, amd(true, false, true)),
-        (Suite::Sid, 2, amd(false, false, true)),
-        (Suite::Trixie, 2, amd(false, true, true)),
-        (Suite::Sid, 1, amd(false, false, false)),
+        (Suite::Sid, 1, amd(true, true, true, true)),
+        (Suite::Trixie, 2, amd(true, false, true, false)),
+        (Suite::Trixie, 1, amd(true, true, false, false)),
+        (Suite::Trixie, 2, amd(false, false, false, true)),
+        (Suite::Sid, 2, amd(false, true, false, false)),
+        (Suite::Sid, 1, amd(false, false, false, true)),
     ]
     .map(with_client)
     .into()
@@ -371,54 +374,55 @@ impl Files {
     /// the same is.
     pub fn determinism(&self) -> Vec<Outcome> {
         let mut outcomes: Vec<_> = [1, 4].par_iter().flat_map(|cpus| self.determinism_with(*cpus)).collect();
-        outcomes.extend(self.determinism_with_kvm());
-        outcomes.extend(self.determinism_of_levels());
+        let intel = Kvm::Intel { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true };
+        let amd = Kvm::Amd { npt: true, vgif: true, avic: true, nested: true };
+        let boot = |model, machine, way| Boot { suite: Suite::Trixie, cpus: 2, model, machine, way };
+        let with_kvm = [
+            ("kvm", boot("intel", "q35", Way::Kvm(intel))),
+            ("vfio", boot("intel", "q35,iommu=vtd", Way::Vfio(intel))),
+            ("kvm-amd", boot("amd", "q35", Way::Kvm(amd))),
+        ];
+        let levels = [
+            boot("intel", "q35,iommu=vtd", Way::Vmm(intel, 2, SHORT_CLIENT)),
+            boot("intel", "q35,iommu=vtd", Way::XenDomain("pvh", "pvh")),
+            boot("amd", "q35", Way::Vmm(amd, 2, SHORT_CLIENT)),
+        ];
+        outcomes.par_extend(with_kvm.par_iter().flat_map_iter(|(name, boot)| self.determinism_with_kvm(name, boot)));
+        outcomes.par_extend(levels.par_iter().map(|boot| self.determinism_of_levels(boot)));
         outcomes
     }
 
-    /// With a guest's guest, and with a second domain of Xen's: the same run twice.
-    fn determinism_of_levels(&self) -> Vec<Outcome> {
-        let kvm = Kvm::Intel { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true };
-        let ways = [Way::Vmm(kvm, 2, SHORT_CLIENT), Way::XenDomain("pvh", "pvh")];
-        let twice = |way: &Way| {
-            let boot = Boot { suite: Suite::Trixie, cpus: 2, model: "intel", machine: "q35,iommu=vtd", way: *way };
-            let (arguments, expected) = boot.arguments(self.of(boot.suite));
-            let names = ["once", "again"].map(|time| format!("{}-{time}", boot.name()));
-            let [once, again] = names.map(|name| self.run(&name, &arguments, &expected, ""));
-            let name = format!("{}: the same run twice: the same state", boot.name());
-            determinism::states(&name, &once, &again, true)
-        };
-        ways.par_iter().map(twice).collect()
+    /// With a guest's guest, or with a second domain of Xen's: the same run twice.
+    fn determinism_of_levels(&self, boot: &Boot) -> Outcome {
+        let (arguments, expected) = boot.arguments(self.of(boot.suite));
+        let names = ["once", "again"].map(|time| format!("{}-{time}", boot.name()));
+        let [once, again] = names.map(|name| self.run(&name, &arguments, &expected, ""));
+        let name = format!("{}: the same run twice: the same state", boot.name());
+        determinism::states(&name, &once, &again, true)
     }
 
-    /// With guests of KVM, and with one that has a device: the same run twice, the second time with a snapshot while a guest runs, which goes on to
+    /// With guests of KVM, or with one that has a device: the same run twice, the second time with a snapshot while a guest runs, which goes on to
     /// the same state.
-    fn determinism_with_kvm(&self) -> Vec<Outcome> {
-        let kvm = Kvm::Intel { translation: Translation::UnrestrictedGuest, enable_apicv: true, nested: true };
-        let of = |name: &str, machine, way| {
-            let boot = Boot { suite: Suite::Trixie, cpus: 2, model: "intel", machine, way };
-            let start = |run: &str, more: &[&str]| {
-                let (mut arguments, expected) = boot.arguments(self.of(boot.suite));
-                arguments.extend(more.iter().map(Into::into));
-                self.run(&format!("{name}-{run}"), &arguments, &expected, "")
-            };
-            let snapshot = self.out.join(format!("{name}.snap")).display().to_string();
-            let once = start("once", &[]);
-            // The last tenth of the instructions is the client's.
-            let instructions = once.as_ref().ok().and_then(|s| s["instructions"].as_u64()).unwrap_or(0);
-            let middle = (instructions / 100 * 93).to_string();
-            let again = start("again", &["--snapshot-at", &middle, "--snapshot", &snapshot]);
-            let done = ["KVM-CLIENT: OK".to_owned(), "UNDERVISOR-DONE rc=0".into()];
-            let restored =
-                self.run(&format!("{name}-restored"), &["--restore", &snapshot].map(OsString::from), &done, "");
-            let title = |what: &str| format!("{name}, 2 vCPUs: {what}");
-            [
-                determinism::states(&title("the same run twice: the same state"), &once, &again, true),
-                determinism::consoles(&title("the same run twice: the same console"), &once, &again, true),
-                determinism::states(&title("a snapshot amid guests, restored: the same state"), &once, &restored, true),
-            ]
+    fn determinism_with_kvm(&self, name: &str, boot: &Boot) -> [Outcome; 3] {
+        let start = |run: &str, more: &[&str]| {
+            let (mut arguments, expected) = boot.arguments(self.of(boot.suite));
+            arguments.extend(more.iter().map(Into::into));
+            self.run(&format!("{name}-{run}"), &arguments, &expected, "")
         };
-        [of("kvm", "q35", Way::Kvm(kvm)), of("vfio", "q35,iommu=vtd", Way::Vfio(kvm))].concat()
+        let snapshot = self.out.join(format!("{name}.snap")).display().to_string();
+        let once = start("once", &[]);
+        // The last tenth of the instructions is the client's.
+        let instructions = once.as_ref().ok().and_then(|s| s["instructions"].as_u64()).unwrap_or(0);
+        let middle = (instructions / 100 * 93).to_string();
+        let again = start("again", &["--snapshot-at", &middle, "--snapshot", &snapshot]);
+        let done = ["KVM-CLIENT: OK".to_owned(), "UNDERVISOR-DONE rc=0".into()];
+        let restored = self.run(&format!("{name}-restored"), &["--restore", &snapshot].map(OsString::from), &done, "");
+        let title = |what: &str| format!("{name}, 2 vCPUs: {what}");
+        [
+            determinism::states(&title("the same run twice: the same state"), &once, &again, true),
+            determinism::consoles(&title("the same run twice: the same console"), &once, &again, true),
+            determinism::states(&title("a snapshot amid guests, restored: the same state"), &once, &restored, true),
+        ]
     }
 
     fn determinism_with(&self, cpus: u32) -> Vec<Outcome> {
@@ -468,7 +472,7 @@ mod tests {
         names.sort();
         let count = names.len();
         names.dedup();
-        assert_eq!((names.len(), count), (61, 61));
+        assert_eq!((names.len(), count), (64, 64));
     }
 
     #[test]
@@ -490,7 +494,7 @@ mod tests {
             pairs
         };
         let (cover, full) = (with_kvm(), full_with_kvm());
-        assert_eq!((cover.len(), full.len()), (12, 80));
+        assert_eq!((cover.len(), full.len()), (12, 96));
         assert_eq!(pairs(&cover), pairs(&full));
     }
 }

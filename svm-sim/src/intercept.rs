@@ -242,6 +242,9 @@ impl Svm {
         if h.arch.injected.is_some() {
             return Ok(());
         }
+        if let Some(exit) = self.take_avic_trap() {
+            return Err(self.exit(h, exit));
+        }
         let Some(code) = self.trap.take() else { return Ok(()) };
         let info_1 = match code {
             code::EFER_WRITE_TRAP => h.arch.efer,

@@ -12,7 +12,7 @@ use crate::svm::Svm;
 use crate::vmcb::*;
 
 /// What waits is looked at before the next instruction.
-fn attend(h: &mut P) {
+pub(crate) fn attend(h: &mut P) {
     h.core.check_interrupts = true;
     h.core.leave = true;
 }
@@ -60,20 +60,38 @@ impl Svm {
         self.in_guest && self.vmcb.intercepts(code)
     }
 
-    /// MOV from CR8: with V_INTR_MASKING it is V_TPR.
-    pub(crate) fn read_cr8(&self, value: u64) -> u64 {
-        if self.vintr(vintr::V_INTR_MASKING) { self.vmcb.get(VINTR) & 0xf } else { value }
+    /// V_TPR: a priority class.
+    pub(crate) fn v_tpr(&self) -> u64 {
+        self.vmcb.get(VINTR) & 0xf
     }
 
-    /// MOV to CR8: V_TPR gets it, and without V_INTR_MASKING the processor's own TPR, too.
+    /// The guest's task priority is V_TPR alone: with V_INTR_MASKING, and with AVIC.
+    fn virtualizes_tpr(&self) -> bool {
+        self.vintr(vintr::V_INTR_MASKING) || self.has_avic()
+    }
+
+    /// MOV from CR8.
+    pub(crate) fn read_cr8(&self, value: u64) -> u64 {
+        if self.virtualizes_tpr() { self.v_tpr() } else { value }
+    }
+
+    /// MOV to CR8: V_TPR gets it, and the TPR of the backing page, or without both the processor's own TPR.
     pub(crate) fn write_cr8(&mut self, h: &mut P, value: u64) -> Step<Option<u64>> {
         if value > 0xf {
             return Err(Exception::gp(0).into());
         }
-        let v = self.vmcb.get(VINTR);
-        self.vmcb.set(VINTR, v & !0xf | value);
+        if self.has_avic() {
+            self.write_avic_tpr(h, value);
+        } else {
+            self.set_v_tpr(value);
+        }
         attend(h);
-        Ok((!self.vintr(vintr::V_INTR_MASKING)).then_some(value))
+        Ok((!self.virtualizes_tpr()).then_some(value))
+    }
+
+    pub(crate) fn set_v_tpr(&mut self, class: u64) {
+        let v = self.vmcb.get(VINTR);
+        self.vmcb.set(VINTR, v & !0xf | class);
     }
 
     /// "NMI Virtualization".
@@ -100,9 +118,16 @@ impl Svm {
 
     /// "Virtual Interrupts": one is pending that the guest takes now.
     fn has_virtual_interrupt(&self, h: &P) -> bool {
-        let v = self.vmcb.get(VINTR);
-        let is_above = v & vintr::V_IGN_TPR != 0 || v >> 16 & 0xf > v & 0xf;
-        v & vintr::V_IRQ != 0 && is_above && h.arch.rflags & rflags::IF != 0 && self.guest_gif()
+        self.requests_interrupt() && h.arch.rflags & rflags::IF != 0 && self.guest_gif()
+    }
+
+    /// One is pending whose priority is above that of the guest. With AVIC nothing of V_IRQ and its like counts.
+    fn requests_interrupt(&self) -> bool {
+        if self.has_avic() {
+            return self.has_avic_request();
+        }
+        let priority = self.vmcb.get(VINTR) >> 16 & 0xf;
+        self.vintr(vintr::V_IRQ) && (self.vintr(vintr::V_IGN_TPR) || priority > self.v_tpr())
     }
 
     /// An event from outside comes first.
@@ -135,30 +160,37 @@ impl Svm {
         if self.vmcb.intercepts(code::VINTR) {
             return Err(self.exit(h, Exit::of(code::VINTR)));
         }
-        let vector = (self.vmcb.get(VINTR) >> 32) as u8;
-        self.set_vintr(vintr::V_IRQ, false);
+        let vector = self.take_virtual_interrupt(h);
         h.arch.injected = Some(Delivery { origin: Origin::External, vector, error: None, length: 0 });
         self.note_virtual(h, vector);
         Ok(())
     }
 
+    fn take_virtual_interrupt(&mut self, h: &mut P) -> u8 {
+        if self.has_avic() {
+            return self.take_avic_request(h);
+        }
+        self.set_vintr(vintr::V_IRQ, false);
+        (self.vmcb.get(VINTR) >> 32) as u8
+    }
+
     /// A guest that waits has something to take.
     pub(crate) fn has_event(&self, h: &P) -> bool {
         self.trap.is_some()
+            || self.has_avic_trap()
             || !h.arch.waiting.is_shut_down() && (self.has_virtual_nmi() || self.has_virtual_interrupt(h))
     }
 
     /// "Idle HLT intercept": a virtual interrupt or NMI is pending.
     pub(crate) fn has_virtual_event(&self) -> bool {
-        let v = self.vmcb.get(VINTR);
-        v & vintr::V_IRQ != 0 || self.virtualizes_nmi() && v & vintr::V_NMI_PENDING != 0
+        let requested = if self.has_avic() { self.has_avic_request() } else { self.vintr(vintr::V_IRQ) };
+        requested || self.virtualizes_nmi() && self.vintr(vintr::V_NMI_PENDING)
     }
 
     /// The TPR that #VMEXIT saves.
     pub(crate) fn save_tpr(&mut self, h: &P) {
-        if !self.vintr(vintr::V_INTR_MASKING) {
-            let v = self.vmcb.get(VINTR);
-            self.vmcb.set(VINTR, v & !0xf | x86::extension::cr8(h));
+        if !self.virtualizes_tpr() {
+            self.set_v_tpr(x86::extension::cr8(h));
         }
     }
 }

@@ -9,8 +9,10 @@
 //! | [`exit`] | "#VMEXIT", appendix "SVM Intercept Exit Codes" |
 //! | [`intercept`] | "Intercept Operation", "Instruction Intercepts", "Exception Intercepts", "Interrupt Intercepts" |
 //! | [`interrupts`] | "Interrupt and Local APIC Support", "Global Interrupt Flag", "NMI Virtualization" |
+//! | [`avic`] | "Advanced Virtual Interrupt Controller" |
 //! | [`nested_paging`] | "Nested Paging" |
 
+pub mod avic;
 pub mod describe;
 pub mod exit;
 pub mod inspect;

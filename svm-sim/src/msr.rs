@@ -3,6 +3,7 @@
 use emu_core::engine::Step;
 use serde::{Deserialize, Serialize};
 use x86::exception::Exception;
+use x86::extension;
 use x86::model::Feature;
 use x86::processor::P;
 
@@ -16,6 +17,7 @@ pub mod number {
     pub const PAT: u32 = 0x277;
     pub const TSC_RATIO: u32 = 0xc000_0104;
     pub const VM_CR: u32 = 0xc001_0114;
+    pub const DOORBELL: u32 = 0xc001_011b;
     pub const SMM_CTL: u32 = 0xc001_0116;
     pub const VM_HSAVE_PA: u32 = 0xc001_0117;
     pub const SVM_KEY: u32 = 0xc001_0118;
@@ -59,7 +61,10 @@ impl Svm {
         if ratio == RATIO_1 { tsc } else { ((u128::from(tsc) * u128::from(ratio)) >> 32) as u64 }
     }
 
-    pub(crate) fn read_own_msr(&mut self, _: &mut P, msr: u32) -> Option<Step<u64>> {
+    pub(crate) fn read_own_msr(&mut self, h: &mut P, msr: u32) -> Option<Step<u64>> {
+        if let Some(read) = self.read_x2apic(h, msr) {
+            return Some(read);
+        }
         let m = &self.msrs;
         Some(Ok(match msr {
             n::VM_CR => m.vm_cr,
@@ -67,12 +72,15 @@ impl Svm {
             n::TSC_RATIO if self.has(Feature::TscScale) => m.tsc_ratio,
             n::SVM_KEY if self.has(Feature::SvmLock) => 0,
             n::SPEC_CTRL if self.virtualizes_spec_ctrl() => self.vmcb.get(SPEC_CTRL),
-            n::SMM_CTL => return Some(Err(Exception::gp(0).into())),
+            n::SMM_CTL | n::DOORBELL => return Some(Err(Exception::gp(0).into())),
             _ => return None,
         }))
     }
 
     pub(crate) fn write_own_msr(&mut self, h: &mut P, msr: u32, value: u64) -> Option<Step> {
+        if let Some(written) = self.write_x2apic(h, msr, value) {
+            return Some(written);
+        }
         let gp = Some(Err(Exception::gp(0).into()));
         match msr {
             n::VM_CR => return Some(self.write_vm_cr(h, value)),
@@ -97,6 +105,12 @@ impl Svm {
                 }
             }
             n::SMM_CTL => return gp,
+            n::DOORBELL if self.has(Feature::Avic) => {
+                if value >> 32 != 0 {
+                    return gp;
+                }
+                extension::ring(h, value as u32);
+            }
             n::SPEC_CTRL if self.virtualizes_spec_ctrl() => {
                 // What values there are, the processor's own register knows.
                 let own = x86::msr::read(h, n::SPEC_CTRL).unwrap_or(0);

@@ -88,7 +88,10 @@ impl Svm {
             return refused(controls.error_code(how, 0));
         }
         match controls.translate(&mut Physical(h), access.address, how) {
-            Ok(t) => Ok(SecondStage { physical: t.physical, size_log2: t.size_log2, read: t.read, write: t.write }),
+            Ok(t) => {
+                let stage = SecondStage { physical: t.physical, size_log2: t.size_log2, read: t.read, write: t.write };
+                self.through_apic_page(access, stage)
+            }
             Err(Fail::PageFault(code)) => refused(code),
             Err(Fail::Stop(never)) => match never {},
         }
@@ -101,6 +104,9 @@ impl Svm {
 
     /// "Nested versus Guest Page Faults".
     pub(crate) fn nested_page_fault(&mut self, h: &mut P, access: SecondAccess, why: u64) -> Stop {
+        if let Some(stop) = self.no_acceleration(h, why) {
+            return stop;
+        }
         let ss = if access.shadow_stack { paging::error::SS.into() } else { 0 };
         let bytes = if access.kind == Kind::Fetch { Vec::new() } else { self.bytes_fetched(h) };
         self.exit(h, Exit { info_1: why | ss, info_2: access.address, bytes, ..Exit::of(code::NPF) })

@@ -8,6 +8,7 @@ use x86::extension::{self, Extension, Intercept, Register, SecondAccess, SecondS
 use x86::model::{CpuModel, Feature};
 use x86::processor::P;
 
+use crate::avic::Avic;
 use crate::instructions;
 use crate::level::Known;
 use crate::msr::{Msrs, vm_cr};
@@ -45,6 +46,7 @@ pub struct Svm {
     pub(crate) pauses: (u64, u64),
     /// What comes behind the present instruction: the exit code of a write trap, or of a lock on the bus.
     pub(crate) trap: Option<u64>,
+    pub(crate) avic: Avic,
     /// Levels of guests.
     pub(crate) known: Known,
     /// The last VMRUN that failed: which rule it broke.
@@ -67,6 +69,7 @@ impl Svm {
             host: Host::default(),
             pauses: (0, 0),
             trap: None,
+            avic: Avic::default(),
             known: Known::default(),
             failure: None,
         }
@@ -161,7 +164,10 @@ impl Extension for Svm {
         match leaf {
             // "Enabling SVM": VM_CR.SVMDIS changes nothing here.
             0x8000_0001 => result[2] |= 1 << 2,
-            0x8000_000a => *result = [1, ASIDS as u32, 0, self.model.svm_features()],
+            0x8000_000a => {
+                let [ecx, edx] = self.model.svm_features();
+                *result = [1, ASIDS as u32, ecx, edx];
+            }
             _ => {}
         }
     }
@@ -203,7 +209,7 @@ impl Extension for Svm {
     }
 
     fn has_work(&self) -> bool {
-        self.trap.is_some()
+        self.trap.is_some() || self.has_avic_trap()
     }
 
     fn iret_unblocks_nmi(&mut self, h: &mut P) -> bool {
@@ -229,6 +235,18 @@ impl Extension for Svm {
 
     fn second_stage_fault(&mut self, h: &mut P, access: SecondAccess, why: u64) -> Stop {
         self.nested_page_fault(h, access, why)
+    }
+
+    fn read_own(&mut self, h: &mut P, address: u64, size: u8) -> u64 {
+        self.read_apic_page(h, address, size)
+    }
+
+    fn write_own(&mut self, h: &mut P, address: u64, size: u8, value: u64) {
+        self.write_apic_page(h, address, size, value);
+    }
+
+    fn rung(&mut self, h: &mut P) {
+        self.doorbell(h);
     }
 
     /// "SMM Support".

@@ -466,6 +466,9 @@ pub trait Extension: Send {
     /// RSM has brought the state back that the processor had before.
     fn leaves_smm(&mut self, _h: &mut P) {}
 
+    /// [`ring`] has been called for this processor, guest or not.
+    fn rung(&mut self, _h: &mut P) {}
+
     /// The processor has been reset.
     fn reset(&mut self) {}
 
@@ -513,6 +516,16 @@ pub fn end_of_interrupt(h: &mut P) {
 /// Sends a fixed interrupt through the local APIC, to the one with this ID.
 pub fn send_interrupt(h: &mut P, vector: u8, apic_id: u32) {
     crate::apic::send(h, vector.into(), apic_id);
+}
+
+/// Rings for the extension of the processor whose local APIC has this ID: it hears of it as of an interrupt, not at once.
+pub fn ring(h: &mut P, apic_id: u32) {
+    crate::apic::ring(h, apic_id);
+}
+
+/// The bits that WRMSR may have set for an x2APIC register, 800H to 8FFH; `None` if it cannot be written.
+pub fn x2apic_bits(h: &P, msr: u32) -> Option<u64> {
+    crate::apic::x2apic_bits(h, msr & 0xff)
 }
 
 /// What #DB does to DR6 and DR7 before its handler runs: `bits` are of DR6.
@@ -639,6 +652,11 @@ pub(crate) fn tsc(h: &P) -> u64 {
         Some(e) if h.arch.extension.is_guest() => e.tsc(tsc),
         _ => tsc,
     }
+}
+
+/// Somebody has rung for the extension.
+pub(crate) fn rung(h: &mut P) {
+    act(h, |e, h| e.rung(h));
 }
 
 #[cold]

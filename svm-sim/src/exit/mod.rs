@@ -76,6 +76,7 @@ impl Svm {
     /// What every #VMEXIT ends with.
     pub(crate) fn return_to_host(&mut self, h: &mut P) -> Stop {
         self.trap = None;
+        self.end_avic();
         self.in_guest = false;
         self.gif = false;
         match self.load_host(h) {

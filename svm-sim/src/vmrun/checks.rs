@@ -66,7 +66,17 @@ impl Svm {
         rule!(CR4, cr4 & cr4::CET == 0 || cr0 & cr0::WP != 0, "CET only where CR0.WP is 1");
         let vnmi = self.has(Feature::Vnmi) && self.vintr(vintr::V_NMI_ENABLE);
         rule!(VINTR, !vnmi || v.intercepts(code::NMI), "virtual NMIs only where NMIs are intercepted");
+        let (avic, x2avic) = (self.has_avic(), self.has_x2avic());
+        rule!(VINTR, !avic || np, "AVIC only with nested paging");
+        rule!(AVIC_BACKING_PAGE, !avic || self.is_table(AVIC_BACKING_PAGE), "an address that there is");
+        rule!(AVIC_LOGICAL_TABLE, !avic || x2avic || self.is_table(AVIC_LOGICAL_TABLE), "an address that there is");
+        rule!(AVIC_PHYSICAL_TABLE, !avic || self.is_table(AVIC_PHYSICAL_TABLE), "an address that there is");
         self.check_injection()
+    }
+
+    /// The low 12 bits have other uses, or none.
+    fn is_table(&self, f: Field) -> bool {
+        self.is_physical(self.vmcb.get(f))
     }
 
     /// The low 12 bits of a map's address do not count.

@@ -14,6 +14,7 @@ impl Svm {
     pub(super) fn begin(&mut self, h: &mut P) {
         // VMRUN is an instruction, too; the guest's is the next.
         let first = extension::present_instruction(h) + 1;
+        self.begin_avic(h);
         let v = &self.vmcb;
         let event = v.get(EVENTINJ);
         let is_valid = event & VALID != 0;

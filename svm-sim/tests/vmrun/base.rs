@@ -6,7 +6,7 @@ use svm_sim::vmcb::*;
 use x86::control::{cr0, cr4, efer};
 use x86::extension::Slot;
 use x86::model::CpuModel;
-use x86_bare::{Bare, CODE, GDT, IDT, KERNEL_CS, KERNEL_SS, PML4, STACK};
+use x86_bare::{Bare, CODE, GDT, IDT, KERNEL_CS, KERNEL_SS, PML4, STACK, Setup};
 
 /// A guest that can be run. The host has 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,8 +179,13 @@ impl Base {
 
 /// A machine whose processor is of this model, and about to run VMRUN of the VMCB.
 pub fn machine(model: &str, v: &Vmcb) -> Bare {
-    let mut bare = Bare::new(model);
-    let mut svm = Svm::new(&CpuModel::parse(model).unwrap());
+    machine_of(&Setup::of(model), v)
+}
+
+/// A machine whose first processor is about to run VMRUN of the VMCB.
+pub fn machine_of(setup: &Setup, v: &Vmcb) -> Bare {
+    let mut bare = Bare::build(setup);
+    let mut svm = Svm::new(&CpuModel::parse(setup.model).unwrap());
     svm.msrs.hsave_pa = HSAVE;
     write(&mut bare, VMCB, v);
     for (at, entry) in [(NPT, NPT + 0x1007), (NPT + 0x1000, NPT + 0x2007), (NPT + 0x2000, NPT_TABLE + 7)] {

@@ -33,6 +33,11 @@ fn inject(v: &mut Vmcb, event: u64) {
     v.set(EVENTINJ, event | 1 << 31);
 }
 
+fn avic(v: &mut Vmcb, pointer: Field) {
+    on(v, VINTR, vintr::AVIC_ENABLE);
+    v.set(pointer, 1 << 51);
+}
+
 const INTERCEPT_VMRUN: u64 = 1 << (code::VMRUN - 0x80);
 
 #[rustfmt::skip]
@@ -69,6 +74,10 @@ pub const ALL: &[Case] = &[
         off(v, CR0, cr0::WP);
     }),
     of("VINTR", "virtual NMIs only where NMIs are intercepted", Base::Long, |v| on(v, VINTR, vintr::V_NMI_ENABLE)),
+    of("VINTR", "AVIC only with nested paging", Base::Long, |v| on(v, VINTR, vintr::AVIC_ENABLE)),
+    of("AVIC_BACKING_PAGE", "an address that there is", Base::Nested, |v| avic(v, AVIC_BACKING_PAGE)),
+    of("AVIC_LOGICAL_TABLE", "an address that there is", Base::Nested, |v| avic(v, AVIC_LOGICAL_TABLE)),
+    of("AVIC_PHYSICAL_TABLE", "an address that there is", Base::Nested, |v| avic(v, AVIC_PHYSICAL_TABLE)),
     of("EVENTINJ", "types 1, 5, 6 and 7 are reserved", Base::Long, |v| inject(v, 5 << 8)),
     of("EVENTINJ", "an exception has a vector up to 31", Base::Long, |v| inject(v, 3 << 8 | 32)),
     of("EVENTINJ", "vector 2 is no exception", Base::Long, |v| inject(v, 3 << 8 | 2)),

@@ -1,6 +1,7 @@
 //! "Virtualizing CR8-Based TPR Accesses", "Virtualizing Memory-Mapped APIC Accesses".
 
 use emu_core::engine::{Step, Stop};
+use x86::apic::page::is_within_register;
 use x86::exception::Exception;
 use x86::extension::{OWN, SecondAccess, SecondStage};
 use x86::paging::Kind;
@@ -23,11 +24,6 @@ mod access_type {
     pub(super) const EVENT_DELIVERY: u64 = 3;
     pub(super) const GUEST_PHYSICAL_EVENT_DELIVERY: u64 = 10;
     pub(super) const GUEST_PHYSICAL: u64 = 15;
-}
-
-/// All of an access lies in the low 4 bytes of 16.
-fn is_within_register(offset: u16, size: u8) -> bool {
-    size <= 4 && (offset & 0xf) + u16::from(size) <= 4
 }
 
 /// Registers that "APIC-register virtualization" lets be read.
@@ -140,7 +136,7 @@ impl Vmx {
 
     /// A read that is virtualized.
     pub(crate) fn read_apic_page(&self, h: &mut P, address: u64, size: u8) -> u64 {
-        self.read_page(h, (address & 0xfff) as u16, size)
+        self.page().load(h, (address & 0xfff) as u16, size)
     }
 
     /// A write that is virtualized. An operation's second one to another place, which no rule has stopped, finds the first emulated.
@@ -149,7 +145,7 @@ impl Vmx {
         if let Some((other, _)) = self.apic.written.replace((offset, size)).filter(|w| *w != (offset, size)) {
             self.emulate_write(h, other);
         }
-        self.write_page(h, offset, size, value);
+        self.page().store(h, offset, size, value);
         attend(h);
     }
 

@@ -22,7 +22,7 @@ impl Vmx {
     pub(crate) fn read_x2apic(&self, h: &mut P, msr: u32) -> Option<u64> {
         let offset = self.x2apic_offset(msr)?;
         let is_virtualized = offset == VTPR || self.vmcs.has(secondary::APIC_REGISTER_VIRTUALIZATION);
-        is_virtualized.then(|| self.read_page(h, offset, 8))
+        is_virtualized.then(|| self.page().load(h, offset, 8))
     }
 
     /// WRMSR; likewise.
@@ -39,7 +39,7 @@ impl Vmx {
         if value & reserved != 0 {
             return Some(Err(Exception::gp(0).into()));
         }
-        self.write_page(h, offset, 8, value);
+        self.page().store(h, offset, 8, value);
         match offset {
             VTPR => self.virtualize_tpr(h),
             VEOI => self.virtualize_eoi(h),

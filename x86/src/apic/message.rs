@@ -8,6 +8,8 @@ use crate::processor::P;
 
 /// `VcpuSignal::Message`: an IPI for this processor. The value: vector, delivery mode in bits 10 to 8, level in bit 15.
 pub(crate) const IPI: u32 = 2;
+/// `VcpuSignal::Message`: another processor's extension rings for this one's.
+pub(crate) const DOORBELL: u32 = 4;
 
 /// What the others know of an APIC: two words of those that all processors share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +166,13 @@ pub(super) fn accept_vector(h: &mut P, vector: u8, level: bool) {
     h.arch.apic.irr.set(vector, true);
     h.arch.apic.tmr.set(vector, level);
     notify(h);
+}
+
+/// Rings for the extension of the processor with this APIC ID.
+pub(crate) fn ring(h: &mut P, apic_id: u32) {
+    if let Some(vcpu) = (0..h.arch.cores.count).find(|vcpu| published(h, *vcpu).id == apic_id) {
+        h.send(vcpu, VcpuSignal::Message { message: DOORBELL, value: 0 });
+    }
 }
 
 /// A write to the ICR's low half ("Interrupt Command Register (ICR)").

@@ -11,6 +11,7 @@
 //! access that is not 32 bits wide and aligned to 16 bytes reads its part of the register, and writes nothing.
 
 mod message;
+pub mod page;
 mod registers;
 mod timer;
 
@@ -19,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::processor::P;
 use crate::{interrupt, smm};
 
-pub(crate) use message::{IPI, accept, receive_ipi, send};
+pub(crate) use message::{DOORBELL, IPI, accept, receive_ipi, ring, send};
 pub use registers::{local_read, local_write, read, write};
-pub(crate) use registers::{read_msr, write_base, write_msr};
+pub(crate) use registers::{read_msr, write_base, write_msr, x2apic_bits};
 pub(crate) use timer::{deadline, set_deadline, tick, time_changed, time_of, wakes_at};
 
 /// A vCPU's input pins.

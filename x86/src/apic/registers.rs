@@ -115,9 +115,8 @@ fn get(h: &mut P, number: u32) -> Option<u32> {
     })
 }
 
-/// The bits that a register takes; `None` if it cannot be written.
-fn writable(h: &P, number: u32) -> Option<u32> {
-    let x2apic = h.arch.apic.is_x2apic();
+/// The bits that a register takes, in x2APIC mode or not; `None` if it cannot be written.
+fn writable(h: &P, number: u32, x2apic: bool) -> Option<u32> {
     Some(match number {
         // Software may change it where the processor lets it ("Local APIC ID"): these do, outside of x2APIC mode.
         r::ID if !x2apic => 0xff00_0000,
@@ -206,7 +205,7 @@ pub fn read(h: &mut P, offset: u32, size: u8) -> u64 {
 #[inline(never)]
 pub fn write(h: &mut P, offset: u32, size: u8, value: u64) {
     let number = offset >> 4;
-    match writable(h, number) {
+    match writable(h, number, false) {
         Some(bits) if offset & 0xf == 0 && size >= 4 => set(h, number, value as u32 & bits),
         Some(_) => {}
         None if get(h, number).is_some() => {} // it can be read alone
@@ -240,16 +239,24 @@ pub(crate) fn read_msr(h: &mut P, number: u32) -> Step<u64> {
 /// WRMSR likewise: a reserved bit is #GP.
 pub(crate) fn write_msr(h: &mut P, number: u32, value: u64) -> Step {
     h.fault_if(!h.arch.apic.is_x2apic(), Exception::gp(0))?;
-    let Some(bits) = writable(h, number) else { return Err(Exception::gp(0).into()) };
+    let Some(bits) = x2apic_bits(h, number) else { return Err(Exception::gp(0).into()) };
+    h.fault_if(value & !bits != 0, Exception::gp(0))?;
     if number == r::ICR {
-        h.fault_if(value as u32 & !bits != 0, Exception::gp(0))?;
         h.arch.apic.icr = value;
-    } else {
-        let read_only = if lvt_of(h, number).is_some() { LVT_STATUS } else { 0 };
-        h.fault_if(value & !u64::from(bits | read_only) != 0, Exception::gp(0))?;
     }
-    set(h, number, value as u32 & bits);
+    let taken = writable(h, number, true).unwrap_or(0);
+    set(h, number, value as u32 & taken);
     Ok(())
+}
+
+/// The bits that WRMSR may have set for a register in x2APIC mode; `None` if it cannot be written.
+pub(crate) fn x2apic_bits(h: &P, number: u32) -> Option<u64> {
+    let bits = u64::from(writable(h, number, true)?);
+    Some(match number {
+        r::ICR => bits | u64::MAX << 32,
+        _ if lvt_of(h, number).is_some() => bits | u64::from(LVT_STATUS),
+        _ => bits,
+    })
 }
 
 impl super::LocalApic {

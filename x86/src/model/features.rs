@@ -219,13 +219,17 @@ features! {
     DecodeAssists "decodeassists"      0x8000_000a 0 EDX 7           No    On;
     PauseFilter "pausefilter"          0x8000_000a 0 EDX 10          No    On;
     PfThreshold "pfthreshold"          0x8000_000a 0 EDX 12          No    On;
+    Avic        "avic"                 0x8000_000a 0 EDX 13          No    On;
     VVmsaveVmload "v_vmsave_vmload"    0x8000_000a 0 EDX 15          No    On;
     Vgif        "vgif"                 0x8000_000a 0 EDX 16          No    On;
     Gmet        "gmet"                 0x8000_000a 0 EDX 17          No    On;
+    X2avic      "x2avic"               0x8000_000a 0 EDX 18          No    On;
     VSpecCtrl   "v_spec_ctrl"          0x8000_000a 0 EDX 20          No    On;
     Vnmi        "vnmi"                 0x8000_000a 0 EDX 25          No    On;
+    ExtLvtAvicAccess "ext_lvt_avic_access" 0x8000_000a 0 EDX 27      No    On;
     SvmeAddrChk "svme_addr_chk"        0x8000_000a 0 EDX 28          No    On;
     IdleHlt     "idle_hlt"             0x8000_000a 0 EDX 30          No    On;
+    X2avicExt   "x2avic_ext"           0x8000_000a 0 ECX 6           No    On;
 //  IA32_PERF_CAPABILITIES tells of this one: the stack of last branch records that is not architectural.
     Lbr         "lbr"                  0xffff_ffff 0 EAX 1           Off   No;
 }

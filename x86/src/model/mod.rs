@@ -117,6 +117,11 @@ const NEEDS: &[(Feature, Feature)] = &[
     (Feature::DecodeAssists, Feature::Svm),
     (Feature::PauseFilter, Feature::Svm),
     (Feature::PfThreshold, Feature::Svm),
+    (Feature::Avic, Feature::Npt),
+    (Feature::X2avic, Feature::Avic),
+    (Feature::X2avicExt, Feature::X2avic),
+    (Feature::ExtLvtAvicAccess, Feature::Avic),
+    (Feature::ExtLvtAvicAccess, Feature::Extapic),
     (Feature::VVmsaveVmload, Feature::Svm),
     (Feature::Vgif, Feature::Svm),
     (Feature::Gmet, Feature::Svm),
@@ -214,8 +219,8 @@ impl CpuModel {
     }
 
     /// EDX of Fn8000_000A, for the extension that has these features.
-    pub fn svm_features(&self) -> u32 {
-        self.features.bits(0x8000_000a, 0, 3)
+    pub fn svm_features(&self) -> [u32; 2] {
+        [2, 3].map(|register| self.features.bits(0x8000_000a, 0, register))
     }
 
     /// Whether it has a feature.

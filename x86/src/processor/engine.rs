@@ -186,6 +186,7 @@ impl Arch for X86 {
             VcpuSignal::Pin { pin, level } => apic::set_pin(h, pin, level),
             VcpuSignal::Message { message: msi::INTERRUPT, value } => apic::accept(h, InterruptMessage::unpack(value)),
             VcpuSignal::Message { message: apic::IPI, value } => apic::receive_ipi(h, value),
+            VcpuSignal::Message { message: apic::DOORBELL, .. } => extension::rung(h),
             VcpuSignal::Message { message: memory::DECODE, value } => {
                 h.arch.smm.memory.bridge = memory::Bridge::unpack(value);
                 smm::translations_changed(h);
