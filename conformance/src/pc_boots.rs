@@ -299,7 +299,7 @@ fn with_vmm() -> Vec<Boot> {
         boot(Suite::Sid, 2, intel(UnrestrictedGuest, true, true), 2, SHORT_CLIENT),
         boot(Suite::Trixie, 2, intel(Ept, false, true), 2, SHORT_CLIENT),
         boot(Suite::Sid, 1, intel(Shadow, false, false), 1, ""),
-        boot(Suite::Trixie, 2, amd(true, false, true, true), 2, SHORT_CLIENT),
+        boot(Suite::Trixie, 2, amd(true, false, false, true), 2, SHORT_CLIENT),
         boot(Suite::Sid, 2, amd(true, true, true, true), 2, SHORT_CLIENT),
     ]
 }

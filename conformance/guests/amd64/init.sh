@@ -60,8 +60,9 @@ root() { # of the disk
 
 vmm() { # processors
 	root
+	# KVM uses AVIC where the 8254 does not have its ticks reinjected.
 	chroot /mnt /usr/bin/qemu-system-x86_64 -machine q35,accel=kvm -cpu host -smp "$1" -m 512M -nodefaults -no-reboot -display none \
-		-serial stdio -drive file=/dev/vda,format=raw,if=virtio,readonly=on -kernel /boot/vmlinuz -initrd /boot/initrd.cpio \
+		-global kvm-pit.lost_tick_policy=discard -serial stdio -drive file=/dev/vda,format=raw,if=virtio,readonly=on -kernel /boot/vmlinuz -initrd /boot/initrd.cpio \
 		-append "${whole#* -- }" < /dev/null
 }
 

@@ -6,8 +6,8 @@ use super::intel::Cache;
 pub(super) const SIGNATURE: u32 = 0x00a1_0f11;
 /// Fn8000_0002 to Fn8000_0004.
 pub(super) const BRAND: &str = "AMD EPYC 9354 32-Core Processor";
-/// PATCH_LEVEL.
-pub(crate) const MICROCODE: u32 = 0x0a10_1148;
+/// PATCH_LEVEL. Later than those that have known faults, of which Linux and Xen warn.
+pub(crate) const MICROCODE: u32 = 0x0a10_11ff;
 /// Bits of a physical address.
 pub(super) const PHYSICAL_BITS: u8 = 48;
 

@@ -189,6 +189,7 @@ features! {
     LmsleUnsupported "no_lmsle"        0x8000_0008 0 EBX 20          No    On;
     AmdSsbd     "amd_ssbd"             0x8000_0008 0 EBX 24          No    On;
     AmdPsfd     "amd_psfd"             0x8000_0008 0 EBX 28          No    On;
+    IbpbRet     "ibpb_ret"             0x8000_0008 0 EBX 30          No    On;
     NoNestedDataBp "no_nested_data_bp" 0x8000_0021 0 EAX 0           No    On;
     LfenceRdtsc "lfence_rdtsc"         0x8000_0021 0 EAX 2           No    On;
     NullSelClrBase "null_sel_clr_base" 0x8000_0021 0 EAX 6           No    On;

@@ -29,7 +29,7 @@ fn values_after_reset() {
         ("amd", 0xfe, Some(0x508)),
         ("intel", 0x277, Some(0x0007_0406_0007_0406)),
         ("intel", 0x8b, Some(0)),
-        ("amd", 0x8b, Some(0x0a10_1148)),
+        ("amd", 0x8b, Some(0x0a10_11ff)),
         ("intel", 0x49, None),
         ("intel", 0x1a0, Some(0x0005_1881)),
         ("intel", 0x480, None),
