@@ -232,7 +232,7 @@ pub fn is_lbr_ctl(value: u64) -> bool {
     lbr::is_ctl(value)
 }
 
-pub use perf::skip_present;
+pub use perf::{not_retired, skip_present, world_changes};
 
 /// The bits that there are of IA32_PERF_GLOBAL_CTRL.
 pub fn perf_global_bits(h: &P) -> u64 {
@@ -314,7 +314,7 @@ pub(crate) fn effective_frequency(h: &mut P, aperf: bool) -> u64 {
 
 /// IRPERF.
 fn read_irperf(h: &mut P, _: u32) -> Step<u64> {
-    Ok(h.core.retired())
+    Ok(perf::instructions(h))
 }
 
 fn write_nothing(_: &mut P, _: u32, _: u64) -> Step {
@@ -416,7 +416,7 @@ fn write_efer(h: &mut P, _: u32, value: u64) -> Step {
         h.core.mmu.drop_spaces(|_| true);
         h.core.spaces_changed = true;
     }
-    h.arch.efer = value & !efer::LMA | old & efer::LMA;
+    perf::set_efer(h, value & !efer::LMA | old & efer::LMA);
     Ok(())
 }
 

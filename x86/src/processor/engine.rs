@@ -217,6 +217,7 @@ impl Arch for X86 {
 fn trap(h: &mut P, stop: Stop) -> Step {
     // The instruction that has been stopped is counted.
     ibt::settle(h, h.core.retired() - 1);
+    msr::perf::faulted(h.arch);
     debug::forget_matches(h);
     let exception = if stop.code() == BAD_TARGET {
         // CALL and RET have moved the stack pointer.

@@ -6,7 +6,7 @@
 
 use crate::control::{cr0, cr3, cr4, efer};
 use crate::model::Vendor;
-use crate::msr;
+use crate::msr::{self, perf};
 use crate::processor::{P, ProcessorExt, base_of};
 use crate::registers::SSP;
 use crate::segment::{Attributes, Segment, Table};
@@ -278,11 +278,11 @@ impl Values {
         let a = &mut h.arch;
         (a.cr0, a.cr3, a.cr4) = (self.get(item::CR0) | cr0::ET, self.get(item::CR3), self.get(item::CR4));
         let is_long = self.get(item::CR0) & cr0::PG != 0 && self.get(item::EFER) & efer::LME != 0;
-        a.efer = self.get(item::EFER) & !efer::LMA | if is_long { efer::LMA } else { 0 };
         (a.dr6, a.dr7) = (self.get(item::DR6), self.get(item::DR7));
         a.gdtr = Table { base: self.get(item::GDT_BASE), limit: self.get(item::GDT_LIMIT) as u16 };
         a.idtr = Table { base: self.get(item::IDT_BASE), limit: self.get(item::IDT_LIMIT) as u16 };
         a.smm.base = self.get(item::SMBASE) as u32;
+        perf::set_efer(h, self.get(item::EFER) & !efer::LMA | if is_long { efer::LMA } else { 0 });
         for s in 0..8 {
             let part = |part| self.get(item::of_segment(s, part));
             let attributes = Attributes(part(item::ATTRIBUTES) as u32 & 0xf0ff);

@@ -22,7 +22,8 @@ use crate::debug;
 use crate::exception::Exception;
 use crate::extension::{self, Intercept, ask_before};
 use crate::model::Vendor;
-use crate::processor::{P, ProcessorExt, segments, shutdown};
+use crate::msr::{self, perf};
+use crate::processor::{P, ProcessorExt, X86, segments, shutdown};
 use crate::registers::{RCX, RDI, RSI, SSP};
 use crate::segment::{Attributes, Segment};
 use map::{Values, item};
@@ -171,8 +172,8 @@ fn set_environment(h: &mut P) {
     a.step_from = None;
     a.cr0 &= !(cr0::PE | cr0::EM | cr0::TS | cr0::PG);
     a.cr4 = 0;
-    a.efer = 0;
     a.dr7 = debug::DR7_RESET;
+    perf::set_efer(h, 0);
     let data = Segment { selector: 0, base: 0, limit: u32::MAX, attributes: Attributes(0x8093) };
     let code = Segment { selector: (base >> 4) as u16, base, attributes: Attributes(0x809b), ..data };
     for i in 0..6 {
