@@ -113,6 +113,13 @@ impl Svm {
             I::Monitor => Exit::instruction(code::MONITOR),
             I::Xsetbv => Exit::instruction(code::XSETBV),
             I::Invpcid { .. } => Exit::instruction(code::INVPCID),
+            // "Illegally specified" ones alone, if not all.
+            I::Invlpgb { is_legal: false } if !self.vmcb.intercepts(code::INVLPGB) => {
+                Exit::instruction(code::INVLPGB_ILLEGAL)
+            }
+            I::Invlpgb { .. } => Exit::instruction(code::INVLPGB),
+            I::Tlbsync if self.has(Feature::TlbiCtl) => Exit::instruction(code::TLBSYNC),
+            I::Mcommit => Exit::instruction(code::MCOMMIT),
             I::Cpuid => Exit::instruction(code::CPUID),
             I::Invd => Exit::instruction(code::INVD),
             I::Wbinvd | I::Wbnoinvd => Exit::instruction(code::WBINVD),

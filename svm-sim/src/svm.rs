@@ -176,6 +176,11 @@ impl Extension for Svm {
         if self.msrs.vm_cr & vm_cr::SVMDIS == 0 { efer::SVME } else { 0 }
     }
 
+    /// INVLPGB and TLBSYNC are there for guests that the VMCB enables them for.
+    fn disables(&self, feature: Feature) -> bool {
+        feature == Feature::Invlpgb && self.has(Feature::TlbiCtl) && !self.nested(nested::INVLPGB_ENABLE)
+    }
+
     fn read_cr(&mut self, _: &mut P, cr: u8, value: u64) -> u64 {
         if cr == 8 { self.read_cr8(value) } else { value }
     }

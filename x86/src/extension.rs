@@ -184,6 +184,14 @@ pub enum Intercept {
         register: Register,
         address: u64,
     },
+    /// What it asks for is legal, or #GP.
+    Invlpgb {
+        is_legal: bool,
+    },
+    Tlbsync,
+    Mcommit,
+    /// An instruction is about to lock the bus. Asked if the extension [wants to know](Extension::watches_bus_locks).
+    BusLock,
     Invd,
     Wbinvd,
     Wbnoinvd,

@@ -4,6 +4,7 @@
 pub mod apic;
 mod at_work;
 mod branch;
+mod broadcast;
 mod caches;
 pub mod cet;
 pub mod control;

@@ -3,5 +3,6 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../vmrun/base.rs"]
 mod base;
+mod broadcast;
 mod counters;
 mod guest;

@@ -430,6 +430,7 @@ pub(crate) fn efer_bits(h: &P) -> u64 {
         (efer::NXE, m.has(Feature::Nx) && !xd_off),
         (efer::FFXSR, m.has(Feature::FxsrOpt)),
         (efer::TCE, m.has(Feature::Tce)),
+        (efer::MCOMMIT, m.has(Feature::Mcommit)),
         (AIBRSE, m.has(Feature::Autoibrs)),
     ];
     let defined = defined.iter().filter(|(_, there)| *there).fold(0, |bits, (bit, _)| bits | bit);

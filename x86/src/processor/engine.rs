@@ -9,6 +9,7 @@ use iced_x86::{Decoder, DecoderError};
 use super::translation::{self, NON_CANONICAL, SECOND_STAGE, exception_of};
 use super::{P, ProcessorExt, X86, flags, set_flags};
 use crate::apic;
+use crate::broadcast;
 use crate::exception::{Exception, vector};
 use crate::extension;
 use crate::isa::{self, compute};
@@ -191,7 +192,8 @@ impl Arch for X86 {
                 h.arch.smm.memory.bridge = memory::Bridge::unpack(value);
                 smm::translations_changed(h);
             }
-            VcpuSignal::Message { .. } => {}
+            VcpuSignal::Words { message: broadcast::INVALIDATE, words } => broadcast::invalidate(h, words),
+            VcpuSignal::Message { .. } | VcpuSignal::Words { .. } => {}
         }
     }
 
