@@ -6,3 +6,4 @@ mod base;
 mod broadcast;
 mod counters;
 mod guest;
+mod shadow_stacks;

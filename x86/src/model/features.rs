@@ -227,6 +227,7 @@ features! {
     Vgif        "vgif"                 0x8000_000a 0 EDX 16          No    On;
     Gmet        "gmet"                 0x8000_000a 0 EDX 17          No    On;
     X2avic      "x2avic"               0x8000_000a 0 EDX 18          No    On;
+    SssCheck    "sss_check"            0x8000_000a 0 EDX 19          No    On;
     VSpecCtrl   "v_spec_ctrl"          0x8000_000a 0 EDX 20          No    On;
     TlbiCtl     "tlbi_ctl"             0x8000_000a 0 EDX 24          No    On;
     Vnmi        "vnmi"                 0x8000_000a 0 EDX 25          No    On;
