@@ -69,6 +69,7 @@ impl Svm {
             I::In { port, size, string, repeats } => return self.io(h, port, size, true, string, repeats),
             I::Out { port, size, string, repeats } => return self.io(h, port, size, false, string, repeats),
             I::Pause => return self.pause(h),
+            I::BusLock => return self.bus_lock(h),
             _ => {}
         }
         // The rest say all by their exit codes, or nearly.
@@ -326,6 +327,18 @@ impl Svm {
             }
         }
         Err(self.exit(h, Exit::instruction(code::PAUSE)))
+    }
+
+    /// "Bus Lock Threshold": so many locks are let through. The exit comes before the instruction, which is no intercepted one: there is no nRIP.
+    fn bus_lock(&mut self, h: &mut P) -> Step {
+        let left = self.vmcb.get(BUS_LOCK_COUNTER);
+        if left == 0 {
+            let stop = self.exit(h, Exit::of(code::BUS_LOCK));
+            x86::msr::not_retired(h);
+            return Err(stop);
+        }
+        self.vmcb.set(BUS_LOCK_COUNTER, left - 1);
+        Ok(())
     }
 
     /// "Idle HLT Intercept".

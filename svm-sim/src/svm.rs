@@ -9,6 +9,7 @@ use x86::model::{CpuModel, Feature};
 use x86::processor::P;
 
 use crate::avic::Avic;
+use crate::exit::code;
 use crate::instructions;
 use crate::level::Known;
 use crate::msr::{Msrs, vm_cr};
@@ -232,6 +233,10 @@ impl Extension for Svm {
 
     fn walks_pdptes(&self) -> bool {
         self.has_second_stage()
+    }
+
+    fn watches_bus_locks(&self) -> bool {
+        self.in_guest && self.has(Feature::BusLockThreshold) && self.vmcb.intercepts(code::BUS_LOCK)
     }
 
     fn second_stage(&mut self, h: &mut P, access: SecondAccess) -> Result<SecondStage, u64> {

@@ -437,6 +437,11 @@ pub trait Extension: Send {
         false
     }
 
+    /// [`Intercept::BusLock`] is to be asked.
+    fn watches_bus_locks(&self) -> bool {
+        false
+    }
+
     /// What of this is asked for often: it is so as long as the extension does not act, and [`Extension::second_stage`] changes none of it.
     fn facts(&self) -> Facts {
         Facts {
@@ -445,6 +450,7 @@ pub trait Extension: Send {
             address_space: self.address_space(),
             linear_mask: self.linear_mask(),
             walks_pdptes: self.walks_pdptes(),
+            watches_bus_locks: self.watches_bus_locks(),
         }
     }
 

@@ -4,6 +4,7 @@
 #[path = "../vmrun/base.rs"]
 mod base;
 mod broadcast;
+mod bus_lock;
 mod counters;
 mod guest;
 mod shadow_stacks;

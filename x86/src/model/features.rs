@@ -233,6 +233,7 @@ features! {
     Vnmi        "vnmi"                 0x8000_000a 0 EDX 25          No    On;
     ExtLvtAvicAccess "ext_lvt_avic_access" 0x8000_000a 0 EDX 27      No    On;
     SvmeAddrChk "svme_addr_chk"        0x8000_000a 0 EDX 28          No    On;
+    BusLockThreshold "bus_lock_threshold" 0x8000_000a 0 EDX 29       No    On;
     IdleHlt     "idle_hlt"             0x8000_000a 0 EDX 30          No    On;
     X2avicExt   "x2avic_ext"           0x8000_000a 0 ECX 6           No    On;
 //  IA32_PERF_CAPABILITIES tells of this one: the stack of last branch records that is not architectural.

@@ -128,6 +128,7 @@ const NEEDS: &[(Feature, Feature)] = &[
     (Feature::VSpecCtrl, Feature::Svm),
     (Feature::SssCheck, Feature::Svm),
     (Feature::TlbiCtl, Feature::Svm),
+    (Feature::BusLockThreshold, Feature::Svm),
     (Feature::Vnmi, Feature::Svm),
     (Feature::SvmeAddrChk, Feature::Svm),
     (Feature::IdleHlt, Feature::Svm),
