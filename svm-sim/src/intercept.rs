@@ -49,6 +49,10 @@ impl Svm {
             I::ExternalInterrupt { .. } => return self.event(h, code::INTR),
             I::Nmi => return self.event(h, code::NMI),
             I::Smi => {
+                // "SMM-Lock": SMIs cannot be intercepted.
+                if x86::smm::is_locked(h.arch) {
+                    return Ok(());
+                }
                 let exit = Exit { info_1: EXTERNAL_SMI, ..Exit::of(code::SMI) };
                 return self.take_if(h, exit);
             }

@@ -179,6 +179,6 @@ impl Svm {
 
     /// The paging of the host, for nested paging.
     pub(crate) fn note_host(&mut self, h: &P) {
-        self.host = Host { cr0: h.arch.cr0, cr4: h.arch.cr4, efer: h.arch.efer & (efer::NXE | efer::LMA | efer::LME) };
+        self.host = Host { cr0: h.arch.cr0, cr4: h.arch.cr4, efer: h.arch.efer };
     }
 }

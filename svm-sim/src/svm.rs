@@ -4,7 +4,7 @@ use emu_core::engine::{Step, Stop};
 use iced_x86::Instruction;
 use serde::{Deserialize, Serialize};
 use x86::control::efer;
-use x86::extension::{self, Extension, Intercept, Register, SecondAccess, SecondStage, When};
+use x86::extension::{self, Extension, GuestInMap, Intercept, Register, SecondAccess, SecondStage, When};
 use x86::model::{CpuModel, Feature};
 use x86::processor::P;
 
@@ -38,7 +38,7 @@ pub struct Svm {
     pub vmcb: Vmcb,
     pub(crate) held: Held,
     /// System management mode has interrupted SVM: a guest, or not.
-    in_smm_from: Option<bool>,
+    pub(crate) in_smm_from: Option<bool>,
     /// The host's RFLAGS.IF while a guest is at work.
     pub(crate) host_if: bool,
     /// What nested paging takes from the host.
@@ -259,13 +259,16 @@ impl Extension for Svm {
         self.doorbell(h);
     }
 
-    /// "SMM Support".
-    fn enters_smm(&mut self, _: &mut P) {
-        self.in_smm_from = Some(std::mem::take(&mut self.in_guest));
+    fn enters_smm(&mut self, h: &mut P) -> GuestInMap {
+        self.interrupted_by_smi(h)
     }
 
-    fn leaves_smm(&mut self, _: &mut P) {
-        self.in_guest = self.in_smm_from.take().unwrap_or(false);
+    fn returns_to_guest(&self) -> bool {
+        self.in_smm_from == Some(true)
+    }
+
+    fn leaves_smm(&mut self, h: &mut P) {
+        self.resumed_by_rsm(h);
     }
 
     fn reset(&mut self) {

@@ -8,3 +8,4 @@ mod bus_lock;
 mod counters;
 mod guest;
 mod shadow_stacks;
+mod smm;

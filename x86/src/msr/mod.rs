@@ -9,7 +9,7 @@ mod branch_events;
 mod cet;
 mod mtrr;
 pub mod perf;
-mod smm;
+pub(crate) mod smm;
 mod table;
 
 use std::collections::BTreeMap;
@@ -56,6 +56,8 @@ pub(crate) mod number {
     pub(crate) const HWCR: u32 = 0xc001_0015;
     pub(crate) const SMM_BASE: u32 = 0xc001_0111;
     pub(crate) const SMM_MASK: u32 = 0xc001_0113;
+    pub(crate) const SMM_CTL: u32 = 0xc001_0116;
+    pub(crate) const SMM_KEY: u32 = 0xc001_0119;
 }
 use number as n;
 
@@ -73,6 +75,8 @@ mod hwcr {
 pub struct Msrs {
     /// Registers of plain storage that do not hold their reset value.
     stored: BTreeMap<u32, u64>,
+    /// SMM_KEY.
+    smm_key: u64,
     /// IA32_TSC_ADJUST: by how much the TSC is ahead of the machine's clock.
     tsc_adjust: u64,
     /// IA32_BIOS_SIGN_ID.

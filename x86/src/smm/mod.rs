@@ -125,6 +125,11 @@ pub(crate) fn answers_io(h: &mut P) {
     }
 }
 
+/// "SMM-Lock": registers of system management mode cannot be written, and SMIs of a guest of SVM cannot be intercepted.
+pub fn is_locked(arch: &X86) -> bool {
+    msr::smm::is_locked(arch)
+}
+
 /// Whether an SMI would be taken now ("System Management Interrupt (SMI)": one is remembered in system management mode).
 pub(crate) fn is_pending(h: &P) -> bool {
     h.arch.pending.smi && !h.arch.smm.is_on() && !h.arch.extension.holds(Intercept::Smi)
@@ -150,9 +155,28 @@ pub(crate) fn enter(h: &mut P, halted: bool) {
     let stepped = if h.arch.step_from.is_some_and(|from| from < now) { dr6::BS } else { 0 };
     let debug_trap = std::mem::take(&mut h.arch.debug_trap) | stepped;
     h.arch.smm.within = Some(Within { nmi_blocked: h.arch.nmi_blocked, debug_trap });
+    let guest = extension::act(h, |e, h| e.enters_smm(h)).unwrap_or_default();
+    values.set_guest(&guest);
     values.save(h);
-    extension::act(h, |e, h| e.enters_smm(h));
     set_environment(h);
+}
+
+/// SMM_CTL: system management RAM is there, NMIs and SMIs are blocked, and nothing else changes.
+pub(crate) fn enter_without_state(h: &mut P) {
+    if !h.arch.smm.is_on() {
+        h.arch.smm.within = Some(Within { nmi_blocked: h.arch.nmi_blocked, debug_trap: 0 });
+        h.arch.nmi_blocked = true;
+        translations_changed(h);
+    }
+}
+
+/// SMM_CTL: the way back.
+pub(crate) fn leave_without_state(h: &mut P) {
+    if let Some(within) = h.arch.smm.within.take() {
+        h.arch.nmi_blocked = within.nmi_blocked;
+        h.core.check_interrupts = true;
+        translations_changed(h);
+    }
 }
 
 /// For traces.
@@ -204,10 +228,10 @@ pub(crate) fn rsm(h: &mut P, _: u32) -> Step {
     h.arch.debug_trap = within.debug_trap;
     values.restore(h);
     translations_changed(h);
+    extension::act(h, |e, h| e.leaves_smm(h));
     if h.arch.pae_paging() && load_pdptes(h, h.arch.cr3).is_err() {
         return shutdown();
     }
-    extension::act(h, |e, h| e.leaves_smm(h));
     let mut ip = values.get(item::RIP);
     let restarts_io = values.get(item::IO_RESTART) & 0xff == RESTARTS_IO;
     if restarts_io {
