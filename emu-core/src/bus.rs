@@ -84,6 +84,13 @@ pub enum VcpuSignal {
         /// Likewise.
         value: u64,
     },
+    /// A message of another vCPU that takes more words.
+    Words {
+        /// What it means is the architecture's.
+        message: u32,
+        /// Likewise.
+        words: [u64; 2],
+    },
 }
 
 /// What a bus access is made with: the parts of the machine that are lent to devices.

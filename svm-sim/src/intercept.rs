@@ -49,6 +49,10 @@ impl Svm {
             I::ExternalInterrupt { .. } => return self.event(h, code::INTR),
             I::Nmi => return self.event(h, code::NMI),
             I::Smi => {
+                // "SMM-Lock": SMIs cannot be intercepted.
+                if x86::smm::is_locked(h.arch) {
+                    return Ok(());
+                }
                 let exit = Exit { info_1: EXTERNAL_SMI, ..Exit::of(code::SMI) };
                 return self.take_if(h, exit);
             }
@@ -69,6 +73,7 @@ impl Svm {
             I::In { port, size, string, repeats } => return self.io(h, port, size, true, string, repeats),
             I::Out { port, size, string, repeats } => return self.io(h, port, size, false, string, repeats),
             I::Pause => return self.pause(h),
+            I::BusLock => return self.bus_lock(h),
             _ => {}
         }
         // The rest say all by their exit codes, or nearly.
@@ -113,6 +118,13 @@ impl Svm {
             I::Monitor => Exit::instruction(code::MONITOR),
             I::Xsetbv => Exit::instruction(code::XSETBV),
             I::Invpcid { .. } => Exit::instruction(code::INVPCID),
+            // "Illegally specified" ones alone, if not all.
+            I::Invlpgb { is_legal: false } if !self.vmcb.intercepts(code::INVLPGB) => {
+                Exit::instruction(code::INVLPGB_ILLEGAL)
+            }
+            I::Invlpgb { .. } => Exit::instruction(code::INVLPGB),
+            I::Tlbsync if self.has(Feature::TlbiCtl) => Exit::instruction(code::TLBSYNC),
+            I::Mcommit => Exit::instruction(code::MCOMMIT),
             I::Cpuid => Exit::instruction(code::CPUID),
             I::Invd => Exit::instruction(code::INVD),
             I::Wbinvd | I::Wbnoinvd => Exit::instruction(code::WBINVD),
@@ -319,6 +331,18 @@ impl Svm {
             }
         }
         Err(self.exit(h, Exit::instruction(code::PAUSE)))
+    }
+
+    /// "Bus Lock Threshold": so many locks are let through. The exit comes before the instruction, which is no intercepted one: there is no nRIP.
+    fn bus_lock(&mut self, h: &mut P) -> Step {
+        let left = self.vmcb.get(BUS_LOCK_COUNTER);
+        if left == 0 {
+            let stop = self.exit(h, Exit::of(code::BUS_LOCK));
+            x86::msr::not_retired(h);
+            return Err(stop);
+        }
+        self.vmcb.set(BUS_LOCK_COUNTER, left - 1);
+        Ok(())
     }
 
     /// "Idle HLT Intercept".

@@ -11,6 +11,7 @@
 //! | [`interrupts`] | "Interrupt and Local APIC Support", "Global Interrupt Flag", "NMI Virtualization" |
 //! | [`avic`] | "Advanced Virtual Interrupt Controller" |
 //! | [`nested_paging`] | "Nested Paging" |
+//! | `smm` | "SMM Support" |
 
 pub mod avic;
 pub mod describe;
@@ -23,6 +24,7 @@ mod level;
 pub mod msr;
 pub mod nested_paging;
 mod notes;
+mod smm;
 mod svm;
 pub mod vmcb;
 pub mod vmrun;

@@ -18,7 +18,6 @@ pub mod number {
     pub const TSC_RATIO: u32 = 0xc000_0104;
     pub const VM_CR: u32 = 0xc001_0114;
     pub const DOORBELL: u32 = 0xc001_011b;
-    pub const SMM_CTL: u32 = 0xc001_0116;
     pub const VM_HSAVE_PA: u32 = 0xc001_0117;
     pub const SVM_KEY: u32 = 0xc001_0118;
 }
@@ -72,7 +71,7 @@ impl Svm {
             n::TSC_RATIO if self.has(Feature::TscScale) => m.tsc_ratio,
             n::SVM_KEY if self.has(Feature::SvmLock) => 0,
             n::SPEC_CTRL if self.virtualizes_spec_ctrl() => self.vmcb.get(SPEC_CTRL),
-            n::SMM_CTL | n::DOORBELL => return Some(Err(Exception::gp(0).into())),
+            n::DOORBELL => return Some(Err(Exception::gp(0).into())),
             _ => return None,
         }))
     }
@@ -104,7 +103,6 @@ impl Svm {
                     self.msrs.vm_cr &= !(vm_cr::LOCK | vm_cr::SVMDIS);
                 }
             }
-            n::SMM_CTL => return gp,
             n::DOORBELL if self.has(Feature::Avic) => {
                 if value >> 32 != 0 {
                     return gp;

@@ -47,6 +47,27 @@ impl Tables for Physical<'_, '_> {
     }
 }
 
+/// They are only looked at.
+struct Unchanged<'a, 'b>(Physical<'a, 'b>);
+
+impl Tables for Unchanged<'_, '_> {
+    type Stop = std::convert::Infallible;
+
+    fn read(&mut self, address: u64, size: u8) -> Result<u64, Self::Stop> {
+        self.0.read(address, size)
+    }
+
+    fn write(&mut self, _: u64, _: u8, _: u64) -> Result<(), Self::Stop> {
+        Ok(())
+    }
+}
+
+/// Nested page tables mark a page as one of supervisor shadow stacks.
+fn is_shadow_stack(h: &mut P, controls: &Controls, address: u64) -> bool {
+    let how = Access { kind: Kind::Read, user: false, implicit: true, ac: true, shadow_stack: true };
+    controls.translate(&mut Unchanged(Physical(h)), address, how).is_ok()
+}
+
 impl Svm {
     /// How nested page tables are walked: as the host's tables would be, with N_CR3. Of rights
     /// nothing in the host's CR4 counts, for all accesses are users'; but with SMEP faults tell of fetches.
@@ -58,6 +79,7 @@ impl Svm {
             cr4: self.host.cr4 & FORMAT,
             efer: self.host.efer,
             pdptes: None,
+            is_nested: true,
             ..now
         }
     }
@@ -80,7 +102,9 @@ impl Svm {
             controls.cr4 = if access.user { controls.cr4 & !cr4::SMEP } else { controls.cr4 | cr4::SMEP };
         }
         let kind = if access.is_entry { Kind::Write } else { access.kind };
-        let how = Access { kind, user: !gmet, implicit: false, ac: true, shadow_stack: false };
+        let checks_stacks = self.checks_supervisor_shadow_stacks();
+        let shadow_stack = checks_stacks && access.shadow_stack && !access.user;
+        let how = Access { kind, user: !gmet, implicit: false, ac: true, shadow_stack };
         let part = if access.is_entry { error::TABLE_WALK } else { error::FINAL };
         let user = if access.user { paging::error::US.into() } else { 0 };
         let refused = |code: u32| Err(u64::from(code) | user | part);
@@ -92,9 +116,20 @@ impl Svm {
                 let stage = SecondStage { physical: t.physical, size_log2: t.size_log2, read: t.read, write: t.write };
                 self.through_apic_page(access, stage)
             }
+            Err(Fail::PageFault(code)) if checks_stacks && is_shadow_stack(h, &controls, access.address) => {
+                refused(code).map_err(|why| why | error::SSS)
+            }
             Err(Fail::PageFault(code)) => refused(code),
             Err(Fail::Stop(never)) => match never {},
         }
+    }
+
+    /// "Supervisor Shadow Stacks" are checked. The APM leaves open what a guest's ordinary accesses to their pages come to: here U/S counts, as ever.
+    fn checks_supervisor_shadow_stacks(&self) -> bool {
+        self.has(Feature::SssCheck)
+            && self.nested(nested::SSS_CHECK_ENABLE)
+            && self.host.cr4 & cr4::PAE != 0
+            && self.host.efer & efer::NXE != 0
     }
 
     /// "Guest Mode Execute Trap" is on.
@@ -144,6 +179,6 @@ impl Svm {
 
     /// The paging of the host, for nested paging.
     pub(crate) fn note_host(&mut self, h: &P) {
-        self.host = Host { cr0: h.arch.cr0, cr4: h.arch.cr4, efer: h.arch.efer & (efer::NXE | efer::LMA | efer::LME) };
+        self.host = Host { cr0: h.arch.cr0, cr4: h.arch.cr4, efer: h.arch.efer };
     }
 }

@@ -4,11 +4,12 @@ use emu_core::engine::{Step, Stop};
 use iced_x86::Instruction;
 use serde::{Deserialize, Serialize};
 use x86::control::efer;
-use x86::extension::{self, Extension, Intercept, Register, SecondAccess, SecondStage, When};
+use x86::extension::{self, Extension, GuestInMap, Intercept, Register, SecondAccess, SecondStage, When};
 use x86::model::{CpuModel, Feature};
 use x86::processor::P;
 
 use crate::avic::Avic;
+use crate::exit::code;
 use crate::instructions;
 use crate::level::Known;
 use crate::msr::{Msrs, vm_cr};
@@ -37,7 +38,7 @@ pub struct Svm {
     pub vmcb: Vmcb,
     pub(crate) held: Held,
     /// System management mode has interrupted SVM: a guest, or not.
-    in_smm_from: Option<bool>,
+    pub(crate) in_smm_from: Option<bool>,
     /// The host's RFLAGS.IF while a guest is at work.
     pub(crate) host_if: bool,
     /// What nested paging takes from the host.
@@ -176,6 +177,11 @@ impl Extension for Svm {
         if self.msrs.vm_cr & vm_cr::SVMDIS == 0 { efer::SVME } else { 0 }
     }
 
+    /// INVLPGB and TLBSYNC are there for guests that the VMCB enables them for.
+    fn disables(&self, feature: Feature) -> bool {
+        feature == Feature::Invlpgb && self.has(Feature::TlbiCtl) && !self.nested(nested::INVLPGB_ENABLE)
+    }
+
     fn read_cr(&mut self, _: &mut P, cr: u8, value: u64) -> u64 {
         if cr == 8 { self.read_cr8(value) } else { value }
     }
@@ -229,6 +235,10 @@ impl Extension for Svm {
         self.has_second_stage()
     }
 
+    fn watches_bus_locks(&self) -> bool {
+        self.in_guest && self.has(Feature::BusLockThreshold) && self.vmcb.intercepts(code::BUS_LOCK)
+    }
+
     fn second_stage(&mut self, h: &mut P, access: SecondAccess) -> Result<SecondStage, u64> {
         self.translate(h, access)
     }
@@ -249,13 +259,16 @@ impl Extension for Svm {
         self.doorbell(h);
     }
 
-    /// "SMM Support".
-    fn enters_smm(&mut self, _: &mut P) {
-        self.in_smm_from = Some(std::mem::take(&mut self.in_guest));
+    fn enters_smm(&mut self, h: &mut P) -> GuestInMap {
+        self.interrupted_by_smi(h)
     }
 
-    fn leaves_smm(&mut self, _: &mut P) {
-        self.in_guest = self.in_smm_from.take().unwrap_or(false);
+    fn returns_to_guest(&self) -> bool {
+        self.in_smm_from == Some(true)
+    }
+
+    fn leaves_smm(&mut self, h: &mut P) {
+        self.resumed_by_rsm(h);
     }
 
     fn reset(&mut self) {

@@ -5,7 +5,7 @@ use iced_x86::{Instruction, Mnemonic};
 use serde::{Deserialize, Serialize};
 use x86::control::{cr0, cr4};
 use x86::exception::Exception;
-use x86::extension::{self, Extension, Intercept, Register, SecondAccess, SecondStage, When};
+use x86::extension::{self, Extension, GuestInMap, Intercept, Register, SecondAccess, SecondStage, When};
 use x86::level::Levels;
 use x86::model::{CpuModel, Feature};
 use x86::processor::P;
@@ -309,10 +309,11 @@ impl Extension for Vmx {
     }
 
     /// "Default Treatment of SMI Delivery".
-    fn enters_smm(&mut self, _: &mut P) {
+    fn enters_smm(&mut self, _: &mut P) -> GuestInMap {
         if self.vmxon.is_some() {
             self.in_smm_from = Some(std::mem::take(&mut self.in_guest));
         }
+        GuestInMap::default()
     }
 
     /// "Default Treatment of RSM".

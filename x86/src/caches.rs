@@ -3,7 +3,7 @@
 
 use emu_core::engine::{Intent, Step};
 
-use crate::control::cr4;
+use crate::control::{cr4, efer};
 use crate::exception::Exception;
 use crate::extension::{self, Intercept, ask_after, ask_before};
 use crate::model::Feature;
@@ -41,6 +41,14 @@ pub(crate) fn wbnoinvd(h: &mut P, _: Operand) -> Step {
 pub(crate) fn invd(h: &mut P, _: Operand) -> Step {
     h.require_cpl_0()?;
     ask_after(h, || Intercept::Invd)
+}
+
+/// MCOMMIT (APM vol. 3): no store fails, so CF is clear.
+pub(crate) fn mcommit(h: &mut P, _: Operand) -> Step {
+    h.fault_if(h.arch.efer & efer::MCOMMIT == 0, Exception::UD)?;
+    ask_after(h, || Intercept::Mcommit)?;
+    extension::set_arithmetic_flags(h, 0);
+    Ok(())
 }
 
 /// Eight words of a line, or a fault before any is written.

@@ -184,6 +184,14 @@ pub enum Intercept {
         register: Register,
         address: u64,
     },
+    /// What it asks for is legal, or #GP.
+    Invlpgb {
+        is_legal: bool,
+    },
+    Tlbsync,
+    Mcommit,
+    /// An instruction is about to lock the bus. Asked if the extension [wants to know](Extension::watches_bus_locks).
+    BusLock,
     Invd,
     Wbinvd,
     Wbnoinvd,
@@ -288,6 +296,28 @@ pub struct SecondAccess {
     pub user: bool,
     /// It is a shadow-stack access.
     pub shadow_stack: bool,
+}
+
+/// What AMD's state-save map holds of a guest that an SMI interrupts (APM vol. 2, "AMD64 Architecture SMM State-Save Area"): zeros, if it interrupts
+/// none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuestInMap {
+    /// Bit 1: a guest; bit 2: with nested paging; bit 3: the host's RFLAGS.IF.
+    pub state: u64,
+    /// Physical address of its VMCB.
+    pub vmcb: u64,
+    /// V_TPR, V_IRQ and their like, as a VMCB has them.
+    pub virtual_interrupts: u64,
+    /// The guest's PAT, with nested paging.
+    pub pat: u64,
+    /// The host's EFER.
+    pub host_efer: u64,
+    /// The host's CR4.
+    pub host_cr4: u64,
+    /// The root of nested page tables.
+    pub nested_cr3: u64,
+    /// The host's CR0.
+    pub host_cr0: u64,
 }
 
 /// A virtualization extension of one processor, with its state.
@@ -429,6 +459,11 @@ pub trait Extension: Send {
         false
     }
 
+    /// [`Intercept::BusLock`] is to be asked.
+    fn watches_bus_locks(&self) -> bool {
+        false
+    }
+
     /// What of this is asked for often: it is so as long as the extension does not act, and [`Extension::second_stage`] changes none of it.
     fn facts(&self) -> Facts {
         Facts {
@@ -437,6 +472,7 @@ pub trait Extension: Send {
             address_space: self.address_space(),
             linear_mask: self.linear_mask(),
             walks_pdptes: self.walks_pdptes(),
+            watches_bus_locks: self.watches_bus_locks(),
         }
     }
 
@@ -460,8 +496,15 @@ pub trait Extension: Send {
     /// A store to one.
     fn write_own(&mut self, _h: &mut P, _address: u64, _size: u8, _value: u64) {}
 
-    /// The processor has saved its state and enters system management mode, guest or not: no guest is at work in it.
-    fn enters_smm(&mut self, _h: &mut P) {}
+    /// The processor enters system management mode, guest or not: no guest is at work in it. Returns what AMD's map is to hold of a guest.
+    fn enters_smm(&mut self, _h: &mut P) -> GuestInMap {
+        GuestInMap::default()
+    }
+
+    /// From system management mode RSM leads to a guest that may be in paged real mode.
+    fn returns_to_guest(&self) -> bool {
+        false
+    }
 
     /// RSM has brought the state back that the processor had before.
     fn leaves_smm(&mut self, _h: &mut P) {}

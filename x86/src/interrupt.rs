@@ -218,7 +218,8 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
         h.arch.shadow = None;
         h.arch.shadow_holds_traps = false;
     }
-    if smm::is_pending(h) && (!is_shadowed || h.arch.extension.takes_in_shadow(Intercept::Smi)) {
+    let is_intercepted = |h: &P| h.arch.extension.takes_in_shadow(Intercept::Smi) && !smm::is_locked(h.arch);
+    if smm::is_pending(h) && (!is_shadowed || is_intercepted(h)) {
         ask_after(h, || Intercept::Smi)?;
         smm::enter(h, halted);
         return Ok(());

@@ -4,6 +4,8 @@
 pub mod apic;
 mod at_work;
 mod branch;
+mod broadcast;
+mod bus_lock;
 mod caches;
 pub mod cet;
 pub mod control;

@@ -57,6 +57,8 @@ pub struct Mode {
     pub ymm: bool,
     /// Somebody watches branches: each tells of itself.
     pub watches_branches: bool,
+    /// Somebody wants to know of locks of the bus.
+    pub watches_bus_locks: bool,
     /// Base and limit of CS outside 64-bit mode.
     pub cs_base: u32,
     /// See `cs_base`.
@@ -95,6 +97,7 @@ impl Mode {
             tracker: p.tracker(),
             ymm: has(p.cr4, cr4::OSXSAVE) && has(p.xcr0, xcr0::SSE | xcr0::AVX),
             watches_branches: p.watches_branches(),
+            watches_bus_locks: p.extension.watches_bus_locks(),
             cs_base: if is_64 { 0 } else { cs.base as u32 },
             cs_limit: if is_64 { u32::MAX } else { cs.limit },
         }
@@ -112,6 +115,7 @@ impl Mode {
             self.osfxsr,
             self.ymm,
             self.watches_branches,
+            self.watches_bus_locks,
             self.shadow_stack,
             self.tracker as u8 & 1 != 0,
             self.tracker as u8 & 2 != 0,

@@ -51,6 +51,8 @@ pub struct Controls {
     pub has_pse36: bool,
     /// AMD: bit 8 of PML5Es and PML4Es is reserved.
     pub reserves_bit_8: bool,
+    /// They are AMD's nested page tables, which mark shadow-stack pages in a way of their own.
+    pub is_nested: bool,
 }
 
 /// What is done.
@@ -407,7 +409,9 @@ impl Controls {
         let user_address = leaf.rights & entry::US != 0;
         let writable = leaf.rights & entry::RW != 0;
         let wp = self.cr0 & cr0::WP != 0;
-        let fits = if access.shadow_stack {
+        let fits = if access.shadow_stack && self.is_nested {
+            leaf.is_nested_shadow_stack()
+        } else if access.shadow_stack {
             leaf.is_shadow_stack() && user_address == access.user
         } else if access.user {
             user_address
@@ -463,6 +467,11 @@ impl Leaf {
     /// A shadow-stack page: dirty and not writable itself, writable by all entries above.
     fn is_shadow_stack(&self) -> bool {
         self.e & (entry::RW | entry::D) == entry::D && self.above & entry::RW != 0
+    }
+
+    /// APM vol. 2, "Supervisor Shadow Stacks": neither the user's nor executable by this entry itself, writable by all entries above.
+    fn is_nested_shadow_stack(&self) -> bool {
+        self.e & (entry::XD | entry::US) == entry::XD && self.above & entry::RW != 0
     }
 }
 

@@ -371,6 +371,7 @@ impl X86 {
             has_1g: self.model.has(Feature::Pdpe1gb),
             has_pse36: true,
             reserves_bit_8: self.model.is_amd(),
+            is_nested: false,
         }
     }
 }

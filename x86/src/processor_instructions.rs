@@ -1,9 +1,10 @@
 //! Instructions about the processor itself: what it is and counts, its MSRs, its caches, waiting.
 
 use emu_core::engine::{Lift, Step};
-use iced_x86::{Instruction, Mnemonic as M, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register};
 
-use crate::caches::{clflush, clzero, invd, invpcid, movdir64b, movdiri, wbinvd, wbnoinvd};
+use crate::broadcast::{invlpgb, tlbsync};
+use crate::caches::{clflush, clzero, invd, invpcid, mcommit, movdir64b, movdiri, wbinvd, wbnoinvd};
 use crate::isa::Lifting;
 use crate::mode::Mode;
 use crate::model_specific::{cpuid, rdmsr, rdpid, rdpmc, rdpru, rdrand, rdtsc, read_base, write_base, wrmsr};
@@ -20,6 +21,8 @@ pub(crate) const FIRST_FUNCTION: u16 = 0x200;
 enum Operands {
     /// Where the manual puts them.
     Implied,
+    /// Likewise; RAX is an address of the instruction's address size.
+    ImpliedAddress,
     /// A register.
     Register(u32),
     /// An address in a register, in the segment of a prefix.
@@ -27,7 +30,7 @@ enum Operands {
     /// Memory, whose address is brought into [`temp::ADDRESS`](crate::registers::temp), and a register.
     Memory(u32),
 }
-use Operands::{Implied, Memory, Pointer, Register as InRegister};
+use Operands::{Implied, ImpliedAddress, Memory, Pointer, Register as InRegister};
 
 /// An instruction: its name, where its operands are, whether the block ends behind it.
 struct Row {
@@ -79,6 +82,9 @@ const ROWS: &[Row] = &[
     row(M::Movdir64b, Memory(0), false, movdir64b),
     row(M::Serialize, Implied, true, hint),
     row(M::Invpcid, Memory(0), true, invpcid),
+    row(M::Invlpgb, ImpliedAddress, true, invlpgb),
+    row(M::Tlbsync, Implied, true, tlbsync),
+    row(M::Mcommit, Implied, false, mcommit),
     row(M::Incsspd, InRegister(0), false, incssp),
     row(M::Incsspq, InRegister(0), false, incssp),
     row(M::Saveprevssp, Implied, false, saveprevssp),
@@ -127,6 +133,15 @@ fn hint(_: &mut P, _: Operand) -> Step {
     Ok(())
 }
 
+/// The address size of an instruction without operands, in bytes.
+fn address_size(insn: &Instruction) -> usize {
+    match insn.code() {
+        Code::Invlpgbw => 2,
+        Code::Invlpgbd => 4,
+        _ => 8,
+    }
+}
+
 /// Lifts an instruction of this module; false if it is none.
 pub(crate) fn lift(lift: &mut Lift, insn: &Instruction, mode: &Mode) -> bool {
     let Some(i) = ROWS.iter().position(|r| r.mnemonic == insn.mnemonic()) else { return false };
@@ -140,6 +155,7 @@ pub(crate) fn lift(lift: &mut Lift, insn: &Instruction, mode: &Mode) -> bool {
     };
     let operand = match row.operands {
         Implied => Operand(0),
+        ImpliedAddress => Operand::new(0, address_size(insn), segment(insn)),
         InRegister(n) | Pointer(n) => register(n),
         Memory(n) => {
             if Lifting::new(lift, insn, mode).address_in_register().is_err() {

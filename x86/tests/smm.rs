@@ -544,3 +544,70 @@ fn registers_of_the_mode() {
     assert_eq!((r.run(), r.bare.raised()), (End::Deadlock, (13, 0)), "locked");
     assert_eq!((r.reg(RBX), r.cpu().smm.base), (0x3_0000, 0x3_0000));
 }
+
+const SMM_CTL: u32 = 0xc001_0116;
+const SMM_KEY: u32 = 0xc001_0119;
+const HWCR: u32 = 0xc001_0015;
+/// Of SMM_CTL.
+const DISMISS: u64 = 1;
+const ENTER: u64 = 1 << 1;
+const EXIT: u64 = 1 << 3;
+
+/// SMRAM is there between ENTER and EXIT, and an SMI that waits there is forgotten with DISMISS.
+#[test]
+fn smm_ctl_enters_and_leaves() {
+    const VIDEO: u64 = 0xa_1000;
+    for (dismisses, handled) in [(true, 0), (false, 1)] {
+        let mut r = Rig::new("amd,-no_smm_ctl_msr", In::Long, 1, &|a| {
+            write_msr(a, SMM_CTL, ENTER)?;
+            a.mov(dword_ptr(VIDEO), 0x1234)?;
+            smi(a)?;
+            if dismisses {
+                write_msr(a, SMM_CTL, DISMISS)?;
+            }
+            write_msr(a, SMM_CTL, EXIT)?;
+            a.mov(dword_ptr(VIDEO), 0x5678)?;
+            a.hlt()
+        })
+        .decode(Bridge { compatible: true, ..Bridge::default() })
+        .with(&handler(&|a| {
+            a.mov(edi, 0)?;
+            a.inc(at_address(MARK))
+        }));
+        assert_eq!(r.run(), End::Deadlock);
+        assert_eq!((r.get(SMRAM + 0x1000, 4), r.get(MARK, 4), r.cpu().smm.is_on()), (0x1234, handled, false));
+    }
+}
+
+/// "SMM-Lock": SMM_CTL cannot be written, until the key that was set before is written again.
+#[test]
+fn smm_lock_has_a_key() {
+    let lock = |a: &mut CodeAssembler| {
+        a.mov(ecx, HWCR)?;
+        a.rdmsr()?;
+        a.or(eax, 1)?;
+        a.wrmsr()
+    };
+    for (key, then, vector) in [(0x1234_5678_9abc, 0x1234_5678_9abc, 0), (0x1234, 0x1235, 13), (0, 0, 13)] {
+        let mut g = Bare::new("amd,-no_smm_ctl_msr");
+        g.run(&|a| {
+            write_msr(a, SMM_KEY, key)?;
+            lock(a)?;
+            write_msr(a, SMM_KEY, then)?;
+            write_msr(a, SMM_CTL, DISMISS)?;
+            a.hlt()
+        });
+        assert_eq!(g.raised().0, vector, "{key:#x} {then:#x}");
+    }
+    // Without the MSR, and to read it.
+    for (model, reads) in [("amd", false), ("amd,-no_smm_ctl_msr", true)] {
+        let mut g = Bare::new(model);
+        g.run(&|a| {
+            write_msr(a, SMM_KEY, 0)?;
+            a.mov(ecx, SMM_CTL)?;
+            if reads { a.rdmsr() } else { a.wrmsr() }?;
+            a.hlt()
+        });
+        assert_eq!(g.raised().0, 13, "{model}");
+    }
+}

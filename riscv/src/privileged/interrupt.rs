@@ -347,6 +347,7 @@ pub(crate) fn signal(h: &mut H, signal: VcpuSignal) {
         VcpuSignal::Message { message: message @ super::sbi::MESSAGE_FENCE.., value } => {
             super::sbi::fence(h, message, value);
         }
+        VcpuSignal::Words { .. } => {}
         VcpuSignal::Message { message, value } => {
             if let Some(file) = h.arch.csr.files.get_mut(message as usize) {
                 file.set_pending(value as u32);

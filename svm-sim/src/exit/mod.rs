@@ -70,13 +70,21 @@ impl Svm {
         if let Some(pa) = self.held.present() {
             self.vmcb.store(h, pa);
         }
-        self.return_to_host(h)
+        let stop = self.return_to_host(h);
+        if e.is_of_instruction {
+            // The instruction's time is the host's, and it has not retired.
+            x86::msr::not_retired(h);
+        }
+        stop
     }
 
     /// What every #VMEXIT ends with.
     pub(crate) fn return_to_host(&mut self, h: &mut P) -> Stop {
         self.trap = None;
         self.end_avic();
+        if self.in_guest {
+            x86::msr::world_changes(h, false);
+        }
         self.in_guest = false;
         self.gif = false;
         match self.load_host(h) {

@@ -61,6 +61,8 @@ impl Svm {
         rule!(NESTED_CONTROL, !self.nested(nested::SEV_ENABLE | nested::SEV_ES_ENABLE), "no SEV where the processor has none");
         rule!(N_CR3, !np || self.is_nested_root(h), "reserved bits are 0");
         rule!(G_PAT, !np || is_pat(v.get(G_PAT)), "memory types that there are");
+        let stacks = m.has(Feature::SssCheck) && self.nested(nested::SSS_CHECK_ENABLE);
+        rule!(NESTED_CONTROL, !stacks || np, "supervisor shadow stacks are checked only with nested paging");
         let cet = m.has(Feature::Shstk);
         rule!(S_CET, !cet || v.get(S_CET) & S_CET_RESERVED == 0, "reserved bits are 0");
         rule!(CR4, cr4 & cr4::CET == 0 || cr0 & cr0::WP != 0, "CET only where CR0.WP is 1");

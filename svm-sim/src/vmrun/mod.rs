@@ -49,6 +49,7 @@ impl Svm {
         }
         self.gif = true;
         self.in_guest = true;
+        x86::msr::world_changes(h, true);
         self.control_translations(h);
         self.load_guest(h);
         if let Err(failure) = self.load_pdptes(h) {

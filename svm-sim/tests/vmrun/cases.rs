@@ -66,6 +66,7 @@ pub const ALL: &[Case] = &[
         ..of("NESTED_CONTROL", "nested paging only where the host has paging", Base::Nested, |_| {})
     },
     of("NESTED_CONTROL", "no SEV where the processor has none", Base::Nested, |v| on(v, NESTED_CONTROL, nested::SEV_ENABLE)),
+    of("NESTED_CONTROL", "supervisor shadow stacks are checked only with nested paging", Base::Long, |v| on(v, NESTED_CONTROL, nested::SSS_CHECK_ENABLE)),
     of("N_CR3", "reserved bits are 0", Base::Nested, |v| on(v, N_CR3, 1 << 52)),
     of("G_PAT", "memory types that there are", Base::Nested, |v| v.set(G_PAT, 2 << 8)),
     of("S_CET", "reserved bits are 0", Base::Long, |v| v.set(S_CET, 1 << 6)),

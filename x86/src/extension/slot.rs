@@ -22,11 +22,20 @@ pub struct Facts {
     pub linear_mask: u64,
     /// [`Extension::walks_pdptes`].
     pub walks_pdptes: bool,
+    /// [`Extension::watches_bus_locks`].
+    pub watches_bus_locks: bool,
 }
 
 impl Default for Facts {
     fn default() -> Self {
-        Facts { is_guest: false, has_second_stage: false, address_space: 0, linear_mask: u64::MAX, walks_pdptes: false }
+        Facts {
+            is_guest: false,
+            has_second_stage: false,
+            address_space: 0,
+            linear_mask: u64::MAX,
+            walks_pdptes: false,
+            watches_bus_locks: false,
+        }
     }
 }
 
@@ -67,6 +76,12 @@ impl Slot {
     #[inline(always)]
     pub(crate) fn walks_pdptes(&self) -> bool {
         self.facts.walks_pdptes
+    }
+
+    /// [`Intercept::BusLock`] is to be asked.
+    #[inline(always)]
+    pub(crate) fn watches_bus_locks(&self) -> bool {
+        self.facts.watches_bus_locks
     }
 
     /// What translations are tagged with.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::intel::Cache;
 use super::{CpuModel, Feature, Vendor, amd, intel};
 use crate::control::cr4;
-use crate::{lbr, xsave};
+use crate::{broadcast, lbr, xsave};
 
 const EAX: usize = 0;
 const EBX: usize = 1;
@@ -257,7 +257,8 @@ impl Query {
             0x8000_0008 => {
                 let eax = u32::from(self.model.physical_bits) | u32::from(self.model.linear_bits()) << 8;
                 let ecx = if intel { 0 } else { width(self.cores.count) << 12 | (self.cores.count - 1) & 0xff };
-                [eax, bits[EBX], ecx, if intel { 0 } else { 1 << 16 }]
+                let most_pages = if self.has(Feature::Invlpgb) { broadcast::MOST_PAGES as u32 } else { 0 };
+                [eax, bits[EBX], ecx, if intel { 0 } else { 1 << 16 | most_pages }]
             }
             _ if intel => bits,
             0x8000_0019 => [0xf048_f040, 0xf040_0000, 0, 0],

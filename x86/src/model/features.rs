@@ -180,13 +180,16 @@ features! {
     Clzero      "clzero"               0x8000_0008 0 EBX 0           No    On;
     Irperf      "irperf"               0x8000_0008 0 EBX 1           No    On;
     Xsaveerptr  "xsaveerptr"           0x8000_0008 0 EBX 2           No    On;
+    Invlpgb     "invlpgb"              0x8000_0008 0 EBX 3           No    On;
     Rdpru       "rdpru"                0x8000_0008 0 EBX 4           No    On;
+    Mcommit     "mcommit"              0x8000_0008 0 EBX 8           No    Off;
     Wbnoinvd    "wbnoinvd"             0x8000_0008 0 EBX 9           On    On;
     Ibpb        "ibpb"                 0x8000_0008 0 EBX 12          No    On;
     Ibrs        "ibrs"                 0x8000_0008 0 EBX 14          No    On;
     Stibp       "stibp"                0x8000_0008 0 EBX 15          No    On;
     StibpAlways "stibp_always_on"      0x8000_0008 0 EBX 17          No    On;
     LmsleUnsupported "no_lmsle"        0x8000_0008 0 EBX 20          No    On;
+    InvlpgbNested "invlpgb_nested"     0x8000_0008 0 EBX 21          No    On;
     AmdSsbd     "amd_ssbd"             0x8000_0008 0 EBX 24          No    On;
     AmdPsfd     "amd_psfd"             0x8000_0008 0 EBX 28          No    On;
     IbpbRet     "ibpb_ret"             0x8000_0008 0 EBX 30          No    On;
@@ -225,10 +228,13 @@ features! {
     Vgif        "vgif"                 0x8000_000a 0 EDX 16          No    On;
     Gmet        "gmet"                 0x8000_000a 0 EDX 17          No    On;
     X2avic      "x2avic"               0x8000_000a 0 EDX 18          No    On;
+    SssCheck    "sss_check"            0x8000_000a 0 EDX 19          No    On;
     VSpecCtrl   "v_spec_ctrl"          0x8000_000a 0 EDX 20          No    On;
+    TlbiCtl     "tlbi_ctl"             0x8000_000a 0 EDX 24          No    On;
     Vnmi        "vnmi"                 0x8000_000a 0 EDX 25          No    On;
     ExtLvtAvicAccess "ext_lvt_avic_access" 0x8000_000a 0 EDX 27      No    On;
     SvmeAddrChk "svme_addr_chk"        0x8000_000a 0 EDX 28          No    On;
+    BusLockThreshold "bus_lock_threshold" 0x8000_000a 0 EDX 29       No    On;
     IdleHlt     "idle_hlt"             0x8000_000a 0 EDX 30          No    On;
     X2avicExt   "x2avic_ext"           0x8000_000a 0 ECX 6           No    On;
 //  IA32_PERF_CAPABILITIES tells of this one: the stack of last branch records that is not architectural.

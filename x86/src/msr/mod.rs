@@ -9,7 +9,7 @@ mod branch_events;
 mod cet;
 mod mtrr;
 pub mod perf;
-mod smm;
+pub(crate) mod smm;
 mod table;
 
 use std::collections::BTreeMap;
@@ -56,6 +56,8 @@ pub(crate) mod number {
     pub(crate) const HWCR: u32 = 0xc001_0015;
     pub(crate) const SMM_BASE: u32 = 0xc001_0111;
     pub(crate) const SMM_MASK: u32 = 0xc001_0113;
+    pub(crate) const SMM_CTL: u32 = 0xc001_0116;
+    pub(crate) const SMM_KEY: u32 = 0xc001_0119;
 }
 use number as n;
 
@@ -73,6 +75,8 @@ mod hwcr {
 pub struct Msrs {
     /// Registers of plain storage that do not hold their reset value.
     stored: BTreeMap<u32, u64>,
+    /// SMM_KEY.
+    smm_key: u64,
     /// IA32_TSC_ADJUST: by how much the TSC is ahead of the machine's clock.
     tsc_adjust: u64,
     /// IA32_BIOS_SIGN_ID.
@@ -232,7 +236,7 @@ pub fn is_lbr_ctl(value: u64) -> bool {
     lbr::is_ctl(value)
 }
 
-pub use perf::skip_present;
+pub use perf::{not_retired, skip_present, world_changes};
 
 /// The bits that there are of IA32_PERF_GLOBAL_CTRL.
 pub fn perf_global_bits(h: &P) -> u64 {
@@ -314,7 +318,7 @@ pub(crate) fn effective_frequency(h: &mut P, aperf: bool) -> u64 {
 
 /// IRPERF.
 fn read_irperf(h: &mut P, _: u32) -> Step<u64> {
-    Ok(h.core.retired())
+    Ok(perf::instructions(h))
 }
 
 fn write_nothing(_: &mut P, _: u32, _: u64) -> Step {
@@ -416,7 +420,7 @@ fn write_efer(h: &mut P, _: u32, value: u64) -> Step {
         h.core.mmu.drop_spaces(|_| true);
         h.core.spaces_changed = true;
     }
-    h.arch.efer = value & !efer::LMA | old & efer::LMA;
+    perf::set_efer(h, value & !efer::LMA | old & efer::LMA);
     Ok(())
 }
 
@@ -430,6 +434,7 @@ pub(crate) fn efer_bits(h: &P) -> u64 {
         (efer::NXE, m.has(Feature::Nx) && !xd_off),
         (efer::FFXSR, m.has(Feature::FxsrOpt)),
         (efer::TCE, m.has(Feature::Tce)),
+        (efer::MCOMMIT, m.has(Feature::Mcommit)),
         (AIBRSE, m.has(Feature::Autoibrs)),
     ];
     let defined = defined.iter().filter(|(_, there)| *there).fold(0, |bits, (bit, _)| bits | bit);

@@ -1,8 +1,8 @@
 //! Performance counters (SDM vol. 3B, "Architectural Performance Monitoring", version 2 with full-width writes; APM vol. 2, "Performance
 //! Monitoring Counters", with PerfMonV2).
 //!
-//! Events that count: instructions retired, and unhalted cycles, core and reference, which are the same: an instruction takes a cycle, and
-//! a trap another; and branches ([`branch_events`](super::branch_events)). CPUID says that the other architectural events are not there; they,
+//! Events that count: instructions retired, those that fault excepted, and unhalted cycles, core and reference, which are the same: an instruction
+//! takes a cycle, and a trap another; and branches ([`branch_events`](super::branch_events)). CPUID says that the other architectural events are not there; they,
 //! and all others, count nothing. E and AnyThread are not heeded. An overflow interrupts behind the instruction that it comes with.
 //!
 //! Instructions are counted when somebody asks: whether a counter of USR or OS alone counts is looked at when [`privilege_changed`] is called.
@@ -15,6 +15,7 @@ use super::branch_events::{self, BranchEvent};
 use super::table::Kind;
 use crate::apic::{self, lvt};
 use crate::branch::Branch;
+use crate::control::efer;
 use crate::exception::Exception;
 use crate::lbr;
 use crate::model::Feature;
@@ -38,6 +39,9 @@ mod select {
     pub(super) const INT: u64 = 1 << 20;
     pub(super) const EN: u64 = 1 << 22;
     pub(super) const INV: u64 = 1 << 23;
+    /// AMD's HostOnly and GuestOnly. With both all is counted.
+    pub(super) const GUEST_ONLY: u64 = 1 << 40;
+    pub(super) const HOST_ONLY: u64 = 1 << 41;
 
     /// "Counter Mask": a cycle counts if so many events come in it; with INV if fewer do. No cycle of ours has more than one.
     pub(super) fn counts_cycles_of_one(select: u64) -> bool {
@@ -67,6 +71,20 @@ pub struct Perf {
     /// What had been retired when the counters were last brought up to date, and whether it is CPL 3 since.
     since: u64,
     user: bool,
+    /// How many of those have been stopped by a fault, of all times and of those that the counters know.
+    stopped: [u64; 2],
+    /// A guest is at work, and some counter is for guests or the host alone.
+    guest: bool,
+    splits: bool,
+}
+
+/// What a counter counts from time to time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Run {
+    /// Instructions that have retired; else cycles.
+    instructions: bool,
+    /// It interrupts.
+    interrupts: bool,
 }
 
 impl Default for Perf {
@@ -82,6 +100,9 @@ impl Default for Perf {
             interrupts: false,
             since: 0,
             user: false,
+            stopped: [0; 2],
+            guest: false,
+            splits: false,
         }
     }
 }
@@ -103,32 +124,39 @@ impl Perf {
         !has_control || self.control >> global_bit(i) & 1 != 0
     }
 
-    /// Whether a counter counts instructions or cycles, and whether it interrupts.
-    fn runs(&self, arch: &X86, i: usize) -> Option<bool> {
+    /// "Host/Guest Only": with either bit nothing is counted while EFER.SVME is clear.
+    fn is_of_world(&self, arch: &X86, select: u64) -> bool {
+        let (guest, host) = (select & select::GUEST_ONLY != 0, select & select::HOST_ONLY != 0);
+        !guest && !host || arch.efer & efer::SVME != 0 && (guest && host || guest == self.guest)
+    }
+
+    /// What a counter of instructions or cycles counts now, if anything.
+    fn runs(&self, arch: &X86, i: usize) -> Option<Run> {
         let is_intel = arch.model.is_intel();
         if !self.is_enabled(arch, i) {
             return None;
         }
-        let (os, usr, interrupts) = if i < GENERAL {
+        let (os, usr, interrupts, instructions) = if i < GENERAL {
             let s = self.selects[i];
             let event = event_of(is_intel, s);
             let counts =
                 if is_intel { matches!(event, 0x003c | 0x013c | 0x00c0) } else { matches!(event, 0x076 | 0x0c0) };
-            if s & select::EN == 0 || !counts || !select::counts_cycles_of_one(s) {
+            if s & select::EN == 0 || !counts || !select::counts_cycles_of_one(s) || !self.is_of_world(arch, s) {
                 return None;
             }
-            (s & select::OS != 0, s & select::USR != 0, s & select::INT != 0)
+            (s & select::OS != 0, s & select::USR != 0, s & select::INT != 0, event == 0x0c0)
         } else {
             let field = self.fixed_control >> (4 * (i - GENERAL));
-            (field & 1 != 0, field & 2 != 0, field & 8 != 0)
+            (field & 1 != 0, field & 2 != 0, field & 8 != 0, i == GENERAL)
         };
-        (if self.user { usr } else { os }).then_some(interrupts)
+        (if self.user { usr } else { os }).then_some(Run { instructions, interrupts })
     }
 
     /// What branches a counter counts, if any.
     fn branches_of(&self, arch: &X86, i: usize) -> Option<BranchEvent> {
         let (s, is_intel) = (self.selects[i], arch.model.is_intel());
-        let counts = s & select::EN != 0 && self.is_enabled(arch, i) && select::counts_single_events(s);
+        let is_on = s & select::EN != 0 && self.is_enabled(arch, i) && self.is_of_world(arch, s);
+        let counts = is_on && select::counts_single_events(s);
         if counts { branch_events::find(is_intel, event_of(is_intel, s)) } else { None }
     }
 
@@ -150,6 +178,7 @@ pub(crate) fn watch_again(arch: &mut X86) {
     let p = &mut arch.msrs.perf;
     p.branches = found;
     p.interrupts = p.fixed_control & FIXED_PMI != 0 || p.selects.iter().any(|s| s & select::INT != 0);
+    p.splits = p.selects.iter().any(|s| s & (select::GUEST_ONLY | select::HOST_ONLY) != 0);
 }
 
 /// A branch has retired.
@@ -205,19 +234,61 @@ pub(crate) fn sync(h: &mut P) {
 fn sync_counters(h: &mut P) -> bool {
     let now = h.core.retired();
     let Some(done) = now.checked_sub(h.arch.msrs.perf.since) else { return false };
+    let [stopped, known] = h.arch.msrs.perf.stopped;
+    let retired = done.saturating_sub(stopped - known);
     let mut interrupts = false;
     for i in 0..GENERAL + FIXED {
-        let Some(wants) = h.arch.msrs.perf.runs(h.arch, i) else { continue };
+        let Some(run) = h.arch.msrs.perf.runs(h.arch, i) else { continue };
         let p = &mut h.arch.msrs.perf;
-        let sum = p.counters[i] + done;
+        let sum = p.counters[i] + if run.instructions { retired } else { done };
         p.counters[i] = sum & MASK;
         if sum > MASK {
             p.status |= 1 << global_bit(i);
-            interrupts |= wants;
+            interrupts |= run.interrupts;
         }
     }
     h.arch.msrs.perf.since = now;
+    h.arch.msrs.perf.stopped = [stopped; 2];
     interrupts
+}
+
+/// The present instruction, which is counted already, has faulted, and does not retire.
+#[inline]
+pub(crate) fn faulted(arch: &mut X86) {
+    arch.msrs.perf.stopped[0] += 1;
+}
+
+/// The present instruction, which is not counted yet, will not have retired: an exit takes its place.
+pub fn not_retired(h: &mut P) {
+    faulted(h.arch);
+}
+
+/// How many instructions have retired.
+pub(crate) fn instructions(h: &P) -> u64 {
+    h.core.retired() - h.arch.msrs.perf.stopped[0]
+}
+
+/// EFER gets a value. Without SVME in it, counters for guests or the host alone count nothing.
+pub(crate) fn set_efer(h: &mut P, value: u64) {
+    let splits = h.arch.msrs.perf.splits;
+    if splits {
+        sync(h);
+    }
+    h.arch.efer = value;
+    if splits {
+        changed(h);
+    }
+}
+
+/// A guest is about to be entered, or has been left, and nothing of it is loaded yet. VMRUN is the guest's.
+pub fn world_changes(h: &mut P, guest: bool) {
+    if h.arch.msrs.perf.splits {
+        sync(h);
+    }
+    h.arch.msrs.perf.guest = guest;
+    if h.arch.msrs.perf.splits {
+        changed(h);
+    }
 }
 
 /// Counters count from the next instruction on: the present one enters a guest, and is none of the guest's.
@@ -241,7 +312,10 @@ pub fn privilege_changed(h: &mut P) {
 impl Perf {
     /// How many instructions, from `since` on, the first interrupt is away.
     fn remaining(&self, arch: &X86) -> Option<u64> {
-        (0..GENERAL + FIXED).filter(|i| self.runs(arch, *i) == Some(true)).map(|i| MASK + 1 - self.counters[i]).min()
+        (0..GENERAL + FIXED)
+            .filter(|i| self.runs(arch, *i).is_some_and(|r| r.interrupts))
+            .map(|i| MASK + 1 - self.counters[i])
+            .min()
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) enum On {
     Intel,
     Amd,
     Has(Feature),
+    AmdWithout(Feature),
 }
 
 impl On {
@@ -21,6 +22,7 @@ impl On {
             On::Intel => arch.model.is_intel(),
             On::Amd => arch.model.is_amd(),
             On::Has(f) => arch.model.has(*f),
+            On::AmdWithout(f) => arch.model.is_amd() && !arch.model.has(*f),
         }
     }
 }
@@ -294,6 +296,8 @@ pub(super) static ROWS: &[Row] = &[
     some(n::SMM_BASE, n::SMM_MASK, On::Amd, Kind::Own { read: smm::read_amd, write: smm::write_amd }),
     one(0xc001_0114, On::Amd, Kind::Kept { reset: 1 << 4 | 1 << 3, writable: 7 }), // VM_CR: SVMDIS, LOCK
     one(0xc001_0115, On::Amd, ANY),                                                // IGNNE
+    one(n::SMM_CTL, On::AmdWithout(Feature::NoSmmCtlMsr), Kind::Own { read: read_refused, write: smm::write_control }),
+    one(n::SMM_KEY, On::Amd, Kind::Own { read: smm::read_key, write: smm::write_key }),
     some(0xc001_0140, 0xc001_0141, On::Has(Feature::Osvw), ANY),
     some(0xc001_0200, 0xc001_020b, On::Has(Feature::PerfctrCore), perf::PAIR),
     one(0xc001_0293, On::Amd, Kind::Computed(pstate)), // hardware P-state status

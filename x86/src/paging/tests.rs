@@ -42,6 +42,7 @@ fn long() -> Controls {
         has_1g: true,
         has_pse36: true,
         reserves_bit_8: false,
+        is_nested: false,
     }
 }
 

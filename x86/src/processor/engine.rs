@@ -9,6 +9,8 @@ use iced_x86::{Decoder, DecoderError};
 use super::translation::{self, NON_CANONICAL, SECOND_STAGE, exception_of};
 use super::{P, ProcessorExt, X86, flags, set_flags};
 use crate::apic;
+use crate::broadcast;
+use crate::bus_lock;
 use crate::exception::{Exception, vector};
 use crate::extension;
 use crate::isa::{self, compute};
@@ -88,6 +90,7 @@ impl Arch for X86 {
         let moves = insn.stack_pointer_increment() as u32;
         lift.note(if uses_stack { NOTE_STACK } else { 0 } | moves << NOTE_MOVES);
         ibt::check(lift, &insn, &mode);
+        bus_lock::watch(lift, &insn, &mode);
         let own = self.extension.get().and_then(|e| e.opcode(&insn));
         if let Some(opcode) = own {
             isa::lift_own(lift, &insn, &mode, opcode);
@@ -128,6 +131,7 @@ impl Arch for X86 {
             linear::FUNCTION => linear::call(h, operand),
             repeat::FUNCTION => repeat::call(h, operand),
             ibt::FUNCTION => ibt::call(h, operand),
+            bus_lock::FUNCTION => bus_lock::call(h, operand),
             shadow_stack::FUNCTION => shadow_stack::call(h, operand),
             isa::FIRST.. => isa::call(h, function, operand),
             msr_instructions::FIRST_FUNCTION.. => msr_instructions::call(h, function, operand),
@@ -191,7 +195,8 @@ impl Arch for X86 {
                 h.arch.smm.memory.bridge = memory::Bridge::unpack(value);
                 smm::translations_changed(h);
             }
-            VcpuSignal::Message { .. } => {}
+            VcpuSignal::Words { message: broadcast::INVALIDATE, words } => broadcast::invalidate(h, words),
+            VcpuSignal::Message { .. } | VcpuSignal::Words { .. } => {}
         }
     }
 
@@ -217,6 +222,7 @@ impl Arch for X86 {
 fn trap(h: &mut P, stop: Stop) -> Step {
     // The instruction that has been stopped is counted.
     ibt::settle(h, h.core.retired() - 1);
+    msr::perf::faulted(h.arch);
     debug::forget_matches(h);
     let exception = if stop.code() == BAD_TARGET {
         // CALL and RET have moved the stack pointer.

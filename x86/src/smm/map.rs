@@ -5,8 +5,9 @@
 //! 7C00H and 7DCFH.
 
 use crate::control::{cr0, cr3, cr4, efer};
+use crate::extension::GuestInMap;
 use crate::model::Vendor;
-use crate::msr;
+use crate::msr::{self, perf};
 use crate::processor::{P, ProcessorExt, base_of};
 use crate::registers::SSP;
 use crate::segment::{Attributes, Segment, Table};
@@ -45,7 +46,10 @@ pub(crate) mod item {
     pub(crate) const ATTRIBUTES: usize = 1;
     pub(crate) const LIMIT: usize = 2;
     pub(crate) const BASE: usize = 3;
-    pub(crate) const COUNT: usize = SEGMENTS + 4 * 8;
+    /// Of AMD's map: what [`GuestInMap`](crate::extension::GuestInMap) says, in its order.
+    pub(crate) const GUEST: usize = SEGMENTS + 4 * 8;
+    pub(crate) const GUEST_WORDS: usize = 8;
+    pub(crate) const COUNT: usize = GUEST + GUEST_WORDS;
 
     pub(crate) const fn of_segment(segment: usize, part: usize) -> usize {
         SEGMENTS + 4 * segment + part
@@ -135,9 +139,17 @@ fn amd() -> Vec<Field> {
         field(0x7ec8, 1, i::IO_RESTART),
         field(0x7ec9, 1, i::HALT),
         field(0x7ed0, 8, i::EFER),
+        field(0x7ed8, 8, i::GUEST),     // whether it is one
+        field(0x7ee0, 8, i::GUEST + 1), // VMCB
+        field(0x7ee8, 8, i::GUEST + 2), // virtual interrupts
         field(0x7efc, 4, i::REVISION),
         field(0x7f00, 4, i::SMBASE),
         field(0x7f18, 8, i::SSP),
+        field(0x7f20, 8, i::GUEST + 3), // the guest's PAT
+        field(0x7f28, 8, i::GUEST + 4), // the host's EFER
+        field(0x7f30, 8, i::GUEST + 5), // the host's CR4
+        field(0x7f38, 8, i::GUEST + 6), // nested CR3
+        field(0x7f40, 8, i::GUEST + 7), // the host's CR0
         field(0x7f48, 8, i::CR4),
         field(0x7f50, 8, i::CR3),
         field(0x7f58, 8, i::CR0),
@@ -184,6 +196,13 @@ impl Values {
 
     pub(crate) fn set(&mut self, i: usize, value: u64) {
         self.0[i] = value;
+    }
+
+    /// What AMD's map holds of a guest.
+    pub(crate) fn set_guest(&mut self, guest: &GuestInMap) {
+        let &GuestInMap { state, vmcb, virtual_interrupts, pat, host_efer, host_cr4, nested_cr3, host_cr0 } = guest;
+        let words = [state, vmcb, virtual_interrupts, pat, host_efer, host_cr4, nested_cr3, host_cr0];
+        self.0[item::GUEST..].copy_from_slice(&words);
     }
 
     /// Of a processor between two instructions.
@@ -253,11 +272,13 @@ impl Values {
         let is_paged = has(cr0, cr0::PG);
         let is_long = is_paged && has(efer, efer::LME);
         let more = h.arch.extension.get().map_or(0, |e| e.cr4_bits());
+        // "Paged Real Mode": a guest may come back to it.
+        let allows_paged_real_mode = h.arch.extension.get().is_some_and(|e| e.returns_to_guest());
         let cs = Attributes(self.get(item::of_segment(1, item::ATTRIBUTES)) as u32);
         let lam = cr3::LAM_U48 | cr3::LAM_U57;
         let rules = [
             cr0 >> 32 == 0,
-            !is_paged || has(cr0, cr0::PE),
+            !is_paged || has(cr0, cr0::PE) || allows_paged_real_mode,
             !has(cr0, cr0::NW) || has(cr0, cr0::CD),
             cr4 & !(h.arch.model.cr4_bits() | more) == 0,
             efer & !(msr::efer_bits(h) | efer::LMA) == 0,
@@ -278,11 +299,11 @@ impl Values {
         let a = &mut h.arch;
         (a.cr0, a.cr3, a.cr4) = (self.get(item::CR0) | cr0::ET, self.get(item::CR3), self.get(item::CR4));
         let is_long = self.get(item::CR0) & cr0::PG != 0 && self.get(item::EFER) & efer::LME != 0;
-        a.efer = self.get(item::EFER) & !efer::LMA | if is_long { efer::LMA } else { 0 };
         (a.dr6, a.dr7) = (self.get(item::DR6), self.get(item::DR7));
         a.gdtr = Table { base: self.get(item::GDT_BASE), limit: self.get(item::GDT_LIMIT) as u16 };
         a.idtr = Table { base: self.get(item::IDT_BASE), limit: self.get(item::IDT_LIMIT) as u16 };
         a.smm.base = self.get(item::SMBASE) as u32;
+        perf::set_efer(h, self.get(item::EFER) & !efer::LMA | if is_long { efer::LMA } else { 0 });
         for s in 0..8 {
             let part = |part| self.get(item::of_segment(s, part));
             let attributes = Attributes(part(item::ATTRIBUTES) as u32 & 0xf0ff);

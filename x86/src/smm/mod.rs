@@ -22,7 +22,8 @@ use crate::debug;
 use crate::exception::Exception;
 use crate::extension::{self, Intercept, ask_before};
 use crate::model::Vendor;
-use crate::processor::{P, ProcessorExt, segments, shutdown};
+use crate::msr::{self, perf};
+use crate::processor::{P, ProcessorExt, X86, segments, shutdown};
 use crate::registers::{RCX, RDI, RSI, SSP};
 use crate::segment::{Attributes, Segment};
 use map::{Values, item};
@@ -124,6 +125,11 @@ pub(crate) fn answers_io(h: &mut P) {
     }
 }
 
+/// "SMM-Lock": registers of system management mode cannot be written, and SMIs of a guest of SVM cannot be intercepted.
+pub fn is_locked(arch: &X86) -> bool {
+    msr::smm::is_locked(arch)
+}
+
 /// Whether an SMI would be taken now ("System Management Interrupt (SMI)": one is remembered in system management mode).
 pub(crate) fn is_pending(h: &P) -> bool {
     h.arch.pending.smi && !h.arch.smm.is_on() && !h.arch.extension.holds(Intercept::Smi)
@@ -149,9 +155,28 @@ pub(crate) fn enter(h: &mut P, halted: bool) {
     let stepped = if h.arch.step_from.is_some_and(|from| from < now) { dr6::BS } else { 0 };
     let debug_trap = std::mem::take(&mut h.arch.debug_trap) | stepped;
     h.arch.smm.within = Some(Within { nmi_blocked: h.arch.nmi_blocked, debug_trap });
+    let guest = extension::act(h, |e, h| e.enters_smm(h)).unwrap_or_default();
+    values.set_guest(&guest);
     values.save(h);
-    extension::act(h, |e, h| e.enters_smm(h));
     set_environment(h);
+}
+
+/// SMM_CTL: system management RAM is there, NMIs and SMIs are blocked, and nothing else changes.
+pub(crate) fn enter_without_state(h: &mut P) {
+    if !h.arch.smm.is_on() {
+        h.arch.smm.within = Some(Within { nmi_blocked: h.arch.nmi_blocked, debug_trap: 0 });
+        h.arch.nmi_blocked = true;
+        translations_changed(h);
+    }
+}
+
+/// SMM_CTL: the way back.
+pub(crate) fn leave_without_state(h: &mut P) {
+    if let Some(within) = h.arch.smm.within.take() {
+        h.arch.nmi_blocked = within.nmi_blocked;
+        h.core.check_interrupts = true;
+        translations_changed(h);
+    }
 }
 
 /// For traces.
@@ -171,8 +196,8 @@ fn set_environment(h: &mut P) {
     a.step_from = None;
     a.cr0 &= !(cr0::PE | cr0::EM | cr0::TS | cr0::PG);
     a.cr4 = 0;
-    a.efer = 0;
     a.dr7 = debug::DR7_RESET;
+    perf::set_efer(h, 0);
     let data = Segment { selector: 0, base: 0, limit: u32::MAX, attributes: Attributes(0x8093) };
     let code = Segment { selector: (base >> 4) as u16, base, attributes: Attributes(0x809b), ..data };
     for i in 0..6 {
@@ -203,10 +228,10 @@ pub(crate) fn rsm(h: &mut P, _: u32) -> Step {
     h.arch.debug_trap = within.debug_trap;
     values.restore(h);
     translations_changed(h);
+    extension::act(h, |e, h| e.leaves_smm(h));
     if h.arch.pae_paging() && load_pdptes(h, h.arch.cr3).is_err() {
         return shutdown();
     }
-    extension::act(h, |e, h| e.leaves_smm(h));
     let mut ip = values.get(item::RIP);
     let restarts_io = values.get(item::IO_RESTART) & 0xff == RESTARTS_IO;
     if restarts_io {

@@ -50,6 +50,8 @@ const INSTRUCTIONS: &[(&str, &str, Code)] = &[
     ("intel", "Umwait", |a| a.tpause(ecx).unwrap()),
     ("intel", "Invlpg", |a| a.invlpg(ptr(DATA)).unwrap()),
     ("intel", "Invpcid", |a| a.invpcid(rcx, ptr(DATA)).unwrap()),
+    ("amd", "Invlpgb", |a| a.invlpgb().unwrap()),
+    ("amd", "Tlbsync", |a| a.tlbsync().unwrap()),
     ("intel", "Invd", |a| a.invd().unwrap()),
     ("intel", "Wbinvd", |a| a.wbinvd().unwrap()),
     ("intel", "Wbnoinvd", |a| a.wbnoinvd().unwrap()),
