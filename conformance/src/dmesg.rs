@@ -50,6 +50,11 @@ const KNOWN: &[(&str, &str)] = &[
     ("spinlock event irq", "of Xen's with more than one processor: printed without a level"),
     ("FACS address mismatch in FADT", "under QEMU with Xen: both have the 32-bit address only"),
     ("HVMOP_pagetable_dying not supported", "in Xen's HVM and PVH domains on any processor"),
+    (
+        "TSC doesn't count with P0 frequency",
+        "in Xen's domains on AMD's processors: HWCR says so, as there is no constant TSC for them",
+    ),
+    ("Marking TSC unstable due to TSCs unsynchronized", "likewise"),
     ("Std. Loglevel: Errors, warnings", "Xen's own settings"),
     ("Guest Loglevel:", "Xen's own settings"),
 ];
