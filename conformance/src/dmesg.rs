@@ -50,14 +50,16 @@ const KNOWN: &[(&str, &str)] = &[
     ("spinlock event irq", "of Xen's with more than one processor: printed without a level"),
     ("FACS address mismatch in FADT", "under QEMU with Xen: both have the 32-bit address only"),
     ("HVMOP_pagetable_dying not supported", "in Xen's HVM and PVH domains on any processor"),
-    (
-        "TSC doesn't count with P0 frequency",
-        "in Xen's domains on AMD's processors: HWCR says so, as there is no constant TSC for them",
-    ),
-    ("Marking TSC unstable due to TSCs unsynchronized", "likewise"),
     ("Std. Loglevel: Errors, warnings", "Xen's own settings"),
     ("Guest Loglevel:", "Xen's own settings"),
 ];
+
+/// How Xen's own lines begin.
+const XEN: &str = "(XEN)";
+
+/// What kernels complain about in Xen's domains on AMD's processors: HWCR says so there, for Xen lets them have no constant TSC.
+const KNOWN_OF_DOMAINS: &[&str] =
+    &["TSC doesn't count with P0 frequency", "Marking TSC unstable due to TSCs unsynchronized"];
 
 /// What a kernel says that begins a log of a domain of the kind PVH.
 const PVH_DOMAIN: &str = "Booting kernel on Xen PVH";
@@ -77,9 +79,10 @@ const KNOWN_OF_PVH_DOMAINS: &[&str] = &[
 /// The complaints on a console that nobody knows of, each once; none where all is well.
 pub fn complaints(console: &str) -> Vec<&str> {
     let mut found: Vec<&str> = Vec::new();
-    let of_domains = if console.contains(PVH_DOMAIN) { KNOWN_OF_PVH_DOMAINS } else { &[] };
-    let is_known =
-        |text: &str| KNOWN.iter().map(|(known, _)| known).chain(of_domains).any(|known| text.contains(known));
+    let of = |sign: &str, list: &'static [&str]| if console.contains(sign) { list } else { &[] };
+    let of_domains = of(XEN, KNOWN_OF_DOMAINS).iter().chain(of(PVH_DOMAIN, KNOWN_OF_PVH_DOMAINS));
+    let known: Vec<_> = KNOWN.iter().map(|(known, _)| known).chain(of_domains).collect();
+    let is_known = |text: &str| known.iter().any(|known| text.contains(**known));
     for line in console.lines().map(|l| l.trim_end_matches('\r')) {
         let Some((is_warning, text)) = message(line) else { continue };
         let is_complaint = is_warning || ALARMS.iter().any(|word| text.contains(word));
@@ -92,7 +95,7 @@ pub fn complaints(console: &str) -> Vec<&str> {
 
 /// Whether a line's level is that of a warning, and its text; `None` where it is not of a log.
 fn message(line: &str) -> Option<(bool, &str)> {
-    if let Some(text) = line.strip_prefix("(XEN)") {
+    if let Some(text) = line.strip_prefix(XEN) {
         return Some((false, text.trim_start()));
     }
     // `<4>[    0.123456] text`
