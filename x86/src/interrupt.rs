@@ -234,7 +234,8 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     }
     h.arch.step_from = h.arch.is_stepped().then_some(now);
     h.arch.step_begins();
-    h.core.check_interrupts |= h.arch.is_single();
+    // The next instruction stands alone, for something is to be looked at behind it.
+    h.core.check_interrupts |= h.arch.shadow.is_some() || h.arch.is_stepped() || h.arch.extension.steps();
     Ok(())
 }
 

@@ -101,8 +101,8 @@ impl<A: Arch> Vcpu<A> {
             settled(A::interrupt(&mut self.at(world)))?;
         }
         self.refresh_spaces(world);
-        // Interrupts are looked at again as soon as an instruction that stands alone has asked for it.
-        let single = self.core.check_interrupts && self.arch.is_single();
+        // What has been taken may have asked for them to be looked at again: an instruction stands alone then, whatever the budget is.
+        let single = self.core.check_interrupts;
         let found = match self.at(world).find_block(single) {
             Ok(found) => found,
             Err(stop) => return self.stopped(world, stop),
