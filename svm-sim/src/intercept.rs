@@ -34,6 +34,7 @@ fn asks_twice(what: &Intercept) -> bool {
             | I::Mwait { .. }
             | I::Invpcid { .. }
             | I::Xsetbv
+            | I::Rdpmc
     )
 }
 
