@@ -264,6 +264,7 @@ impl Svm {
             code::CR_WRITE_TRAP => h.arch.cr0,
             c if c == code::CR_WRITE_TRAP + 3 => h.arch.cr3,
             c if c == code::CR_WRITE_TRAP + 4 => h.arch.cr4,
+            c if c == code::CR_WRITE_TRAP + 8 => self.vmcb.get(VINTR) & 0xf,
             _ => 0,
         };
         Err(self.exit(h, Exit { info_1, ..Exit::of(code) }))
