@@ -154,7 +154,7 @@ impl Svm {
         self.take_if(h, Exit::of(code))
     }
 
-    /// "Exception Intercepts". That of the second exception comes before the two are combined into a double fault.
+    /// "Exception Intercepts"; INT3, INTO and BOUND tell where the next instruction is ("State Saved on Exit"). That of the second exception comes before the two are combined into a double fault.
     fn exception(&mut self, h: &mut P, e: Exception, software: bool, first: Option<Delivery>) -> Step {
         if !software {
             // The instruction has faulted: nothing comes behind it.
@@ -165,7 +165,8 @@ impl Svm {
             return Ok(());
         }
         h.arch.delivering = first.filter(|_| e.vector != vector::DF);
-        let mut exit = Exit { is_of_instruction: software, info_1: e.error.unwrap_or(0).into(), ..Exit::of(code) };
+        let is_of_instruction = software || e.vector == vector::BR;
+        let mut exit = Exit { is_of_instruction, info_1: e.error.unwrap_or(0).into(), ..Exit::of(code) };
         match e.vector {
             vector::PF => {
                 exit.info_2 = e.address;
