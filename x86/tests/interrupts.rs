@@ -1,10 +1,12 @@
-//! Interrupts that are pending while another is taken.
+//! What is pending while an interrupt or a trap is taken.
 
+use emu_core::machine::End;
 use iced_x86::code_asm::*;
 use x86::control::rflags;
 use x86::processor::ProcessorExt;
 use x86::registers::RBX;
-use x86_bare::{Bare, CODE, HANDLERS, IDT};
+use x86::segment::{Attributes, Segment};
+use x86_bare::{Bare, CODE, HANDLERS, IDT, STACK_IST, TSS, TSS_SELECTOR};
 
 /// An NMI whose handler leaves interrupts on, and counts in RBX for ever.
 fn machine(model: &str) -> Bare {
@@ -52,5 +54,33 @@ fn one_behind_the_other() {
             assert!(bare.reg(RBX) <= 1, "{model}, {limit}: {}", bare.reg(RBX));
             assert!((HANDLERS + 64..HANDLERS + 96).contains(&bare.found().2));
         }
+    }
+}
+
+/// The stack of the debug exception's handler has a breakpoint on data: a processor delivers the exception for ever. Its clock goes on.
+#[test]
+fn debug_exceptions_without_end() {
+    const WATCHED: u64 = STACK_IST - 8;
+    for model in ["amd", "intel"] {
+        let mut bare = Bare::new(model);
+        bare.gate(1, 0, 1);
+        bare.code(&|a| {
+            a.mov(qword_ptr(WATCHED), rax)?;
+            a.inc(rbx)?;
+            a.hlt()
+        });
+        let cpu = bare.cpu();
+        cpu.tr = Segment { selector: TSS_SELECTOR as u16, base: TSS, limit: 0x67, attributes: Attributes(0x8b) };
+        // Stores to 8 bytes.
+        (cpu.dr[0], cpu.dr7) = (WATCHED, 0x401 | 1 << 16 | 2 << 18);
+        for limit in [10, 1000, 1001, 5000] {
+            assert_eq!(bare.machine.run(limit), End::Limit, "{model}");
+            assert_eq!(bare.machine.retired(), limit);
+        }
+        assert_eq!((bare.reg(RBX), bare.found()), (0, (0, 0, 0)), "nobody gets to an instruction");
+        // INIT comes all the same.
+        bare.cpu().pending.init = true;
+        bare.machine.run(5100);
+        assert_ne!(bare.cpu().dr7 & 1, 1, "{model}");
     }
 }

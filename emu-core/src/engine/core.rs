@@ -187,7 +187,8 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
     fn trap(h: &mut Hart<Self>, stop: Stop) -> Step;
 
     /// Takes a pending interrupt, if one is enabled: sets `h.core.pc`. Called where [`Core::check_interrupts`] was set; if it sets that itself, the
-    /// next instruction stands alone, and it is called again behind it. An error of kind [`StopKind::Wait`] makes the vCPU wait.
+    /// next instruction stands alone, and it is called again behind it. An error of kind [`StopKind::Wait`] makes the vCPU wait; with
+    /// [`StopKind::Yield`] an instruction's time passes before it is called again.
     fn interrupt(h: &mut Hart<Self>) -> Step;
 
     /// An instruction jumps to an address in a register: an error makes it fault. What it has done before it jumps is done, and is

@@ -46,6 +46,7 @@ fn settled(result: Step) -> Result<(), RunEnd> {
     result.or_else(|stop| match stop.kind() {
         StopKind::Moved => Ok(()),
         StopKind::Wait => Err(RunEnd::Wait),
+        StopKind::Yield => Err(RunEnd::Yield),
         _ => Err(RunEnd::Shutdown(stop)),
     })
 }
@@ -98,7 +99,9 @@ impl<A: Arch> Vcpu<A> {
         if self.core.check_interrupts {
             self.core.check_interrupts = false;
             self.core.unlinked = std::ptr::null_mut();
-            settled(A::interrupt(&mut self.at(world)))?;
+            let result = A::interrupt(&mut self.at(world));
+            self.core.budget -= i64::from(result.is_err_and(|stop| stop.kind() == StopKind::Yield));
+            settled(result)?;
         }
         self.refresh_spaces(world);
         // What has been taken may have asked for them to be looked at again: an instruction stands alone then, whatever the budget is.
