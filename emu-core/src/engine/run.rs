@@ -339,20 +339,29 @@ impl<A: Arch> Hart<'_, A> {
         // A block that was cut short for this run alone is not worth keeping.
         let whole = left >= MAX_BLOCK as u64;
         if !keep || !whole || beyond.is_some_and(|(_, keep)| !keep) {
+            if insns > 1 {
+                let close = self.world.blocks.watch(&lifted, pa, &mut self.world.ram);
+                self.close(close);
+            }
             return Ok(Found { ops: self.world.blocks.scratch(&lifted), insns, lasting: false });
         }
         let beyond = beyond.map(|(pa, _)| pa);
         let (block, close) = self.world.blocks.insert(key, &lifted, beyond, &mut self.world.ram);
-        for pa in close {
-            self.world.to_close.push(pa);
-            self.core.mmu.close_stores_to(pa);
-        }
+        self.close(close);
         // An insertion may have cleared the cache.
         if self.core.seen_code_epoch != self.world.blocks.epoch {
             self.core.unlinked = std::ptr::null_mut();
             return Ok(Found { ops: self.world.blocks.ops(&block), insns, lasting: false });
         }
         Ok(Found { ops: self.world.blocks.ops(&block), insns, lasting: beyond.is_none() })
+    }
+
+    /// Closes pages that hold translated code since now to stores: here at once, and for the others behind this turn.
+    fn close(&mut self, pages: impl IntoIterator<Item = u64>) {
+        for pa in pages {
+            self.world.to_close.push(pa);
+            self.core.mmu.close_stores_to(pa);
+        }
     }
 
     /// The physical page that `pc` is fetched from, and whether its translation may be kept.
