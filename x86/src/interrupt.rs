@@ -202,6 +202,7 @@ const DELIVERIES: usize = 16;
 /// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt).
 pub(crate) fn take_pending(h: &mut P) -> Step {
     for _ in 0..DELIVERIES {
+        h.core.check_interrupts = false;
         if !take_next(h)? {
             return Ok(());
         }
@@ -210,8 +211,8 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     Err(Stop::of(StopKind::Yield))
 }
 
-/// What comes between two instructions, by priority ("Priority Among Concurrent Events"). Returns whether something has been delivered behind
-/// which there may be more before the handler's first instruction.
+/// What comes between two instructions, by priority ("Priority Among Concurrent Events"). Returns whether something has been delivered: there
+/// may be more before the handler's first instruction.
 fn take_next(h: &mut P) -> Step<bool> {
     if h.arch.waiting.is_asleep() {
         return Err(Stop::of(StopKind::Wait));
@@ -239,12 +240,8 @@ fn take_next(h: &mut P) -> Step<bool> {
         smm::enter(h, halted);
         return Ok(false);
     }
-    if take_traps(h, now)? || take_at_boundary(h, is_shadowed)? {
+    if take_traps(h, now)? || take_at_boundary(h, is_shadowed)? || take_interrupts(h, is_shadowed)? {
         return Ok(true);
-    }
-    if take_interrupts(h, is_shadowed)? {
-        // An extension may have something to say.
-        return Ok(h.arch.extension.is_guest());
     }
     h.arch.step_from = h.arch.is_stepped().then_some(now);
     h.arch.step_begins();

@@ -101,7 +101,11 @@ impl<A: Arch> Vcpu<A> {
             self.core.unlinked = std::ptr::null_mut();
             let result = A::interrupt(&mut self.at(world));
             self.core.budget -= i64::from(result.is_err_and(|stop| stop.kind() == StopKind::Yield));
+            let goes_on_elsewhere = result.is_err();
             settled(result)?;
+            if goes_on_elsewhere {
+                return Ok(());
+            }
         }
         self.refresh_spaces(world);
         // What has been taken may have asked for them to be looked at again: an instruction stands alone then, whatever the budget is.
