@@ -25,3 +25,33 @@ fn code_that_changes_what_is_next() {
         assert_eq!((bare.reg(RBX), bare.reg(1)), (109, (100..110).sum()), "{limit}");
     }
 }
+
+/// A string instruction does as many elements at a time over code that has been run as over code that nobody has translated.
+#[test]
+fn strings_over_code() {
+    const TARGET: u64 = 0x7_0000;
+    const STRING: u64 = 0x7_2000;
+    let mut bare = Bare::new("amd");
+    bare.assemble(TARGET, &|a| a.ret());
+    bare.assemble(STRING, &|a| {
+        a.std()?;
+        a.mov(edi, TARGET as u32 + 40)?;
+        a.mov(ecx, 1000)?;
+        a.rep().stosb()?;
+        a.hlt()
+    });
+    bare.run(&|a| {
+        a.mov(eax, TARGET as u32)?;
+        a.call(rax)?;
+        a.hlt()
+    });
+    bare.machine.vcpus[0].core.pc = STRING;
+    bare.cpu().waiting.sleeps(false);
+    let mut other = Bare::new("amd");
+    other.machine.restore(&bare.machine.save()).unwrap();
+    let until = bare.machine.retired() + 5;
+    bare.machine.run(until);
+    other.machine.run(until);
+    assert_eq!(bare.reg(1), other.reg(1));
+    assert_eq!(bare.machine.state_hash(), other.machine.state_hash());
+}
