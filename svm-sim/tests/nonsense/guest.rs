@@ -350,7 +350,7 @@ fn disturb(r: &mut Choices, bare: &mut Bare) {
         // Interrupts that it sends itself.
         3..=6 => {
             x86::apic::write(&mut h, 0xf0, 4, 0x1ff);
-            x86::apic::write(&mut h, 0x300, 4, 1 << 18 | 16 + r.below(240));
+            x86::apic::write(&mut h, 0x300, 4, 1 << 18 | (16 + r.below(240)));
         }
         _ => {}
     }
