@@ -56,7 +56,7 @@ fn of_legacy() -> Bare {
     let mut bare = of_32_bits(cr4::PSE, HOST);
     bare.put(ROOT, TABLE | 7);
     for page in (0..0x20_0000u64).step_by(8192) {
-        bare.put(TABLE + page / 1024, page | 7 | (page + 4096 | 7) << 32);
+        bare.put(TABLE + page / 1024, page | 7 | ((page + 4096) | 7) << 32);
     }
     bare
 }
