@@ -62,6 +62,8 @@ impl<A: Arch> Vcpu<A> {
         core.start = start;
         // Code may have been written since the last run.
         core.leave = world.ram.has_news();
+        // Whoever lets it run has asked when the next event is.
+        core.attention = false;
         core.unlinked = std::ptr::null_mut();
         core.spaces_changed = true;
         let end = loop {
