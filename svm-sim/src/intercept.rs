@@ -34,6 +34,7 @@ fn asks_twice(what: &Intercept) -> bool {
             | I::Mwait { .. }
             | I::Invpcid { .. }
             | I::Xsetbv
+            | I::Rdpmc
     )
 }
 
@@ -153,7 +154,7 @@ impl Svm {
         self.take_if(h, Exit::of(code))
     }
 
-    /// "Exception Intercepts". That of the second exception comes before the two are combined into a double fault.
+    /// "Exception Intercepts"; INT3, INTO and BOUND tell where the next instruction is ("State Saved on Exit"). That of the second exception comes before the two are combined into a double fault.
     fn exception(&mut self, h: &mut P, e: Exception, software: bool, first: Option<Delivery>) -> Step {
         if !software {
             // The instruction has faulted: nothing comes behind it.
@@ -164,7 +165,8 @@ impl Svm {
             return Ok(());
         }
         h.arch.delivering = first.filter(|_| e.vector != vector::DF);
-        let mut exit = Exit { is_of_instruction: software, info_1: e.error.unwrap_or(0).into(), ..Exit::of(code) };
+        let is_of_instruction = software || e.vector == vector::BR;
+        let mut exit = Exit { is_of_instruction, info_1: e.error.unwrap_or(0).into(), ..Exit::of(code) };
         match e.vector {
             vector::PF => {
                 exit.info_2 = e.address;
@@ -263,6 +265,7 @@ impl Svm {
             code::CR_WRITE_TRAP => h.arch.cr0,
             c if c == code::CR_WRITE_TRAP + 3 => h.arch.cr3,
             c if c == code::CR_WRITE_TRAP + 4 => h.arch.cr4,
+            c if c == code::CR_WRITE_TRAP + 8 => self.vmcb.get(VINTR) & 0xf,
             _ => 0,
         };
         Err(self.exit(h, Exit { info_1, ..Exit::of(code) }))

@@ -33,6 +33,7 @@ fn is_taken_before(what: &Intercept) -> bool {
             | I::Mwait { .. }
             | I::Invpcid { .. }
             | I::Xsetbv
+            | I::Rdpmc
     )
 }
 

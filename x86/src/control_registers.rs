@@ -38,6 +38,9 @@ pub(crate) fn mov_to_cr(h: &mut P, operand: u32) -> Step {
     h.require_cpl_0()?;
     let what = Intercept::MovToCr { cr: n as u8, register, value };
     ask_before(h, || what)?;
+    if n == 8 {
+        return mov_to_cr8(h, value, what);
+    }
     let Some(value) = extension::write_cr(h, n as u8, value)? else { return Ok(()) };
     check(h, n, value)?;
     ask_after(h, || what)?;
@@ -45,10 +48,20 @@ pub(crate) fn mov_to_cr(h: &mut P, operand: u32) -> Step {
         0 => write_cr0(h, value)?,
         2 => h.arch.cr2 = value,
         3 => load_cr3(h, value)?,
-        4 => write_cr4(h, value)?,
-        _ => apic::set_cr8(h, value),
+        _ => write_cr4(h, value)?,
     }
     h.all_changed();
+    Ok(())
+}
+
+/// MOV to CR8: an extension may have one of its own, which is written when all has been asked.
+fn mov_to_cr8(h: &mut P, value: u64, what: Intercept) -> Step {
+    check(h, 8, value)?;
+    ask_after(h, || what)?;
+    if let Some(value) = extension::write_cr(h, 8, value)? {
+        apic::set_cr8(h, value);
+        h.all_changed();
+    }
     Ok(())
 }
 

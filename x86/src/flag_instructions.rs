@@ -70,11 +70,11 @@ pub(crate) fn pushf(h: &mut P, size: u32) -> Step {
     Ok(())
 }
 
-/// POPF (SDM vol. 2B, "POPF/POPFD/POPFQ", table of EFLAGS changes).
+/// POPF (SDM vol. 2B, "POPF/POPFD/POPFQ", table of EFLAGS changes). Its intercept comes before the stack is looked at.
 pub(crate) fn popf(h: &mut P, operand: u32) -> Step {
     ask_before(h, || Intercept::Popf)?;
-    let (size, value) = (size_of(operand), h.reg(temp::FIRST));
-    let sp = Stack::present(h).moved(operand.into());
+    let (size, stack) = (size_of(operand), Stack::present(h));
+    let (value, sp) = (stack.peek(h, 0, size)?, stack.moved(operand.into()));
     let mut mask = far::changeable(h, size) & !rflags::RF;
     let mut cleared = rflags::RF;
     let mut set_flags = 0;

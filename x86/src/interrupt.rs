@@ -195,9 +195,25 @@ fn note(h: &mut P, e: Exception) {
     }
 }
 
-/// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt). What comes between two instructions, by priority ("Priority Among Concurrent
-/// Events").
+/// How many events are delivered before time passes. A delivery may make the next event come, and that one the next: the stack of a debug
+/// exception's handler has a breakpoint, or a line stays high and a handler lets interrupts in. A processor never gets to an instruction then.
+const DELIVERIES: usize = 16;
+
+/// See [`Arch::interrupt`](emu_core::engine::Arch::interrupt).
 pub(crate) fn take_pending(h: &mut P) -> Step {
+    for _ in 0..DELIVERIES {
+        h.core.check_interrupts = false;
+        if !take_next(h)? {
+            return Ok(());
+        }
+    }
+    h.core.check_interrupts = true;
+    Err(Stop::of(StopKind::Yield))
+}
+
+/// What comes between two instructions, by priority ("Priority Among Concurrent Events"). Returns whether something has been delivered: there
+/// may be more before the handler's first instruction.
+fn take_next(h: &mut P) -> Step<bool> {
     if h.arch.waiting.is_asleep() {
         return Err(Stop::of(StopKind::Wait));
     }
@@ -211,7 +227,7 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     h.arch.woken_at = (halted || shut_down).then_some(now);
     h.arch.woken_from_shutdown = shut_down;
     if deliver_injected(h)? {
-        return take_pending(h);
+        return Ok(true);
     }
     let is_shadowed = h.arch.shadow == Some(now);
     if !is_shadowed {
@@ -222,20 +238,16 @@ pub(crate) fn take_pending(h: &mut P) -> Step {
     if smm::is_pending(h) && (!is_shadowed || is_intercepted(h)) {
         ask_after(h, || Intercept::Smi)?;
         smm::enter(h, halted);
-        return Ok(());
+        return Ok(false);
     }
-    if take_traps(h, now)? || take_at_boundary(h, is_shadowed)? {
-        // The handler's first instruction has not begun.
-        return take_pending(h);
-    }
-    if take_interrupts(h, is_shadowed)? {
-        // An extension may have something to say before the handler's first instruction.
-        return if h.arch.extension.is_guest() { take_pending(h) } else { Ok(()) };
+    if take_traps(h, now)? || take_at_boundary(h, is_shadowed)? || take_interrupts(h, is_shadowed)? {
+        return Ok(true);
     }
     h.arch.step_from = h.arch.is_stepped().then_some(now);
     h.arch.step_begins();
-    h.core.check_interrupts |= h.arch.is_single();
-    Ok(())
+    // The next instruction stands alone, for something is to be looked at behind it.
+    h.core.check_interrupts |= h.arch.shadow.is_some() || h.arch.is_stepped() || h.arch.extension.steps();
+    Ok(false)
 }
 
 /// INIT, and the start-up message that a processor waits for behind it.

@@ -106,6 +106,7 @@ pub(crate) fn rdpmc(h: &mut P, _: Operand) -> Step {
     h.fault_if(h.arch.cr4 & cr4::PCE == 0 && h.arch.cpl() != 0, Exception::gp(0))?;
     ask_before(h, || Intercept::Rdpmc)?;
     let value = perf::rdpmc(h, get(h, RCX) as u32)?;
+    ask_after(h, || Intercept::Rdpmc)?;
     set_pair(h, value);
     Ok(())
 }

@@ -282,8 +282,8 @@ pub(crate) fn call(h: &mut P, operand: u32) -> Step {
         if matches!(r.what, Does::Compare | Does::Scan) && flags(&h.core.regs).zero() == r.until_equal {
             return Ok(());
         }
-        // A device may want to be seen to.
-        if h.core.leave {
+        // Not wherever the run loop is to be gone back to: what blocks there are is nothing that a program may see.
+        if h.core.check_interrupts || h.has_news() {
             break;
         }
     }

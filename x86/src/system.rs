@@ -264,7 +264,6 @@ fn lift_system(l: &mut Lifting, i: &Instruction) -> Result<(), Unknown> {
         }
         Mnemonic::Popfq | Mnemonic::Popfd | Mnemonic::Popf => {
             let size = l.stack_step()?;
-            l.peek(size, temp::FIRST);
             end(l.lift, F::Popf, size.bytes().into());
         }
         Mnemonic::Int => end(l.lift, F::Int, i.immediate8().into()),

@@ -263,6 +263,11 @@ impl<A: Arch> Hart<'_, A> {
         }
     }
 
+    /// A device, or the vCPU's own clock, wants the run loop to see to something.
+    pub fn has_news(&self) -> bool {
+        self.core.attention || self.world.bus.has_news(self.world.planned_wake)
+    }
+
     /// Sends a signal to a vCPU: it is delivered before the next instruction of any vCPU.
     pub fn send(&mut self, vcpu: u32, signal: VcpuSignal) {
         self.world.bus.for_vcpus.push((vcpu, signal));

@@ -123,6 +123,14 @@ impl BlockCache {
         (block, to_close)
     }
 
+    /// Marks the bytes of a block at `pa` that is run once: its own stores may change what of it is to come. Returns the page that TLBs must close.
+    pub fn watch(&mut self, lifted: &Lifted, pa: u64, ram: &mut Ram) -> Option<u64> {
+        let page = pa & !PAGE_MASK;
+        self.pages.entry(page).or_default();
+        let len = lifted.starts[lifted.len()].wrapping_sub(lifted.starts[0]);
+        ram.mark_code(pa, len).then_some(page)
+    }
+
     /// A block that is run once: the present contents of the scratch slots.
     pub fn scratch(&mut self, lifted: &Lifted) -> *const Op {
         self.scratch.clear();

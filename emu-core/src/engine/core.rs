@@ -152,12 +152,6 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
         0
     }
 
-    /// Whether the next instruction stands alone: interrupts, or a debugger's trap, are to be looked at behind it. Asked
-    /// where [`Core::check_interrupts`] was set.
-    fn is_single(&self) -> bool {
-        false
-    }
-
     /// The level at work: 1 for whoever runs on the machine itself, 2 for its guest.
     fn level(&self) -> u8;
 
@@ -192,8 +186,9 @@ pub trait Arch: Sized + Send + Serialize + DeserializeOwned {
     /// Takes the trap for an exception: sets `h.core.pc`. An error of kind [`StopKind::Moved`] has set it too.
     fn trap(h: &mut Hart<Self>, stop: Stop) -> Step;
 
-    /// Takes a pending interrupt, if one is enabled: sets `h.core.pc`. Called where [`Core::check_interrupts`] was set. An error
-    /// of kind [`StopKind::Wait`] makes the vCPU wait.
+    /// Takes a pending interrupt, if one is enabled: sets `h.core.pc`. Called where [`Core::check_interrupts`] was set; if it sets that itself, the
+    /// next instruction stands alone, and it is called again behind it. An error of kind [`StopKind::Wait`] makes the vCPU wait; with
+    /// [`StopKind::Yield`] an instruction's time passes before it is called again.
     fn interrupt(h: &mut Hart<Self>) -> Step;
 
     /// An instruction jumps to an address in a register: an error makes it fault. What it has done before it jumps is done, and is

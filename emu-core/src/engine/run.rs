@@ -46,6 +46,7 @@ fn settled(result: Step) -> Result<(), RunEnd> {
     result.or_else(|stop| match stop.kind() {
         StopKind::Moved => Ok(()),
         StopKind::Wait => Err(RunEnd::Wait),
+        StopKind::Yield => Err(RunEnd::Yield),
         _ => Err(RunEnd::Shutdown(stop)),
     })
 }
@@ -61,6 +62,8 @@ impl<A: Arch> Vcpu<A> {
         core.start = start;
         // Code may have been written since the last run.
         core.leave = world.ram.has_news();
+        // Whoever lets it run has asked when the next event is.
+        core.attention = false;
         core.unlinked = std::ptr::null_mut();
         core.spaces_changed = true;
         let end = loop {
@@ -98,11 +101,17 @@ impl<A: Arch> Vcpu<A> {
         if self.core.check_interrupts {
             self.core.check_interrupts = false;
             self.core.unlinked = std::ptr::null_mut();
-            settled(A::interrupt(&mut self.at(world)))?;
+            let result = A::interrupt(&mut self.at(world));
+            self.core.budget -= i64::from(result.is_err_and(|stop| stop.kind() == StopKind::Yield));
+            let goes_on_elsewhere = result.is_err();
+            settled(result)?;
+            if goes_on_elsewhere {
+                return Ok(());
+            }
         }
         self.refresh_spaces(world);
-        // Interrupts are looked at again as soon as an instruction that stands alone has asked for it.
-        let single = self.core.check_interrupts && self.arch.is_single();
+        // What has been taken may have asked for them to be looked at again: an instruction stands alone then, whatever the budget is.
+        let single = self.core.check_interrupts;
         let found = match self.at(world).find_block(single) {
             Ok(found) => found,
             Err(stop) => return self.stopped(world, stop),
@@ -336,20 +345,29 @@ impl<A: Arch> Hart<'_, A> {
         // A block that was cut short for this run alone is not worth keeping.
         let whole = left >= MAX_BLOCK as u64;
         if !keep || !whole || beyond.is_some_and(|(_, keep)| !keep) {
+            if insns > 1 {
+                let close = self.world.blocks.watch(&lifted, pa, &mut self.world.ram);
+                self.close(close);
+            }
             return Ok(Found { ops: self.world.blocks.scratch(&lifted), insns, lasting: false });
         }
         let beyond = beyond.map(|(pa, _)| pa);
         let (block, close) = self.world.blocks.insert(key, &lifted, beyond, &mut self.world.ram);
-        for pa in close {
-            self.world.to_close.push(pa);
-            self.core.mmu.close_stores_to(pa);
-        }
+        self.close(close);
         // An insertion may have cleared the cache.
         if self.core.seen_code_epoch != self.world.blocks.epoch {
             self.core.unlinked = std::ptr::null_mut();
             return Ok(Found { ops: self.world.blocks.ops(&block), insns, lasting: false });
         }
         Ok(Found { ops: self.world.blocks.ops(&block), insns, lasting: beyond.is_none() })
+    }
+
+    /// Closes pages that hold translated code since now to stores: here at once, and for the others behind this turn.
+    fn close(&mut self, pages: impl IntoIterator<Item = u64>) {
+        for pa in pages {
+            self.world.to_close.push(pa);
+            self.core.mmu.close_stores_to(pa);
+        }
     }
 
     /// The physical page that `pc` is fetched from, and whether its translation may be kept.

@@ -3,7 +3,6 @@
 
 use emu_core::engine::{Stop, StopKind};
 use emu_core::machine::End;
-use emu_core::random::SplitMix64;
 use iced_x86::code_asm::*;
 use vmx_sim::Vmx;
 use vmx_sim::capability::REVISION;
@@ -12,39 +11,10 @@ use vmx_sim::field::*;
 use vmx_sim::vmcs::{SHADOW, Vmcs};
 use x86::exception::vector;
 use x86::extension::Slot;
+use x86_bare::nonsense::Choices;
 use x86_bare::{Bare, assemble};
 
 use crate::base::{Base, EPT, GUEST, HOST, PAGE, enter_with};
-
-/// Choices: bytes as long as there are any, then what follows from them (SplitMix64).
-struct Choices<'a> {
-    bytes: &'a [u8],
-    state: SplitMix64,
-}
-
-impl Choices<'_> {
-    fn new(bytes: &[u8]) -> Choices<'_> {
-        let state = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-        Choices { bytes, state: SplitMix64(state) }
-    }
-
-    fn next(&mut self) -> u64 {
-        if self.bytes.len() >= 8 {
-            let (now, rest) = self.bytes.split_at(8);
-            self.bytes = rest;
-            return u64::from_le_bytes(now.try_into().unwrap());
-        }
-        self.state.next()
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn of<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 /// The EPT page table of the first 2 MiB, if there is one.
 const TABLE: u64 = EPT + 0x3000;

@@ -115,10 +115,6 @@ impl Arch for X86 {
         Mode::of(self).context()
     }
 
-    fn is_single(&self) -> bool {
-        self.shadow.is_some() || self.is_stepped() || self.extension.steps()
-    }
-
     fn level(&self) -> u8 {
         self.extension.get().map_or(1, |e| e.level())
     }

@@ -4,7 +4,6 @@ use emu_core::bus::VcpuSignal;
 use emu_core::engine::Arch;
 use emu_core::file::File;
 use emu_core::machine::{End, Machine};
-use emu_core::random::SplitMix64;
 use iced_x86::Decoder;
 use x86::control::{cr0, cr4, efer};
 use x86::model::Feature;
@@ -13,40 +12,7 @@ use x86::platform::pc::{self, Images, PcConfig};
 use x86::processor::X86;
 use x86::registers::SSP;
 use x86::segment::{Attributes, Segment, Table};
-
-/// Choices: bytes as long as there are any, then what follows from them (SplitMix64).
-pub struct Choices<'a> {
-    bytes: &'a [u8],
-    state: SplitMix64,
-}
-
-impl<'a> Choices<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
-        let state = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-        Choices { bytes, state: SplitMix64(state) }
-    }
-
-    pub fn next(&mut self) -> u64 {
-        if self.bytes.len() >= 8 {
-            let (now, rest) = self.bytes.split_at(8);
-            self.bytes = rest;
-            return u64::from_le_bytes(now.try_into().unwrap());
-        }
-        self.state.next()
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn of<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
+use x86_bare::nonsense::Choices;
 
 /// Where things are; all of it within the first 2 MiB.
 const BASE: u64 = 0x10_0000;
