@@ -2,7 +2,7 @@
 
 use iced_x86::code_asm::*;
 use svm_sim::exit::code::*;
-use svm_sim::vmcb::{CR0, CR4};
+use svm_sim::vmcb::{CR0, CR4, NESTED_CONTROL, Vmcb, nested};
 use x86::control::{cr0, cr4};
 use x86_bare::*;
 
@@ -27,6 +27,18 @@ fn all_msrs(bare: &mut Bare) {
 /// RAX is a VMCB's address.
 fn vmcb(a: &mut CodeAssembler) -> Result {
     a.mov(eax, SECOND as u32)
+}
+
+/// The guest has INVLPGB and TLBSYNC.
+fn broadcasts(v: &mut Vmcb) {
+    on(v, NESTED_CONTROL, nested::INVLPGB_ENABLE);
+}
+
+/// Operands of INVLPGB, with some ECX.
+fn all_pages(a: &mut CodeAssembler, count: u32) -> Result {
+    a.xor(eax, eax)?;
+    a.mov(ecx, count)?;
+    a.xor(edx, edx)
 }
 
 fn monitor(a: &mut CodeAssembler) -> Result {
@@ -112,6 +124,10 @@ pub const ALL: &[Case] = &[
     }),
     of(RDPRU, |a| a.rdpru()).before(|a| a.xor(ecx, ecx)),
     of(INVPCID, |a| a.invpcid(rax, ptr(DATA))).before(|a| a.mov(eax, 2)),
+    of(INVLPGB, |a| a.invlpgb()).vmcb(broadcasts).before(|a| all_pages(a, 0)),
+    of(INVLPGB_ILLEGAL, |a| a.invlpgb()).vmcb(broadcasts).before(|a| all_pages(a, 1 << 16)),
+    of(TLBSYNC, |a| a.tlbsync()).vmcb(broadcasts),
+    of(BUS_LOCK, |a| a.lock().inc(dword_ptr(DATA + 62))).without_next(),
     of(IDLE_HLT, |a| a.hlt()),
     of(FERR_FREEZE, |a| a.fldz()).without_next().vmcb(|v| v.set(CR0, v.get(CR0) & !cr0::NE)).before(|a| {
         // An exception that is not masked waits.
