@@ -153,7 +153,6 @@ impl Svm {
         let pa = self.place(h, at, false)?;
         self.room.load_all(h, pa);
         crate::vmrun::load_more(h, &self.room);
-        h.all_changed();
         Ok(())
     }
 
