@@ -59,7 +59,7 @@ const fn svm(name: &'static str, code: fn(&mut CodeAssembler, CodeLabel, CodeLab
     Guest { vendor: Vendor::Amd, ..guest(name, "round trips/s", TRIPS, RUN, code) }
 }
 
-const ROUNDS: u64 = 30_000_000;
+const ROUNDS: u64 = 120_000_000;
 const STEPS: u64 = 8_000_000;
 const WORDS: u64 = 16 << 20;
 /// How often they are copied.
