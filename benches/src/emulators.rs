@@ -20,6 +20,31 @@ pub enum Emulator {
     Peer(Peer),
 }
 
+/// Whose processor a PC has, where the emulator has both: with VMX, or with SVM. QEMU has one that has SVM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vendor {
+    Intel,
+    Amd,
+}
+
+impl Vendor {
+    /// Our name of the model.
+    const fn model(self) -> &'static str {
+        match self {
+            Vendor::Intel => "intel",
+            Vendor::Amd => "amd",
+        }
+    }
+
+    /// The name of Bochs.
+    const fn bochs(self) -> &'static str {
+        match self {
+            Vendor::Intel => "corei7_haswell_4770",
+            Vendor::Amd => "ryzen",
+        }
+    }
+}
+
 /// Where the emulators are; how often each guest is run; where files for them go.
 pub struct Laboratory {
     qemu: Option<OsString>,
@@ -84,16 +109,16 @@ impl Laboratory {
     }
 
     /// Runs a bare guest of a PC, a Multiboot image.
-    pub fn pc(&self, emulator: Emulator, image: &[u8]) -> Measured {
+    pub fn pc(&self, emulator: Emulator, vendor: Vendor, image: &[u8]) -> Measured {
         if emulator == Emulator::Peer(Peer::Bochs) {
             let path = self.file.with_extension("disk");
             let disk = disk(image, ENTRY as u32);
             std::fs::write(&path, disk).map_err(|e| format!("{}: {e}", path.display()))?;
-            let best = self.bochs(&path, CYLINDERS, 512, "Shutdown port: shutdown requested");
+            let best = self.bochs(vendor, &path, CYLINDERS, 512, "Shutdown port: shutdown requested");
             let _ = std::fs::remove_file(&path); // it lies in the directory for such files
             return best;
         }
-        let mut command = self.pc_command(emulator, "512M")?;
+        let mut command = self.pc_command(emulator, vendor, "512M")?;
         let path = self.file.with_extension("multiboot");
         std::fs::write(&path, image).map_err(|e| format!("{}: {e}", path.display()))?;
         command.arg("--kernel").arg(&path);
@@ -103,11 +128,11 @@ impl Laboratory {
     }
 
     /// Boots Linux on a PC with a root file system on a disk; the console must show that so many kernels have come up and gone down.
-    pub fn pc_linux(&self, emulator: Emulator, files: &Path, words: &str, boots: usize) -> Measured {
+    pub fn pc_linux(&self, emulator: Emulator, vendor: Vendor, files: &Path, words: &str, boots: usize) -> Measured {
         if emulator == Emulator::Peer(Peer::Bochs) {
-            return self.bochs(&files.join("grub.img"), 0, 1024, "reboot: Power down");
+            return self.bochs(vendor, &files.join("grub.img"), 0, 1024, "reboot: Power down");
         }
-        let mut command = self.pc_command(emulator, "2G")?;
+        let mut command = self.pc_command(emulator, vendor, "2G")?;
         let disk = files.join("root.img");
         match emulator {
             Emulator::Undervisor => command.args(["--drive", &format!("{},ro", disk.display())]),
@@ -122,18 +147,19 @@ impl Laboratory {
     }
 
     /// Boots Bochs from a disk of so many cylinders, or as many as it finds. It always ends by what it calls a panic: `expected` is in its log, or on its serial port.
-    fn bochs(&self, disk: &Path, cylinders: usize, memory: u32, expected: &str) -> Measured {
+    fn bochs(&self, vendor: Vendor, disk: &Path, cylinders: usize, memory: u32, expected: &str) -> Measured {
         let program = self.program(Emulator::Peer(Peer::Bochs))?;
         let shown = self.file.with_extension("shown");
         let configuration = format!(
             "memory: guest={memory}, host={memory}\n\
              romimage: file=$BXSHARE/BIOS-bochs-latest, options=fastboot\n\
              vgaromimage: file=$BXSHARE/VGABIOS-lgpl/VGABIOS-lgpl-latest.bin\n\
-             cpu: model=corei7_haswell_4770, ips=100000000, ignore_bad_msrs=1\n\
+             cpu: model={}, ips=100000000, ignore_bad_msrs=1\n\
              clock: sync=none, time0=1700000000\n\
              ata0-master: type=disk, mode=volatile, path={}, cylinders={cylinders}, heads=16, spt=63\n\
              boot: disk\ncom1: enabled=1, mode=file, dev={}\ndisplay_library: nogui\n\
              log: /dev/stderr\npanic: action=fatal\nerror: action=ignore\ninfo: action=ignore\nspeaker: enabled=0\n",
+            vendor.bochs(),
             disk.display(),
             shown.display()
         );
@@ -152,10 +178,12 @@ impl Laboratory {
     }
 
     /// A PC with so much memory; what is loaded is to follow.
-    fn pc_command(&self, emulator: Emulator, memory: &str) -> Result<Command, String> {
+    fn pc_command(&self, emulator: Emulator, vendor: Vendor, memory: &str) -> Result<Command, String> {
         let mut command = Command::new(self.program(emulator)?);
         match emulator {
-            Emulator::Undervisor => command.args(["run", "--machine", "pc", "--memory", memory]),
+            Emulator::Undervisor => {
+                command.args(["run", "--machine", "pc", "--cpu", vendor.model(), "--memory", memory])
+            }
             Emulator::Peer(_) => {
                 command.args(["-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", memory, "-display", "none"]);
                 command.args(["-serial", "stdio", "-monitor", "none", "-no-reboot", "-nodefaults"]);

@@ -15,6 +15,8 @@ pub enum Peer {
     QemuPc,
     /// Bochs.
     Bochs,
+    /// Ourselves: the same work without a hypervisor. It has no column.
+    Alone,
 }
 
 impl Peer {
@@ -29,6 +31,7 @@ impl Peer {
             Peer::Spike => "Spike",
             Peer::QemuPc => "QEMU max",
             Peer::Bochs => "Bochs",
+            Peer::Alone => "the same without a hypervisor",
         }
     }
 }
@@ -75,7 +78,7 @@ pub struct Row<'a> {
     pub name: &'a str,
     pub unit: Unit,
     pub ours: Measured,
-    /// In the order of the table's columns.
+    /// In the order of the table's columns; [`Peer::Alone`] may come behind.
     pub peers: Vec<(Peer, Measured)>,
     pub targets: &'a [Target],
 }
@@ -91,7 +94,7 @@ impl Row<'_> {
     /// Prints it.
     pub fn print(&self) {
         print!("| {} | {} | {} |", self.name, self.unit(), self.figure(&self.ours));
-        for (peer, theirs) in &self.peers {
+        for (peer, theirs) in self.peers.iter().filter(|(peer, _)| *peer != Peer::Alone) {
             let ratio = self.ratio(*peer).map_or(String::new(), |r| format!("{r:.2}"));
             print!(" {} | {ratio} |", self.figure(theirs));
         }

@@ -219,6 +219,13 @@ impl Ram {
         Ok(())
     }
 
+    /// The bytes of a range.
+    pub fn bytes(&self, pa: u64, len: u64) -> Result<&[u8], NoRam> {
+        let r = &self.regions[self.index(pa, len).ok_or(NoRam { pa })?];
+        // SAFETY: `index` has checked that the range is inside the mapping; nothing is stored while the RAM is borrowed.
+        Ok(unsafe { std::slice::from_raw_parts(r.host.add((pa - r.base) as usize), len as usize) })
+    }
+
     /// Writes bytes. Translated blocks of lines that are hit will die before the next instruction. An error names the first
     /// page that is read-only; nothing is written then.
     pub fn write(&mut self, pa: u64, bytes: &[u8]) -> Result<(), NoRam> {
@@ -230,6 +237,24 @@ impl Ram {
             }
         }
         self.program(pa, bytes)
+    }
+
+    /// The bytes of a range within one page, some parts of which will be written now, each from an offset to another: they count as
+    /// written.
+    #[inline]
+    pub fn parts_to_write(&mut self, pa: u64, len: u64, parts: &[(usize, usize)]) -> Result<&mut [u8], NoRam> {
+        let i = self.index(pa, len).ok_or(NoRam { pa })?;
+        let flags = self.regions[i].flags_at(pa);
+        if *flags & READ_ONLY != 0 || (pa & PAGE_MASK) + len > PAGE_SIZE {
+            return Err(NoRam { pa });
+        }
+        *flags |= DIRTY | TOUCHED;
+        if *flags & CODE != 0 {
+            parts.iter().for_each(|(from, to)| self.wrote_code(pa + *from as u64, pa + *to as u64));
+        }
+        let r = &mut self.regions[i];
+        // SAFETY: `index` has checked that the range is inside the mapping; nothing else reads or writes while the RAM is borrowed.
+        Ok(unsafe { std::slice::from_raw_parts_mut(r.host.add((pa - r.base) as usize), len as usize) })
     }
 
     /// As [`Ram::write`], to read-only pages too: what a flash chip or a board does with its own memory.
@@ -475,6 +500,25 @@ mod tests {
         assert_eq!(ram.take_killed(), [0x8000_1000]);
         assert!(!ram.open_for_stores(0x8000_1000) && ram.open_for_stores(0x8000_0000));
         assert!(ram.mark_code(0x8000_0000, 4), "stores were let through");
+    }
+
+    #[test]
+    fn parts_of_a_page() {
+        let mut ram = ram();
+        ram.write(0x8000_1000, &[9; 0x1000]).unwrap();
+        assert!(!ram.mark_code(0x8000_1080, 4));
+        let bytes = ram.parts_to_write(0x8000_1000, 0x100, &[(1, 3), (0x40, 0x80), (0xff, 0x100)]).unwrap();
+        bytes[2] = 1;
+        assert!(!ram.has_killed(), "its line is not among them");
+        assert_eq!(ram.bytes(0x8000_1001, 3), Ok(&[9, 1, 9][..]));
+        ram.snapshot();
+        ram.parts_to_write(0x8000_1000, 0x100, &[(0x90, 0x91)]).unwrap()[0x90] = 2;
+        assert_eq!(ram.take_killed(), [0x8000_1000]);
+        assert_eq!(ram.snapshot().pages[&0x8000_1000][0x90], 2, "it counts as written");
+        assert!(ram.parts_to_write(0x8000_1f80, 0x100, &[(0, 1)]).is_err(), "two pages");
+        ram.set_read_only(0x8000_1000, 0x1000, true).unwrap();
+        assert!(ram.parts_to_write(0x8000_1000, 0x100, &[(0, 1)]).is_err());
+        assert_eq!((ram.load(0x8000_1000, 1), ram.bytes(0x8000_3fff, 2)), (Ok(9), Err(NoRam { pa: 0x8000_3fff })));
     }
 
     #[test]

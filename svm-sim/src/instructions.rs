@@ -151,18 +151,16 @@ impl Svm {
     /// VMLOAD.
     fn vmload(&mut self, h: &mut P, at: u64) -> Step {
         let pa = self.place(h, at, false)?;
-        let v = Vmcb::of_memory(h, pa);
-        crate::vmrun::load_more(h, &v);
-        h.all_changed();
+        self.room.load_all(h, pa);
+        crate::vmrun::load_more(h, &self.room);
         Ok(())
     }
 
     /// VMSAVE.
     fn vmsave(&mut self, h: &mut P, at: u64) -> Step {
         let pa = self.place(h, at, true)?;
-        let mut v = Vmcb::default();
-        crate::exit::save_more(h, &mut v);
-        v.store_fields(h, pa, LOADED);
+        crate::exit::save_more(h, &mut self.room);
+        self.room.store_loaded(h, pa);
         Ok(())
     }
 

@@ -28,6 +28,9 @@ pub const ASIDS: u64 = 0x8000;
 pub struct Svm {
     /// What it can do.
     pub model: CpuModel,
+    /// Bits that CR4 may have set.
+    #[serde(skip)]
+    pub(crate) cr4_bits: u64,
     /// MSRs.
     pub msrs: Msrs,
     /// The global interrupt flag.
@@ -37,6 +40,9 @@ pub struct Svm {
     /// The present VMCB, or the last one.
     pub vmcb: Vmcb,
     pub(crate) held: Held,
+    /// Room for what goes to the host save area or comes from there, and for VMLOAD and VMSAVE: what is in it counts during one instruction.
+    #[serde(skip)]
+    pub(crate) room: Vmcb,
     /// System management mode has interrupted SVM: a guest, or not.
     pub(crate) in_smm_from: Option<bool>,
     /// The host's RFLAGS.IF while a guest is at work.
@@ -60,11 +66,13 @@ impl Svm {
     pub fn new(model: &CpuModel) -> Self {
         Svm {
             model: *model,
+            cr4_bits: model.cr4_bits(),
             msrs: Msrs::default(),
             gif: true,
             in_guest: false,
             vmcb: Vmcb::default(),
             held: Held::default(),
+            room: Vmcb::default(),
             in_smm_from: None,
             host_if: false,
             host: Host::default(),
@@ -112,7 +120,8 @@ pub fn register() {
         feature: Some(Feature::Svm),
         make: |model| Box::new(Svm::new(model)),
         restore: |bytes| {
-            let svm: Svm = postcard::from_bytes(bytes).map_err(|e| e.to_string())?;
+            let mut svm: Svm = postcard::from_bytes(bytes).map_err(|e| e.to_string())?;
+            svm.cr4_bits = svm.model.cr4_bits();
             Ok(Box::new(svm))
         },
     });

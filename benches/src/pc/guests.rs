@@ -1,9 +1,12 @@
 //! The bare guests: each does one thing, many times, and ends.
 
 use iced_x86::code_asm::*;
+use svm_sim::exit::code;
 
 use super::image::{PML4, handler, image};
-use super::vmx;
+use super::svm::Around;
+use super::{svm, vmx};
+use crate::emulators::Vendor;
 use crate::report::{Peer, Target};
 
 /// A guest, and how much it does.
@@ -16,6 +19,8 @@ pub struct Guest {
     pub work: f64,
     /// What the row should come to.
     pub targets: &'static [Target],
+    /// On whose processor it runs.
+    pub vendor: Vendor,
     /// Its code.
     pub code: fn(&mut CodeAssembler, CodeLabel, CodeLabel) -> Result<(), IcedError>,
 }
@@ -35,6 +40,8 @@ const fn of(peer: Peer, times: f64) -> Target {
 const SAME: &[Target] = &[of(Peer::QemuPc, 1.0), of(Peer::Bochs, 1.0)];
 const TRAP: &[Target] = &[of(Peer::QemuPc, 1.5), of(Peer::Bochs, 1.5)];
 const TRIP: &[Target] = &[of(Peer::Bochs, 8.0)];
+const RUN: &[Target] = &[of(Peer::QemuPc, 8.0), of(Peer::Bochs, 8.0)];
+const IN_GUEST: &[Target] = &[of(Peer::Alone, 0.95), of(Peer::Bochs, 2.0)];
 const SWITCH: &[Target] = &[of(Peer::QemuPc, 10.0), of(Peer::Bochs, 10.0)];
 
 const fn guest(
@@ -44,15 +51,21 @@ const fn guest(
     targets: &'static [Target],
     code: fn(&mut CodeAssembler, CodeLabel, CodeLabel) -> Result<(), IcedError>,
 ) -> Guest {
-    Guest { name, unit, work: work as f64, targets, code }
+    Guest { name, unit, work: work as f64, targets, vendor: Vendor::Intel, code }
 }
 
-const ROUNDS: u64 = 30_000_000;
+/// A guest of an AMD processor, which goes into guests of its own.
+const fn svm(name: &'static str, code: fn(&mut CodeAssembler, CodeLabel, CodeLabel) -> Result<(), IcedError>) -> Guest {
+    Guest { vendor: Vendor::Amd, ..guest(name, "round trips/s", TRIPS, RUN, code) }
+}
+
+const ROUNDS: u64 = 120_000_000;
 const STEPS: u64 = 8_000_000;
 const WORDS: u64 = 16 << 20;
 /// How often they are copied.
 const COPIES: u64 = 10;
 const TRAPS: u64 = 4_000_000;
+const TRIPS: u64 = 1_000_000;
 /// Data begins here, at 16 MiB.
 const DATA: u64 = 16 << 20;
 /// From one buffer to the other: far apart by any power of two, or by one.
@@ -61,9 +74,13 @@ const ALIASED: u64 = 128 << 20;
 /// The nodes of the chase: 64 MiB of lines of 64 bytes.
 const NODES: u64 = 1 << 20;
 
+/// The loop that guests run as well.
+pub const INTEGER: Guest =
+    guest("integer", "instructions/s", ROUNDS * 12, &[of(Peer::QemuPc, 0.28), of(Peer::Bochs, 2.0)], integer);
+
 /// In the order of the table.
 pub const ALL: &[Guest] = &[
-    guest("integer", "instructions/s", ROUNDS * 12, &[of(Peer::QemuPc, 0.28), of(Peer::Bochs, 2.0)], integer),
+    INTEGER,
     guest("pointer chase, 64 MiB", "loads/s", STEPS, SAME, chase),
     guest("copy loop of 8-byte words", "words/s", COPIES * WORDS, SAME, |a, d, _| copy(a, d, APART)),
     guest("the same, buffers 128 MiB apart", "words/s", COPIES * WORDS, SAME, |a, d, _| copy(a, d, ALIASED)),
@@ -86,31 +103,54 @@ pub const ALL: &[Guest] = &[
             a.cpuid()
         })
     }),
-    guest("VMRESUME and VMCALL", "round trips/s", TRAPS / 4, TRIP, |a, d, f| {
-        vmx::trips(a, d, f, TRAPS / 4, 0, CodeAssembler::vmcall)
+    guest("VMRESUME and VMCALL", "round trips/s", TRIPS, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRIPS, 0, CodeAssembler::vmcall)
     }),
-    guest("VMRESUME and CPUID", "round trips/s", TRAPS / 4, TRIP, |a, d, f| {
-        vmx::trips(a, d, f, TRAPS / 4, 0, CodeAssembler::cpuid)
+    guest("VMRESUME and CPUID", "round trips/s", TRIPS, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRIPS, 0, CodeAssembler::cpuid)
     }),
-    guest("VMRESUME and HLT", "round trips/s", TRAPS / 4, TRIP, |a, d, f| {
-        vmx::trips(a, d, f, TRAPS / 4, vmx::HLT_EXITING, CodeAssembler::hlt)
+    guest("VMRESUME and HLT", "round trips/s", TRIPS, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRIPS, vmx::HLT_EXITING, CodeAssembler::hlt)
     }),
-    guest("VMRESUME and IN", "round trips/s", TRAPS / 4, TRIP, |a, d, f| {
-        vmx::trips(a, d, f, TRAPS / 4, vmx::UNCONDITIONAL_IO_EXITING, |a| a.in_(al, 0x80))
+    guest("VMRESUME and IN", "round trips/s", TRIPS, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRIPS, vmx::UNCONDITIONAL_IO_EXITING, |a| a.in_(al, 0x80))
     }),
-    guest("VMRESUME and an EPT violation", "round trips/s", TRAPS / 4, TRIP, |a, d, f| {
-        vmx::trips(a, d, f, TRAPS / 4, 0, |a| {
+    guest("VMRESUME and an EPT violation", "round trips/s", TRIPS, TRIP, |a, d, f| {
+        vmx::trips(a, d, f, TRIPS, 0, |a| {
             a.mov(rax, vmx::UNMAPPED)?;
             a.mov(rax, qword_ptr(rax))
         })
     }),
-    guest("integer in a guest", "instructions/s", ROUNDS * 12, &[of(Peer::Bochs, 2.0)], |a, d, f| {
-        vmx::trips(a, d, f, 1, 0, |a| {
-            let mut end = a.create_label();
-            integer(a, end, f)?;
-            a.set_label(&mut end)
+    guest("integer in a guest", "instructions/s", ROUNDS * 12, IN_GUEST, |a, d, f| {
+        vmx::trips(a, d, f, 1, 0, integer_once)
+    }),
+    svm("VMRUN and VMMCALL", |a, d, f| {
+        svm::trips(a, d, f, TRIPS, Around::Nothing, code::VMMCALL, CodeAssembler::vmmcall)
+    }),
+    svm("the same with VMLOAD, VMSAVE, CLGI, STGI", |a, d, f| {
+        svm::trips(a, d, f, TRIPS, Around::Switch, code::VMMCALL, CodeAssembler::vmmcall)
+    }),
+    svm("VMRUN and CPUID", |a, d, f| svm::trips(a, d, f, TRIPS, Around::Nothing, code::CPUID, CodeAssembler::cpuid)),
+    svm("VMRUN and HLT", |a, d, f| svm::trips(a, d, f, TRIPS, Around::Nothing, code::HLT, CodeAssembler::hlt)),
+    svm("VMRUN and IN", |a, d, f| svm::trips(a, d, f, TRIPS, Around::Nothing, code::IOIO, |a| a.in_(al, 0x80))),
+    svm("VMRUN and RDMSR", |a, d, f| {
+        svm::trips(a, d, f, TRIPS, Around::Nothing, code::MSR, |a| {
+            a.mov(ecx, svm::INTERCEPTED_MSR)?;
+            a.rdmsr()
         })
     }),
+    svm("VMRUN and a nested page fault", |a, d, f| {
+        svm::trips(a, d, f, TRIPS, Around::Nothing, code::NPF, |a| {
+            a.mov(rax, svm::UNMAPPED)?;
+            a.mov(rax, qword_ptr(rax))
+        })
+    }),
+    Guest {
+        vendor: Vendor::Amd,
+        ..guest("integer in a guest of VMRUN", "instructions/s", ROUNDS * 12, IN_GUEST, |a, d, f| {
+            svm::trips(a, d, f, 1, Around::Nothing, code::VMMCALL, integer_once)
+        })
+    },
     guest("IN from port 80h", "instructions/s", 4 * TRAPS, &[], |a, d, _| {
         repeated(a, d, 4 * TRAPS, |a| a.in_(al, 0x80))
     }),
@@ -151,6 +191,13 @@ fn integer(a: &mut CodeAssembler, done: CodeLabel, _: CodeLabel) -> Result<(), I
         a.test(ecx, 1)?;
         a.cmovne(rdx, rcx)
     })
+}
+
+/// The same, and on.
+fn integer_once(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut end = a.create_label();
+    integer(a, end, end)?;
+    a.set_label(&mut end)
 }
 
 /// A list through 64 MiB in an order that no stride shows, then steps along it.

@@ -15,7 +15,8 @@ use iced_x86::code_asm::*;
 pub const ENTRY: u64 = 0x40;
 /// Where the image is loaded.
 pub const BASE: u64 = 0x10_0000;
-const GDT: u64 = BASE + 0x1000;
+/// The GDT: code, data.
+pub const GDT: u64 = BASE + 0x1000;
 /// The IDT: 32 gates, which code fills in.
 pub const IDT: u64 = BASE + 0x1100;
 /// The top paging structure.

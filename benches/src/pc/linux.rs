@@ -2,25 +2,31 @@
 
 use std::path::Path;
 
-use crate::emulators::{Emulator, Laboratory};
+use crate::emulators::{Emulator, Laboratory, Vendor};
 use crate::linux::more_than;
 use crate::report::{Measured, Peer, Row, Target, Unit};
 
 /// A boot at most takes 1.5 times as long as QEMU's.
 const BOOT: &[Target] = &[Target { peer: Peer::QemuPc, times: 1.0 / 1.5 }];
+/// That of a guest under SVM, which QEMU has too, takes no longer.
+const SVM_BOOT: &[Target] = &[Target { peer: Peer::QemuPc, times: 1.0 }];
 const EXITS: &[Target] = &[Target { peer: Peer::QemuPc, times: 6.0 }];
 
-/// One kind of exit by itself: a phase of the KVM client, how often, and what is counted.
-const KINDS: &[(&str, &str, u64, &str, &[Target])] = &[
-    ("KVM: port-I/O exit to user space", "port", 100_000, "exits/s", EXITS),
-    ("KVM: MMIO exit to user space", "mmio", 50_000, "exits/s", &[]),
-    ("KVM: CPUID, in the kernel", "cpuid", 200_000, "exits/s", &[]),
-    ("KVM: VMCALL or VMMCALL, in the kernel", "hypercall", 200_000, "exits/s", &[]),
-    ("KVM: page touched first", "pages", 20_000, "pages/s", &[]),
+/// One kind of exit by itself: what it is, a phase of the KVM client, how often, and what is counted.
+type Kind = (&'static str, &'static str, u64, &'static str, &'static [Target]);
+const KINDS: &[Kind] = &[
+    ("port-I/O exit to user space", "port", 100_000, "exits/s", EXITS),
+    ("MMIO exit to user space", "mmio", 50_000, "exits/s", &[]),
+    ("CPUID, in the kernel", "cpuid", 200_000, "exits/s", &[]),
+    ("VMCALL or VMMCALL, in the kernel", "hypercall", 200_000, "exits/s", &[]),
+    ("page touched first", "pages", 20_000, "pages/s", &[]),
 ];
 
-/// A boot as a guest.
-const NESTED: &str = "the same as a guest of QEMU with KVM";
+/// A boot as a guest, with each vendor's virtualization.
+const NESTED: [(&str, Vendor, &[Target]); 2] = [
+    ("the same as a guest of QEMU with KVM", Vendor::Intel, BOOT),
+    ("the same as a guest of QEMU with KVM, by SVM", Vendor::Amd, SVM_BOOT),
+];
 
 const SHELL: &str = "UNDERVISOR-SHELL: up cpus=1 ";
 
@@ -30,27 +36,35 @@ pub fn rows(laboratory: &Laboratory, files: &Path, wanted: impl Fn(&str) -> bool
         let name = format!("boot of {suite} to power-off");
         if wanted(&name) {
             row(&name, Unit::Seconds, BOOT, Bochs::Boots, |emulator| {
-                laboratory.pc_linux(emulator, &files.join(suite), "quiet", 1)
+                laboratory.pc_linux(emulator, Vendor::Intel, &files.join(suite), "quiet", 1)
             });
         }
     }
     let files = &files.join("trixie");
-    if wanted(NESTED) {
-        row(NESTED, Unit::Seconds, BOOT, Bochs::IsNotAsked, |emulator| {
-            let alone = laboratory.pc_linux(emulator, files, "quiet", 1);
-            more_than(&alone, laboratory.pc_linux(emulator, files, "quiet vmm -- console=ttyS0 quiet", 2))
+    for (name, vendor, targets) in NESTED.into_iter().filter(|nested| wanted(nested.0)) {
+        row(name, Unit::Seconds, targets, Bochs::IsNotAsked, |emulator| {
+            let alone = laboratory.pc_linux(emulator, vendor, files, "quiet", 1);
+            more_than(&alone, laboratory.pc_linux(emulator, vendor, files, "quiet vmm -- console=ttyS0 quiet", 2))
         });
     }
-    let kinds: Vec<_> = KINDS.iter().filter(|kind| wanted(kind.0)).collect();
+    for (by, vendor) in [("KVM", Vendor::Intel), ("KVM by SVM", Vendor::Amd)] {
+        let names = KINDS.iter().map(|kind| (format!("{by}: {}", kind.0), kind));
+        exits(laboratory, vendor, files, names.filter(|(name, _)| wanted(name)).collect());
+    }
+}
+
+/// The rows of exits by their names.
+fn exits(laboratory: &Laboratory, vendor: Vendor, files: &Path, kinds: Vec<(String, &Kind)>) {
     if kinds.is_empty() {
         return;
     }
-    let none = |emulator| laboratory.pc_linux(emulator, files, "quiet kvmtest=none", 1);
+    let none = |emulator| laboratory.pc_linux(emulator, vendor, files, "quiet kvmtest=none", 1);
     let (ours, theirs) = (none(Emulator::Undervisor), none(Emulator::Peer(Peer::QemuPc)));
-    for (name, phase, count, unit, targets) in kinds {
+    for (name, (_, phase, count, unit, targets)) in &kinds {
         row(name, Unit::Rate(*count as f64, unit), targets, Bochs::IsNotAsked, |emulator| {
             let base = if emulator == Emulator::Undervisor { &ours } else { &theirs };
-            more_than(base, laboratory.pc_linux(emulator, files, &format!("quiet kvmtest=none,{phase}={count}"), 1))
+            let words = format!("quiet kvmtest=none,{phase}={count}");
+            more_than(base, laboratory.pc_linux(emulator, vendor, files, &words, 1))
         });
     }
 }

@@ -3,7 +3,7 @@
 use iced_x86::code_asm::*;
 use vmx_sim::field::FLAT_64_BIT_GUEST;
 
-use super::image::{IDT, PML4};
+use super::image::{GDT, IDT, PML4};
 
 /// The VMXON region, the VMCS, two pointers; then EPT paging structures for 1 GiB.
 const VMXON: u64 = 24 << 20;
@@ -12,8 +12,6 @@ const POINTERS: u64 = VMXON + 0x2000;
 const EPT: u64 = VMXON + 0x3000;
 /// No EPT entry maps this.
 pub const UNMAPPED: u64 = 1 << 30;
-/// The GDT that the host came with, and its limit.
-const GDT: u64 = IDT - 0x100;
 
 type Result<T = ()> = std::result::Result<T, IcedError>;
 

@@ -19,13 +19,16 @@ impl Decoded {
             return (u64::from(default) >> 4, 0);
         }
         let bytes = code_at_rip(h);
-        let insn = Decoder::with_ip(default, &bytes, mode.ip(h.core.pc), DecoderOptions::NONE).decode();
-        let has_prefix = bytes.iter().take(insn.len()).take_while(|b| is_prefix(**b)).any(|b| *b == 0x67);
+        let has_prefix = bytes.iter().take_while(|b| is_prefix(**b)).any(|b| *b == 0x67);
         let size = match (default, has_prefix) {
             (64, false) => 4,
             (32, false) | (64 | 16, true) => 2,
             _ => 1,
         };
+        if !string {
+            return (size, 0);
+        }
+        let insn = Decoder::with_ip(default, &bytes, mode.ip(h.core.pc), DecoderOptions::NONE).decode();
         let is_outs = matches!(insn.mnemonic(), Mnemonic::Outsb | Mnemonic::Outsw | Mnemonic::Outsd);
         (size, if is_outs { segment(insn.memory_segment()) } else { 0 })
     }

@@ -22,29 +22,29 @@ const DR7_NONE: u64 = 0x400;
 impl Svm {
     /// VMRUN: saves the host's state; RIP is that of the next instruction.
     pub(crate) fn save_host(&mut self, h: &mut P) {
-        let mut v = Vmcb::default();
-        save_state(h, &mut v);
+        let v = &mut self.room;
+        save_state(h, v);
         v.set(RIP, h.ip(h.core.next_pc));
         v.set(G_PAT, h.arch.pat());
         for (f, value) in BRANCHES.into_iter().zip(extension::last_branches(h)) {
             v.set(f, value);
         }
-        let pa = self.msrs.hsave_pa;
-        v.store_host(h, pa, self.has(x86::model::Feature::Lbrv));
+        v.store_host(h, self.msrs.hsave_pa, self.model.has(x86::model::Feature::Lbrv));
         self.host_if = h.arch.rflags & rflags::IF != 0;
         self.note_host(h);
     }
 
     /// Loads it. What cannot be the host's state is a shutdown.
     pub(super) fn load_host(&mut self, h: &mut P) -> Result<(), Stop> {
-        let mut v = Vmcb::default();
-        v.load_save_area(h, self.msrs.hsave_pa);
-        if !self.is_host_state(&v) {
+        self.room.load_save_area(h, self.msrs.hsave_pa);
+        if !self.is_host_state(&self.room) {
             return Err(shutdown());
         }
+        let v = &mut self.room;
         v.set(CR0, v.get(CR0) | cr0::PE);
         v.set(RFLAGS, v.get(RFLAGS) & !rflags::VM);
-        load_state(h, &v, 0);
+        let v = &self.room;
+        load_state(h, v, 0);
         h.arch.dr7 = DR7_NONE;
         if self.nested(nested::NP_ENABLE) {
             x86::msr::set_pat(h, v.get(G_PAT));
@@ -76,7 +76,7 @@ impl Svm {
             && (!is_long || cr4 & cr4::PAE != 0 && cr0 & cr0::PE != 0)
             && (!is_long || !code.is_long() || !code.is_big())
             && (!is_long || self.is_physical(v.get(CR3) & !0xfff))
-            && cr4 & !self.model.cr4_bits() == 0
+            && cr4 & !self.cr4_bits == 0
     }
 }
 

@@ -22,8 +22,14 @@ fn is_pat(value: u64) -> bool {
 }
 
 impl Svm {
+    #[inline(always)]
     fn require(&self, field: (&'static str, Field), holds: bool, rule: &'static str) -> Check {
-        if holds { Ok(()) } else { Err(Failure { field: field.0, value: self.vmcb.get(field.1), rule }) }
+        if holds { Ok(()) } else { Err(self.failure(field, rule)) }
+    }
+
+    #[cold]
+    fn failure(&self, (field, place): (&'static str, Field), rule: &'static str) -> Failure {
+        Failure { field, value: self.vmcb.get(place), rule }
     }
 
     /// All of them, but for those that need the guest's memory.
@@ -42,7 +48,7 @@ impl Svm {
         rule!(CR0, cr0 >> 32 == 0, "bits 63 to 32 are 0");
         rule!(CR3, !is_long || cr3 >> m.physical_bits == 0, "bits beyond the physical address are 0");
         rule!(CR3, is_long || cr3 >> 32 == 0, "bits 63 to 32 are 0 outside of long mode");
-        rule!(CR4, cr4 & !m.cr4_bits() == 0, "reserved bits are 0");
+        rule!(CR4, cr4 & !self.cr4_bits == 0, "reserved bits are 0");
         rule!(DR6, v.get(DR6) >> 32 == 0, "bits 63 to 32 are 0");
         rule!(DR7, v.get(DR7) >> 32 == 0, "bits 63 to 32 are 0");
         rule!(EFER, efer & !(x86::msr::defined_efer_bits(h) | efer::LMA | efer::LME | efer::SVME) == 0, "reserved bits are 0");

@@ -83,6 +83,8 @@ pub struct Msrs {
     signature: u64,
     /// IA32_CSTAR.
     cstar: u64,
+    /// IA32_PAT.
+    pat: Pat,
     /// By how much IA32_MPERF and IA32_APERF are ahead of the instructions retired.
     perf_adjust: [u64; 2],
     /// Performance counters.
@@ -91,6 +93,17 @@ pub struct Msrs {
     pub(crate) lbr: lbr::Lbr,
     /// Who watches branches.
     pub(crate) watch: branch::Watch,
+}
+
+/// Memory types by number, a byte each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Pat(u64);
+
+impl Default for Pat {
+    /// After RESET ("Programming the PAT").
+    fn default() -> Self {
+        Pat(0x0007_0406_0007_0406)
+    }
 }
 
 impl X86 {
@@ -118,8 +131,9 @@ impl X86 {
     }
 
     /// IA32_PAT.
+    #[inline]
     pub fn pat(&self) -> u64 {
-        self.stored_msr(n::PAT)
+        self.msrs.pat.0
     }
 
     /// CPUID is #GP but for the kernel: "CPUID Faulting", HWCR.CpuidUserDis.
@@ -249,10 +263,24 @@ pub fn defined_efer_bits(h: &P) -> u64 {
 }
 
 /// Loads IA32_PAT with a value that it may have.
+#[inline]
 pub fn set_pat(h: &mut P, value: u64) {
-    if h.arch.pat() != value {
-        h.arch.msrs.stored.insert(n::PAT, value);
-    }
+    h.arch.msrs.pat = Pat(value);
+}
+
+fn read_pat(h: &mut P, _: u32) -> Step<u64> {
+    Ok(h.arch.pat())
+}
+
+fn write_pat(h: &mut P, _: u32, value: u64) -> Step {
+    h.fault_if(!pat_is_legal(value), Exception::gp(0))?;
+    set_pat(h, value);
+    Ok(())
+}
+
+/// IA32_PAT ("Memory Types That Can Be Encoded With PAT").
+fn pat_is_legal(value: u64) -> bool {
+    value.to_le_bytes().iter().all(|b| matches!(b, 0 | 1 | 4..=7))
 }
 
 fn read_time(h: &mut P, number: u32) -> Step<u64> {

@@ -232,7 +232,7 @@ pub(super) static ROWS: &[Row] = &[
     one(0x250, On::Has(Feature::Mtrr), FIXED_RANGE),
     some(0x258, 0x259, On::Has(Feature::Mtrr), FIXED_RANGE),
     some(0x268, 0x26f, On::Has(Feature::Mtrr), FIXED_RANGE),
-    one(n::PAT, On::Has(Feature::Pat), Kind::Checked { reset: 0x0007_0406_0007_0406, is_legal: pat_is_legal }),
+    one(n::PAT, On::Has(Feature::Pat), Kind::Own { read: read_pat, write: write_pat }),
     some(0x280, 0x280 + BANKS - 1, On::Intel, Kind::Stored { reset: 0, writable: 0x4000_7fff }), // IA32_MCi_CTL2
     one(0x2ff, On::Has(Feature::Mtrr), Kind::Checked { reset: 0, is_legal: default_type_is_legal }), // IA32_MTRR_DEF_TYPE
     some(0x309, 0x30b, On::Has(Feature::ArchPerfmon), perf::COUNTER), // IA32_FIXED_CTR0 to 2
@@ -380,11 +380,6 @@ fn fixed_range_is_legal(arch: &X86, _: u32, value: u64) -> bool {
 
 fn default_type_is_legal(_: &X86, _: u32, value: u64) -> bool {
     value & !0xcff == 0 && is_memory_type(value)
-}
-
-/// IA32_PAT ("Memory Types That Can Be Encoded With PAT").
-fn pat_is_legal(_: &X86, _: u32, value: u64) -> bool {
-    value.to_le_bytes().iter().all(|b| matches!(b, 0 | 1 | 4..=7))
 }
 
 /// IA32_MCi_CTL, _STATUS, _ADDR, _MISC. Intel's parts enable all errors of a bank or none.
