@@ -317,14 +317,14 @@ impl Svm {
         Err(self.exit(h, Exit { info_1, info_2, ..Exit::instruction(code::IOIO) }))
     }
 
-    /// "PAUSE Intercept Filtering".
+    /// "PAUSE Intercept Filtering". Between two PAUSEs counts what this processor does: others have their turns meanwhile.
     fn pause(&mut self, h: &mut P) -> Step {
         if !self.vmcb.intercepts(code::PAUSE) {
             return Ok(());
         }
         let reload = self.vmcb.get(PAUSE_FILTER_COUNT);
         if self.has(Feature::PauseFilter) && reload != 0 {
-            let now = h.core.count();
+            let now = h.core.retired();
             let threshold = self.vmcb.get(PAUSE_FILTER_THRESHOLD);
             let (count, last) = self.pauses;
             let is_late = self.has(Feature::PfThreshold) && threshold != 0 && now.wrapping_sub(last) > threshold;

@@ -316,7 +316,8 @@ impl Vmx {
         byte >> (port & 7) & 1 != 0
     }
 
-    /// "PAUSE": always, or when a loop of them has lasted for too long.
+    /// "PAUSE": always, or when a loop of them has lasted for too long. From one to the next counts what this processor does: others have their turns
+    /// meanwhile.
     fn pause_exits(&mut self, h: &P) -> bool {
         if self.vmcs.has(primary::PAUSE_EXITING) {
             return true;
@@ -324,13 +325,13 @@ impl Vmx {
         if !self.vmcs.has(secondary::PAUSE_LOOP_EXITING) || h.arch.cpl() != 0 {
             return false;
         }
-        let now = h.arch.tsc(h.core.count());
+        let (now, done) = (h.arch.tsc(h.core.count()), h.core.retired());
         let (gap, window) = (self.vmcs[PLE_GAP], self.vmcs[PLE_WINDOW]);
         let first = match self.pauses {
-            Some((first, last)) if now.wrapping_sub(last) <= gap => first,
+            Some((first, last)) if done.wrapping_sub(last) <= gap => first,
             _ => now,
         };
-        self.pauses = Some((first, now));
+        self.pauses = Some((first, done));
         now.wrapping_sub(first) > window
     }
 

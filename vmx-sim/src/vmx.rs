@@ -59,7 +59,7 @@ pub struct Vmx {
     pub(crate) timer_expires: Option<u64>,
     /// The instruction at which an IRET has unblocked NMIs.
     pub(crate) iret_unblocked_at: Option<u64>,
-    /// PAUSE-loop exiting: the first PAUSE of the loop and the last one, by the TSC.
+    /// PAUSE-loop exiting: when the first PAUSE of the loop was, by the TSC, and at which of its instructions the processor has come to the last one.
     pub(crate) pauses: Option<(u64, u64)>,
     /// What the guest's virtual APIC has to do yet.
     pub(crate) apic: Virtual,

@@ -25,7 +25,7 @@ impl Svm {
         h.arch.step_from = None;
         h.arch.injected = None;
         self.trap = None;
-        self.pauses = (v.get(PAUSE_FILTER_COUNT), h.core.count());
+        self.pauses = (v.get(PAUSE_FILTER_COUNT), h.core.retired());
         if is_valid {
             self.inject(h, event);
         }

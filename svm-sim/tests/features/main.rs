@@ -9,3 +9,4 @@ mod counters;
 mod guest;
 mod shadow_stacks;
 mod smm;
+mod virtualized;

@@ -1,5 +1,6 @@
 //! VMRUN: every rule has a case that breaks it, in a VMCB that runs without that; clean bits; the host's state.
 
+mod address;
 mod base;
 mod cases;
 mod clean;
