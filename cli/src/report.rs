@@ -140,12 +140,12 @@ const FEATURES: &[(&str, &str, &str)] = &[
     (
         "x86 SVM",
         "yes",
-        "all checks of VMRUN by rule, clean bits honoured, ASID tags and TLB control, intercepts, decode assists, nested paging in all modes, GMET, virtual GIF and NMIs, AVIC and x2AVIC, LBR, VMLOAD, SPEC_CTRL and TSC virtualization, PAUSE filter, idle HLT",
+        "all checks of VMRUN by rule, clean bits honoured, ASID tags and TLB control, intercepts, decode assists, nested paging in all modes, GMET, virtual GIF and NMIs, AVIC and x2AVIC, LBR, VMLOAD, SPEC_CTRL and TSC virtualization, PAUSE filter, idle HLT, INVLPGB, bus-lock threshold, supervisor shadow stacks, SMIs in guests",
     ),
     (
         "x86 SVM: not there",
         "no",
-        "INVLPGB, bus-lock threshold, supervisor shadow-stack checks, SKINIT, SEV, IBS and PMC virtualization; AMD's SVM fields of SMM's state save map",
+        "SKINIT, SEV, Secure AVIC, IBS and PMC virtualization, an IOMMU of AMD's",
     ),
     ("Arm EL2", "no", "not yet"),
 ];
