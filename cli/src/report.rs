@@ -142,11 +142,7 @@ const FEATURES: &[(&str, &str, &str)] = &[
         "yes",
         "all checks of VMRUN by rule, clean bits honoured, ASID tags and TLB control, intercepts, decode assists, nested paging in all modes, GMET, virtual GIF and NMIs, AVIC and x2AVIC, LBR, VMLOAD, SPEC_CTRL and TSC virtualization, PAUSE filter, idle HLT, INVLPGB, bus-lock threshold, supervisor shadow stacks, SMIs in guests",
     ),
-    (
-        "x86 SVM: not there",
-        "no",
-        "SKINIT, SEV, Secure AVIC, IBS and PMC virtualization, an IOMMU of AMD's",
-    ),
+    ("x86 SVM: not there", "no", "SKINIT, SEV, Secure AVIC, IBS and PMC virtualization, an IOMMU of AMD's"),
     ("Arm EL2", "no", "not yet"),
 ];
 

@@ -54,11 +54,9 @@ fn configure(unit: &Unit, config: &PcConfig, cpu: Option<&str>, architecture: &s
     // Processors that wait for one another in loops do so 100,000 times.
     let quantum = if unit.smp > 1 { QUANTUM } else { config.quantum };
     let arguments = unit.arguments.clone();
-    let mut config = PcConfig { vcpus: unit.smp, memory: MEMORY, quantum, arguments, ..config.clone() };
-    if unit.name == "s3" {
-        // It writes the PIIX4's number for suspend to RAM.
-        config.chipset = Chipset::I440Fx;
-    }
+    // What QEMU's machine is where the list names none: `s3` writes the PIIX4's number for suspend to RAM, `svm` maps RAM as far as that one has it.
+    let chipset = Chipset::I440Fx;
+    let mut config = PcConfig { vcpus: unit.smp, memory: MEMORY, quantum, arguments, chipset, ..config.clone() };
     qemu::translate(&unit.parameters, cpu, &mut config)?;
     CpuModel::parse(&config.cpu).map_err(|e| format!("-cpu: {e}"))?;
     Ok(config)
