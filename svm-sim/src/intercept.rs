@@ -22,27 +22,11 @@ fn is_taken_before(what: &Intercept) -> bool {
     matches!(what, Intercept::Xsetbv | Intercept::Invpcid { .. })
 }
 
-/// Both of its points are asked at.
-fn asks_twice(what: &Intercept) -> bool {
-    use Intercept as I;
-    matches!(
-        what,
-        I::MovToCr { .. }
-            | I::MovToDr { .. }
-            | I::MovFromDr { .. }
-            | I::Monitor
-            | I::Mwait { .. }
-            | I::Invpcid { .. }
-            | I::Xsetbv
-            | I::Rdpmc
-    )
-}
-
 impl Svm {
     /// Whether something that is about to happen in the guest causes a #VMEXIT.
     pub(crate) fn decide(&mut self, h: &mut P, what: &Intercept, when: When) -> Step {
         use Intercept as I;
-        if asks_twice(what) && is_taken_before(what) != (when == When::BeforeOperands) {
+        if what.is_asked_twice() && is_taken_before(what) != (when == When::BeforeOperands) {
             return Ok(());
         }
         match *what {

@@ -21,27 +21,12 @@ const MOV_FROM_CR: u64 = 1 << 4;
 const CLTS: u64 = 2 << 4;
 const LMSW: u64 = 3 << 4;
 
-/// Of the events that are asked about before and after an instruction's operands have been looked at, VMX takes these before.
-fn is_taken_before(what: &Intercept) -> bool {
-    use Intercept as I;
-    matches!(
-        what,
-        I::MovToCr { .. }
-            | I::MovToDr { .. }
-            | I::MovFromDr { .. }
-            | I::Monitor
-            | I::Mwait { .. }
-            | I::Invpcid { .. }
-            | I::Xsetbv
-            | I::Rdpmc
-    )
-}
-
 impl Vmx {
     /// Whether something that is about to happen in the guest causes a VM exit.
     pub(crate) fn decide(&mut self, h: &mut P, what: &Intercept, when: When) -> Step {
         use Intercept as I;
-        if when == When::AfterChecks && is_taken_before(what) {
+        // Of instructions that ask before and after their operands have been looked at, VMX takes all before.
+        if when == When::AfterChecks && what.is_asked_twice() {
             return Ok(());
         }
         let has = |c: Control| self.vmcs.has(c);

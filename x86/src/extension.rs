@@ -229,6 +229,24 @@ pub enum Intercept {
     },
 }
 
+impl Intercept {
+    /// An instruction asks about it at both of its points ([`When`]).
+    pub fn is_asked_twice(&self) -> bool {
+        use Intercept as I;
+        matches!(
+            self,
+            I::MovToCr { .. }
+                | I::MovToDr { .. }
+                | I::MovFromDr { .. }
+                | I::Monitor
+                | I::Mwait { .. }
+                | I::Invpcid { .. }
+                | I::Xsetbv
+                | I::Rdpmc
+        )
+    }
+}
+
 /// What kind of event is delivered, by VMX's numbers ("Interruption type").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]

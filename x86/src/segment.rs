@@ -120,6 +120,19 @@ pub struct Table {
     pub limit: u16,
 }
 
+/// A segment register's number, as ModR/M has it; DS is also that of none.
+pub fn number_of(register: iced_x86::Register) -> u64 {
+    use iced_x86::Register as R;
+    match register {
+        R::ES => 0,
+        R::CS => 1,
+        R::SS => 2,
+        R::FS => 4,
+        R::GS => 5,
+        _ => 3,
+    }
+}
+
 /// A selector without its RPL: what error codes tell.
 pub const fn index_of(selector: u16) -> u16 {
     selector & !3

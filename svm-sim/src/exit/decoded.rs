@@ -1,9 +1,10 @@
 //! "Decode Assists": what an intercepted I/O instruction tells of its address.
 
-use iced_x86::{Decoder, DecoderOptions, Mnemonic, Register};
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use x86::extension::code_at_rip;
 use x86::mode::Mode;
 use x86::processor::P;
+use x86::segment;
 
 /// The instruction at RIP.
 pub(crate) struct Decoded;
@@ -30,22 +31,10 @@ impl Decoded {
         }
         let insn = Decoder::with_ip(default, &bytes, mode.ip(h.core.pc), DecoderOptions::NONE).decode();
         let is_outs = matches!(insn.mnemonic(), Mnemonic::Outsb | Mnemonic::Outsw | Mnemonic::Outsd);
-        (size, if is_outs { segment(insn.memory_segment()) } else { 0 })
+        (size, if is_outs { segment::number_of(insn.memory_segment()) } else { 0 })
     }
 }
 
 fn is_prefix(byte: u8) -> bool {
     matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)
-}
-
-/// A segment register's number, as ModR/M has it.
-fn segment(r: Register) -> u64 {
-    match r {
-        Register::ES => 0,
-        Register::CS => 1,
-        Register::SS => 2,
-        Register::FS => 4,
-        Register::GS => 5,
-        _ => 3,
-    }
 }

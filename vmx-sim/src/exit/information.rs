@@ -5,6 +5,7 @@ use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register}
 use x86::extension::code_at_rip;
 use x86::mode::Mode;
 use x86::processor::P;
+use x86::segment;
 
 /// The instruction at RIP.
 #[derive(Clone, Copy, Debug)]
@@ -12,18 +13,6 @@ pub struct Decoded {
     insn: Instruction,
     /// Its default address size: 0 for 16 bits, 1 for 32, 2 for 64.
     code_size: u64,
-}
-
-/// A segment register's number, as ModR/M has it.
-fn segment(r: Register) -> u64 {
-    match r {
-        Register::ES => 0,
-        Register::CS => 1,
-        Register::SS => 2,
-        Register::FS => 4,
-        Register::GS => 5,
-        _ => 3,
-    }
 }
 
 impl Decoded {
@@ -78,7 +67,7 @@ impl Decoded {
         };
         scale
             | self.address_size() << 7
-            | segment(i.memory_segment()) << 15
+            | segment::number_of(i.memory_segment()) << 15
             | place(i.memory_index(), 18)
             | place(i.memory_base(), 23)
     }
@@ -137,7 +126,7 @@ impl Decoded {
             _ => None,
         });
         let is_outs = matches!(self.insn.mnemonic(), Mnemonic::Outsb | Mnemonic::Outsw | Mnemonic::Outsd);
-        let segment = if is_outs { segment(self.insn.memory_segment()) } else { 0 };
+        let segment = if is_outs { segment::number_of(self.insn.memory_segment()) } else { 0 };
         pointer.unwrap_or(self.code_size) << 7 | segment << 15
     }
 
@@ -159,7 +148,7 @@ impl Decoded {
     /// For a string instruction of I/O: the general register that points to memory, whether it is in ES, and the address size.
     pub fn string_segment(&self) -> (usize, bool) {
         let is_outs = matches!(self.insn.mnemonic(), Mnemonic::Outsb | Mnemonic::Outsw | Mnemonic::Outsd);
-        (if is_outs { segment(self.insn.memory_segment()) as usize } else { 0 }, is_outs)
+        (if is_outs { segment::number_of(self.insn.memory_segment()) as usize } else { 0 }, is_outs)
     }
 
     /// Address size in bits of a string instruction.
