@@ -90,11 +90,13 @@ impl Svm {
         attend(h);
     }
 
-    /// PPR follows V_TPR and ISR.
+    /// PPR follows V_TPR and ISR: of TPR the subclass counts, too.
     fn update_priority(&mut self, h: &mut P) {
-        let tpr = (self.v_tpr() as u8) << 4;
-        let class = self.avic.serviced & 0xf0;
-        self.backing_page().write(h, offset::PPR, tpr.max(class).into());
+        let page = self.backing_page();
+        let subclass = page.read(h, offset::TPR) as u8 & 0xf;
+        let (class, serviced) = (self.v_tpr() as u8, self.avic.serviced >> 4);
+        let ppr = if class >= serviced { class << 4 | subclass } else { serviced << 4 };
+        page.write(h, offset::PPR, ppr.into());
         attend(h);
     }
 

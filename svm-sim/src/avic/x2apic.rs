@@ -11,7 +11,7 @@ use crate::svm::Svm;
 
 /// Registers that x2APIC mode does not have, or not for reading.
 fn is_absent(register: u16) -> bool {
-    matches!(register, o::APR | o::RRD | o::DFR | o::ICR_HIGH | o::EOI | o::SELF_IPI)
+    matches!(register, o::RRD | o::DFR | o::ICR_HIGH | o::EOI | o::SELF_IPI)
 }
 
 impl Svm {

@@ -101,7 +101,7 @@ fn nested_paging_comes_first() {
 fn the_task_priority() {
     let mut r = Rig::new(&|a| store(a, 0x80, 0x5f));
     assert_eq!(r.enter()[0], code::VMMCALL);
-    assert_eq!((crate::base::read(&r, VINTR) & 0xf, r.register(0x80), r.register(0xa0)), (5, 0x5f, 0x50));
+    assert_eq!((crate::base::read(&r, VINTR) & 0xf, r.register(0x80), r.register(0xa0)), (5, 0x5f, 0x5f));
     let mut r = Rig::new(&|a| {
         a.mov(eax, 9)?;
         a.mov(cr8, rax)?;

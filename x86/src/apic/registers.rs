@@ -91,7 +91,8 @@ fn get(h: &mut P, number: u32) -> Option<u32> {
         r::VERSION => version(h),
         r::TPR => a.tpr.into(),
         // Arbitration is not by a bus; what the register would hold is the priority.
-        r::APR if !a.is_x2apic() => a.ppr().into(),
+        // AMD has the register in x2APIC mode, too.
+        r::APR if !a.is_x2apic() || h.arch.model.is_amd() => a.ppr().into(),
         r::RRD if !a.is_x2apic() => 0,
         r::PPR => a.ppr().into(),
         r::LDR => a.logical_id(),
