@@ -16,6 +16,13 @@ use crate::svm::Svm;
 use crate::vmcb::*;
 use crate::vmrun::load_state;
 
+/// What a VMCB has room for in what VMRUN writes, and not every host has: nothing that was there before goes to memory.
+const UNUSED: [Field; 7] = {
+    let [gdtr_selector, gdtr_attributes, ..] = segment(GDTR);
+    let [idtr_selector, idtr_attributes, ..] = segment(IDTR);
+    [gdtr_selector, gdtr_attributes, idtr_selector, idtr_attributes, S_CET, SSP, ISST_ADDR]
+};
+
 /// DR7 without breakpoints.
 const DR7_NONE: u64 = 0x400;
 
@@ -23,6 +30,9 @@ impl Svm {
     /// VMRUN: saves the host's state; RIP is that of the next instruction.
     pub(crate) fn save_host(&mut self, h: &mut P) {
         let v = &mut self.room;
+        for f in UNUSED {
+            v.set(f, 0);
+        }
         save_state(h, v);
         v.set(RIP, h.ip(h.core.next_pc));
         v.set(G_PAT, h.arch.pat());

@@ -2,12 +2,13 @@
 
 use emu_core::engine::StopKind;
 use emu_core::machine::End;
+use iced_x86::code_asm::*;
 use svm_sim::exit::code;
 use svm_sim::vmcb::*;
 use x86::control::{cr0, efer};
 use x86_bare::{Bare, CODE, PML4, STACK};
 
-use crate::base::{Base, HSAVE, machine, read, run_until, svm};
+use crate::base::{Base, HSAVE, SECOND, VMCB, machine, read, run_until, svm};
 
 fn saved(bare: &Bare, f: Field) -> u64 {
     bare.load(HSAVE + u64::from(f.offset), f.size)
@@ -54,5 +55,27 @@ fn what_is_no_hosts_state_is_a_shutdown() {
     ] {
         let (_, end) = changed(field, value);
         assert!(matches!(end, End::Shutdown(0, stop) if stop.kind() == StopKind::Shutdown), "{field:?}: {end:?}");
+    }
+}
+
+/// What VMLOAD has brought from a VMCB shows in nothing that VMRUN writes.
+#[test]
+fn nothing_of_another_vmcb_is_in_it() {
+    for model in ["amd", "amd,-shstk"] {
+        let mut bare = machine(model, &Base::Long.vmcb());
+        bare.machine.world.ram.write(SECOND, &[0xa5; SIZE]).unwrap();
+        bare.assemble(CODE, &|a| {
+            a.mov(eax, SECOND as u32)?;
+            a.vmload()?;
+            a.mov(eax, VMCB as u32)?;
+            a.vmrun()?;
+            a.hlt()
+        });
+        bare.machine.run(1000);
+        assert_eq!(read(&bare, EXITCODE), code::VMMCALL);
+        for [selector, attributes, ..] in [segment(GDTR), segment(IDTR)] {
+            assert_eq!([selector, attributes].map(|f| saved(&bare, f)), [0; 2], "{model}");
+        }
+        assert_eq!([S_CET, SSP, ISST_ADDR].map(|f| saved(&bare, f)), [0; 3], "{model}");
     }
 }
